@@ -1,0 +1,99 @@
+"""The architecture of the dVAE: saved as config.json, validated once, here."""
+
+import difflib
+from dataclasses import fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# What transformers itself passes or writes beside the fields.
+_KNOWN_TO_TRANSFORMERS = {
+    "_commit_hash",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "torch_dtype",
+}
+
+
+@strict
+class DVAEConfig(PreTrainedConfig):
+    """
+    Architecture of a `DVAE`; the defaults are the paper's (arXiv 2102.12092, appendix A).
+
+    image_size: side of the square pictures, in pixels.
+    downsample_factor: pixels to one code along a side; the grid of codes is image_size / downsample_factor square.
+    codebook_size: K, the number of codes.
+    codebook_dim: width of a code's embedding, the decoder's input.
+    widths: channels of the groups, from full resolution down to the grid; one group more than halvings.
+    blocks_per_group: residual blocks in each group.
+    bottleneck: a block's hidden channels are its output channels divided by this.
+    posterior: "gumbel" (the paper's: a logits head), "gumbel_codebook" (logits are −scale · squared distance to a
+        codebook), or "vq" (nearest entry, straight-through).
+    commitment: weight of the commitment loss, for "vq" alone.
+    likelihood: "logit_laplace" (the paper's), "laplace" or "gaussian".
+    min_log_scale: floor under the likelihood's ln of the scale; None leaves it free, as the paper does. Drawings on a
+        plain ground are constant over large areas, where a free scale falls without end and takes the loss with it.
+
+    Raises a `StrictDataclassError` that holds both numbers for sizes that do not fit, a `TypeError` for an unknown key.
+    """
+
+    model_type = "armchair_dvae"
+
+    image_size: int = 256
+    downsample_factor: int = 8
+    codebook_size: int = 8192
+    codebook_dim: int = 128
+    widths: list[int] | tuple[int, ...] = (256, 512, 1024, 2048)
+    blocks_per_group: int = 2
+    bottleneck: int = 4
+    posterior: Literal["gumbel", "gumbel_codebook", "vq"] = "gumbel"
+    commitment: float | int = 0.25
+    likelihood: Literal["logit_laplace", "laplace", "gaussian"] = "logit_laplace"
+    min_log_scale: float | int | None = None
+
+    def __post_init__(self, **kwargs: Any):
+        known = {field.name for field in fields(self)}
+        unknown = [key for key in kwargs if key not in known | _KNOWN_TO_TRANSFORMERS]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
+            raise TypeError(f"{type(self).__name__} has no key {unknown[0]!r}{hint}")
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self):
+        for name in ("image_size", "downsample_factor", "codebook_dim", "blocks_per_group", "bottleneck"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size={self.codebook_size} must be at least 2: one code says nothing")
+        if self.image_size % self.downsample_factor:
+            raise ValueError(
+                f"image_size={self.image_size} must be divisible by downsample_factor={self.downsample_factor}"
+            )
+
+    def validate_widths(self):
+        halvings = len(self.widths) - 1
+        if 2**halvings != self.downsample_factor:
+            raise ValueError(
+                f"{len(self.widths)} widths {list(self.widths)} halve the picture {halvings} times, by "
+                f"{2**halvings}, but downsample_factor={self.downsample_factor}: give one width more than halvings"
+            )
+        if min(self.widths) < self.bottleneck:
+            raise ValueError(f"widths {list(self.widths)} must each be at least bottleneck={self.bottleneck}")
+
+    @property
+    def grid_size(self) -> int:
+        """Codes along a side: image_size / downsample_factor."""
+        return self.image_size // self.downsample_factor
+
+    @property
+    def num_pixel_channels(self) -> int:
+        """3·H·W, the dimensions of one picture: what bits per dimension are counted over."""
+        return 3 * self.image_size**2

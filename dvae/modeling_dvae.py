@@ -1,0 +1,228 @@
+"""The discrete VAE: pixels (B, 3, H, W) in [0, 1] <-> codes (B, h, w)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_dvae import DVAEConfig
+from .likelihoods import LIKELIHOODS
+from .posteriors import POSTERIORS, LatentPosterior, kl_to_uniform
+
+
+@dataclass
+class DVAEOutput(ModelOutput):
+    """
+    maps: (B, 6, H, W), the likelihood's location and ln scale.
+    codes: (B, h, w) int64, the most probable codes.
+    logits: (B, K, h, w), unnormalised ln q(c | x); None from `autoencode`.
+    latents: (B, E, h, w), what the decoder saw.
+    kl: (B,) KL to the uniform prior, summed over positions, in nats.
+    auxiliary_loss: scalar, the posterior's own (VQ's codebook and commitment losses), else 0.
+    """
+
+    maps: Tensor | None = None
+    codes: Tensor | None = None
+    logits: Tensor | None = None
+    latents: Tensor | None = None
+    kl: Tensor | None = None
+    auxiliary_loss: Tensor | None = None
+
+
+@dataclass
+class ELBOOutput(ModelOutput):
+    """One estimate a picture, (B,) each: elbo = log_likelihood − kl in nats; bits_per_dim = −elbo / (3HW log 2)."""
+
+    elbo: Tensor | None = None
+    log_likelihood: Tensor | None = None
+    kl: Tensor | None = None
+    bits_per_dim: Tensor | None = None
+
+
+class ResidualBlock(nn.Module):
+    """out = id_path(x) + post_gain · res_path(x), pre-activation, with a bottleneck of out / `bottleneck` channels."""
+
+    def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], bottleneck: int, post_gain: float):
+        super().__init__()
+        hidden = n_out // bottleneck
+        channels = [n_in, *[hidden] * (len(kernels) - 1), n_out]
+        layers = []
+        for i, kernel in enumerate(kernels):
+            layers += [nn.ReLU(), nn.Conv2d(channels[i], channels[i + 1], kernel, padding=kernel // 2)]
+        self.id_path = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, kernel_size=1)
+        self.res_path = nn.Sequential(*layers)
+        self.post_gain = post_gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.id_path(x) + self.post_gain * self.res_path(x)
+
+
+def residual_group(config: DVAEConfig, n_in: int, n_out: int, kernels: tuple[int, ...]) -> list[nn.Module]:
+    """`blocks_per_group` blocks; the gain is 1 / (number of blocks in all)², as the paper has it."""
+    post_gain = 1 / (len(config.widths) * config.blocks_per_group) ** 2
+    return [
+        ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, post_gain)
+        for i in range(config.blocks_per_group)
+    ]
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) -> (B, widths[-1], h, w): 7×7 convolution, groups of blocks with max-pooling between them."""
+
+    def __init__(self, config: DVAEConfig):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3)]
+        for i, width in enumerate(config.widths):
+            if i > 0:
+                layers.append(nn.MaxPool2d(2))
+            layers += residual_group(config, config.widths[max(i - 1, 0)], width, kernels=(3, 3, 3, 1))
+        self.blocks = nn.Sequential(*layers, nn.ReLU())
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.blocks(2 * pixel_values - 1)
+
+
+class Decoder(nn.Module):
+    """(B, E, h, w) -> (B, 6, H, W): groups of blocks with nearest-neighbour upsampling between them."""
+
+    def __init__(self, config: DVAEConfig, num_maps: int):
+        super().__init__()
+        widths = [config.codebook_dim, *reversed(config.widths)]
+        layers: list[nn.Module] = []
+        for i, width in enumerate(widths[1:]):
+            if i > 0:
+                layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+            layers += residual_group(config, widths[i], width, kernels=(1, 3, 3, 3))
+        self.blocks = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(widths[-1], num_maps, kernel_size=1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.blocks(latents)
+
+
+class DVAE(PreTrainedModel):
+    """
+    The discrete VAE of DALL·E (arXiv 2102.12092, section 2.1).
+
+        pixel_values (B, 3, H, W) in [0, 1] --encode--> codes (B, h, w) int64 --decode--> pixel_values
+
+    `forward` is for training: a relaxed sample of the posterior into the decoder. `encode` takes the argmax.
+    """
+
+    config_class = DVAEConfig
+    config: DVAEConfig
+    base_model_prefix = "dvae"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: DVAEConfig):
+        super().__init__(config)
+        self.likelihood = LIKELIHOODS[config.likelihood](config.min_log_scale)
+        self.encoder = Encoder(config)
+        self.posterior = POSTERIORS[config.posterior](
+            config.widths[-1], config.codebook_size, config.codebook_dim, commitment=config.commitment
+        )
+        self.decoder = Decoder(config, self.likelihood.num_maps)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Convolutions N(0, 1 / fan_in), as the published dVAE; codebook N(0, 1); scale 1."""
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+            init.normal_(module.weight, std=1 / math.sqrt(fan_in))
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        elif hasattr(module, "log_scale"):
+            init.zeros_(module.log_scale)
+
+    def check_pixels(self, pixel_values: Tensor) -> None:
+        size = self.config.image_size
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, size, size):
+            raise ValueError(
+                f"pixel_values {tuple(pixel_values.shape)} must be (B, 3, {size}, {size}) for image_size={size}: "
+                "resize with the DVAEImageProcessor"
+            )
+
+    def forward(self, pixel_values: Tensor, temperature: float = 1.0, discrete: bool = True) -> DVAEOutput:
+        """
+        pixel_values (B, 3, H, W) in [0, 1] -> maps, codes, logits, latents and KL, for the losses.
+
+        temperature: τ of the Gumbel-softmax. discrete=False leaves the codes out and trains a plain autoencoder: the
+        warm-up that fills a codebook, for posteriors over a latent alone.
+        """
+        self.check_pixels(pixel_values)
+        hidden_states = self.encoder(pixel_values)
+        if not discrete:
+            return self.autoencode(hidden_states)
+        q = self.posterior(hidden_states, temperature)
+        maps = self.decoder(q.latents)
+        return DVAEOutput(maps, q.codes, q.logits, q.latents, q.kl, q.auxiliary_loss)
+
+    def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
+        """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""
+        if not isinstance(self.posterior, LatentPosterior):
+            raise ValueError(
+                f"posterior={self.config.posterior!r} has no latent to warm up: take 'gumbel_codebook' or 'vq', "
+                "or train without a warm-up"
+            )
+        latents = self.posterior.project(hidden_states)
+        zero = latents.new_zeros(())
+        return DVAEOutput(
+            maps=self.decoder(latents), latents=latents, kl=latents.new_zeros(len(latents)), auxiliary_loss=zero
+        )
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values (B, 3, H, W) in [0, 1] -> codes (B, h, w) int64, by argmax: two encodes agree."""
+        self.check_pixels(pixel_values)
+        return self.posterior.encode(self.encoder(pixel_values))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes (B, h, w) int64 in 0..K−1 -> pixel_values (B, 3, H, W) in [0, 1], float32."""
+        side = self.config.grid_size
+        if codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):
+            raise ValueError(f"codes {tuple(codes.shape)} must be (B, {side}, {side}) for grid_size={side}")
+        return self.likelihood.unmap(self.decoder(self.posterior.embed(codes)))
+
+    @torch.no_grad()
+    def reconstruct(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values (B, 3, H, W) in [0, 1] -> the same through the codes."""
+        return self.decode(self.encode(pixel_values))
+
+    @torch.no_grad()
+    def elbo(self, pixel_values: Tensor, generator: torch.Generator | None = None) -> ELBOOutput:
+        """
+        One-sample estimate of log p(x) ≥ E_q[log p(x | c)] − KL(q(c | x) ‖ uniform), (B,) each, in nats a picture.
+
+        The sample is a hard one, by Gumbel-max: the bound of the discrete model, not of its relaxation. Pixels of 8
+        bits must come dequantised (x = (level + U) / 256) for bits per dimension to bound those of the 256 levels:
+        bits_per_dim = −elbo / (3HW log 2) + 8.
+        """
+        self.check_pixels(pixel_values)
+        logits = self.posterior.logits(self.encoder(pixel_values))
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp_min(1e-20)
+        codes = (logits - torch.log(-torch.log(uniform))).argmax(1)
+        maps = self.decoder(self.posterior.embed(codes))
+        log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
+        kl = kl_to_uniform(logits)
+        elbo = log_likelihood - kl
+        bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + 8
+        return ELBOOutput(elbo=elbo, log_likelihood=log_likelihood, kl=kl, bits_per_dim=bits)
+
+
+def codebook_usage(counts: Tensor) -> dict[str, float]:
+    """Counts of each code (K,) -> perplexity exp H of their shares, and the share of codes ever used."""
+    p = counts.double() / counts.sum().clamp_min(1)
+    perplexity = torch.exp(-torch.special.xlogy(p, p).sum())
+    return {"perplexity": perplexity.item(), "codes_used": (counts > 0).double().mean().item()}
+
+
+def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
+    """codes of any shape -> how often each of the K codes occurs, (K,) int64."""
+    return F.one_hot(codes.flatten(), codebook_size).sum(0)

@@ -1,0 +1,168 @@
+"""Posteriors q(c | x) over a grid of codes: parts of one signature, one output.
+
+posterior(hidden_states, temperature) -> PosteriorOutput     in training
+posterior.encode(hidden_states)       -> codes               argmax: two encodes of one picture agree
+posterior.embed(codes)                -> latents             what the decoder sees of codes
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+
+@dataclass
+class PosteriorOutput:
+    """
+    latents: (B, E, h, w), the decoder's input.
+    codes: (B, h, w) int64, the most probable code of each position.
+    logits: (B, K, h, w), unnormalised ln q(c | x).
+    kl: (B,) KL(q(c | x) ‖ uniform), summed over positions, in nats.
+    auxiliary_loss: scalar that the posterior adds to the loss as it is; 0 where it has none.
+    """
+
+    latents: Tensor
+    codes: Tensor
+    logits: Tensor
+    kl: Tensor
+    auxiliary_loss: Tensor
+
+
+def kl_to_uniform(logits: Tensor) -> Tensor:
+    """
+    logits (B, K, h, w) -> (B,): Σ over positions of log K − H(q), in nats.
+
+    The KL of the factorised posterior Π Cat to the uniform prior over grids: 0 for uniform logits, h·w·log K for
+    one-hot ones, and the same for a picture whatever the batch that it stands in.
+    """
+    log_q = F.log_softmax(logits.float(), dim=1)
+    entropy = -(log_q.exp() * log_q).sum(dim=1)  # (B, h, w)
+    return (math.log(logits.shape[1]) - entropy).sum(dim=(1, 2))
+
+
+def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
+    """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32."""
+    with torch.autocast(z.device.type, enabled=False):
+        z, codebook = z.float(), codebook.float()
+        products = torch.einsum("behw,ke->bkhw", z, codebook)
+        return z.pow(2).sum(1, keepdim=True) - 2 * products + codebook.pow(2).sum(1)[None, :, None, None]
+
+
+class Posterior(nn.Module):
+    """What the posteriors share: a codebook (K, E), its look-up, and the argmax."""
+
+    def __init__(self, hidden_size: int, head_size: int, codebook_size: int, codebook_dim: int):
+        super().__init__()
+        self.head = nn.Conv2d(hidden_size, head_size, kernel_size=1)
+        self.codebook = nn.Embedding(codebook_size, codebook_dim)
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w) -> (B, K, h, w), in float32."""
+        raise TypeError(f"{type(self).__name__} is the interface: take one of {', '.join(POSTERIORS)}")
+
+    def encode(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w) -> codes (B, h, w) int64, without noise."""
+        return self.logits(hidden_states).argmax(dim=1)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """codes (B, h, w) -> latents (B, E, h, w)."""
+        return self.codebook(codes).movedim(-1, 1)
+
+
+class GumbelPosterior(Posterior):
+    """
+    The paper's: logits from a 1×1 convolution, a Gumbel-softmax sample of temperature τ into the decoder.
+
+    Soft in training, argmax when encoding. The KL is that of the categorical of the raw logits also while τ > 0
+    (arXiv 2102.12092, section 2.1; Gumbel-softmax: arXiv 1611.01144, 1611.00712).
+    """
+
+    def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.0):
+        super().__init__(hidden_size, codebook_size, codebook_size, codebook_dim)
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        return self.head(hidden_states).float()
+
+    def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
+        logits = self.logits(hidden_states)
+        relaxed = F.gumbel_softmax(logits, tau=temperature, dim=1)  # (B, K, h, w)
+        latents = torch.einsum("bkhw,ke->behw", relaxed, self.codebook.weight)
+        return PosteriorOutput(latents, logits.argmax(1), logits, kl_to_uniform(logits), logits.new_zeros(()))
+
+
+class LatentPosterior(Posterior):
+    """What the posteriors over a latent z (B, E, h, w) share: the projection, a warm-up without codes, k-means."""
+
+    def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int):
+        super().__init__(hidden_size, codebook_dim, codebook_size, codebook_dim)
+
+    def project(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w) -> z (B, E, h, w): the latents of a plain autoencoder, before any codebook."""
+        return self.head(hidden_states).float()
+
+    def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
+        """Takes centres (K, E) as the codebook; mean_distance is the mean of ‖z − nearest centre‖²."""
+        init.copy_(self.codebook.weight, centres)
+
+
+class CodebookGumbelPosterior(LatentPosterior):
+    """
+    Gumbel-softmax over logits −s · ‖z − e_k‖², with a codebook e and a learned scale s.
+
+    Codes near in the codebook are near in probability, so a codebook from k-means of an autoencoder's latents starts
+    in full use, where the bare logits head starts from a handful of codes and stays there for long.
+    """
+
+    def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.0):
+        super().__init__(hidden_size, codebook_size, codebook_dim)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        return -self.log_scale.exp() * squared_distances(self.project(hidden_states), self.codebook.weight)
+
+    def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
+        logits = self.logits(hidden_states)
+        relaxed = F.gumbel_softmax(logits, tau=temperature, dim=1)  # (B, K, h, w)
+        latents = torch.einsum("bkhw,ke->behw", relaxed, self.codebook.weight)
+        return PosteriorOutput(latents, logits.argmax(1), logits, kl_to_uniform(logits), logits.new_zeros(()))
+
+    def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
+        """As the base class; the scale starts where the mean distance to the own centre costs 4 nats."""
+        super().set_codebook(centres, mean_distance)
+        init.copy_(self.log_scale, torch.log(4 / mean_distance.clamp_min(1e-8)))
+
+
+class VectorQuantizedPosterior(LatentPosterior):
+    """
+    The nearest entry of a codebook, straight-through: dL/dz = dL/dz_q, and the codebook moves by its own loss alone.
+
+    auxiliary_loss = mean ‖sg z − e‖² + commitment · mean ‖z − sg e‖², means over batch, channels and space. q is
+    deterministic, so its KL to the uniform prior is h·w·log K whatever the picture (arXiv 1711.00937).
+    """
+
+    def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.25):
+        super().__init__(hidden_size, codebook_size, codebook_dim)
+        self.commitment = commitment
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        return -squared_distances(self.project(hidden_states), self.codebook.weight)
+
+    def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
+        z = self.project(hidden_states)
+        logits = -squared_distances(z, self.codebook.weight)
+        codes = logits.argmax(1)
+        quantized = self.embed(codes).float()
+        latents = z + (quantized - z).detach()
+        loss = F.mse_loss(quantized, z.detach()) + self.commitment * F.mse_loss(z, quantized.detach())
+        kl = logits.new_full((len(z),), math.log(logits.shape[1]) * codes[0].numel())
+        return PosteriorOutput(latents, codes, logits, kl, loss)
+
+
+POSTERIORS = {
+    "gumbel": GumbelPosterior,
+    "gumbel_codebook": CodebookGumbelPosterior,
+    "vq": VectorQuantizedPosterior,
+}

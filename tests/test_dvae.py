@@ -1,0 +1,192 @@
+"""The dVAE: shapes, gradients, bounds, saving."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
+
+from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor, codebook_usage, count_codes
+from training.losses import dvae_losses
+
+SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
+
+
+def tiny(**changes) -> DVAE:
+    torch.manual_seed(0)
+    return DVAE(DVAEConfig(**{**SIZES, **changes})).eval()
+
+
+def pixels(batch_size: int = 3) -> torch.Tensor:
+    return torch.rand(batch_size, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_codes_and_pixels_have_their_shapes_and_ranges(posterior):
+    dvae = tiny(posterior=posterior)
+    codes = dvae.encode(pixels())
+    assert codes.shape == (3, 4, 4) and codes.dtype == torch.int64
+    assert codes.min() >= 0 and codes.max() < 12
+    decoded = dvae.decode(codes)
+    assert decoded.shape == (3, 3, 16, 16) and decoded.min() >= 0 and decoded.max() <= 1
+    torch.testing.assert_close(dvae.reconstruct(pixels()), decoded)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_two_encodes_of_one_picture_agree_whatever_its_neighbours(posterior):
+    dvae = tiny(posterior=posterior)
+    assert torch.equal(dvae.encode(pixels())[:1], dvae.encode(pixels()[:1]))
+
+
+@pytest.mark.parametrize("likelihood", ["logit_laplace", "laplace", "gaussian"])
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_a_gradient_reaches_every_parameter(posterior, likelihood):
+    dvae = tiny(posterior=posterior, likelihood=likelihood).train()
+    output = dvae(pixels(), temperature=0.9)
+    dvae_losses(pixels(), output, dvae.likelihood, kl_weight=1.0)["loss"].backward()
+    without = [name for name, p in dvae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_a_uniform_posterior_has_kl_zero_and_a_sure_one_log_k_for_each_position():
+    dvae = tiny()
+    torch.nn.init.zeros_(dvae.posterior.head.weight)
+    assert dvae(pixels()).kl.abs().max() < 1e-5
+    torch.nn.init.zeros_(dvae.posterior.head.bias)
+    with torch.no_grad():
+        dvae.posterior.head.bias[3] = 1000.0
+    torch.testing.assert_close(dvae(pixels()).kl, torch.full((3,), 16 * math.log(12)))
+
+
+def test_the_kl_of_a_picture_does_not_depend_on_the_batch():
+    dvae = tiny()
+    torch.testing.assert_close(dvae(pixels(1)).kl, dvae(pixels(1).repeat(16, 1, 1, 1)).kl[:1])
+    one = dvae_losses(pixels(1), dvae(pixels(1)), dvae.likelihood, 1.0)["kl"]
+    many = dvae_losses(pixels(1).repeat(16, 1, 1, 1), dvae(pixels(1).repeat(16, 1, 1, 1)), dvae.likelihood, 1.0)["kl"]
+    torch.testing.assert_close(one, many)
+
+
+def test_the_loss_at_kl_weight_one_is_the_elbo_over_the_pixel_channels():
+    dvae = tiny()
+    output = dvae(pixels())
+    losses = dvae_losses(pixels(), output, dvae.likelihood, kl_weight=1.0)
+    log_likelihood = dvae.likelihood.log_prob(pixels(), output.maps).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(losses["loss"], -(log_likelihood - output.kl).mean() / (3 * 16 * 16))
+
+
+def test_the_elbo_is_its_parts_and_bits_count_256_levels():
+    bound = tiny().elbo(pixels(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(bound.elbo, bound.log_likelihood - bound.kl)
+    torch.testing.assert_close(bound.bits_per_dim, 8 - bound.elbo / (768 * math.log(2)))
+
+
+def test_a_temperature_near_zero_decodes_a_code_itself():
+    dvae = tiny(posterior="gumbel_codebook").train()
+    output = dvae(pixels(), temperature=1e-4)
+    distances = torch.cdist(output.latents.movedim(1, -1).flatten(0, 2), dvae.posterior.codebook.weight)
+    assert distances.min(dim=1).values.max() < 1e-3
+
+
+def test_the_vector_quantizer_copies_the_gradient_straight_through():
+    dvae = tiny(posterior="vq").train()
+    hidden_states = torch.randn(2, 16, 4, 4, requires_grad=True)
+    q = dvae.posterior(hidden_states, temperature=1.0)
+    weights = torch.randn_like(q.latents)
+    (through,) = torch.autograd.grad((q.latents * weights).sum(), hidden_states, retain_graph=True)
+    (direct,) = torch.autograd.grad((dvae.posterior.project(hidden_states) * weights).sum(), hidden_states)
+    torch.testing.assert_close(through, direct)
+    codebook = dvae.posterior.codebook.weight
+    assert torch.autograd.grad((q.latents * weights).sum(), codebook, allow_unused=True, retain_graph=True) == (None,)
+    (moved,) = torch.autograd.grad(q.auxiliary_loss, codebook)
+    assert moved.abs().sum() > 0
+
+
+def test_the_warm_up_needs_a_latent():
+    assert tiny(posterior="vq").train()(pixels(), discrete=False).maps.shape == (3, 6, 16, 16)
+    with pytest.raises(ValueError, match="gumbel_codebook"):
+        tiny(posterior="gumbel").train()(pixels(), discrete=False)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_saved_and_loaded_gives_the_same_pixels(posterior, tmp_path):
+    dvae = tiny(posterior=posterior)
+    dvae.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = DVAE.from_pretrained(tmp_path)
+    assert not loaded.training
+    assert torch.equal(loaded.reconstruct(pixels()), dvae.reconstruct(pixels()))
+
+
+def test_two_pictures_can_be_overfitted():
+    dvae = tiny(posterior="gumbel_codebook").train()
+    optimizer = torch.optim.AdamW(dvae.parameters(), lr=3e-3)
+    target = torch.zeros(2, 3, 16, 16)
+    target[0, 0, :8], target[1, 1, :, 4:12] = 1, 1  # a red upper half, a green pillar
+    for step in range(200):
+        output = dvae(target, temperature=max(1.0 - step / 100, 0.1))
+        loss = dvae_losses(target, output, dvae.likelihood, kl_weight=0.0)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step == 0:
+            first = (dvae.reconstruct(target) - target).square().mean()
+    assert (dvae.reconstruct(target) - target).square().mean() < first / 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 30}, "image_size=30 must be divisible by downsample_factor=4"),
+        ({"widths": [8, 16]}, "by 2, but downsample_factor=4"),
+        ({"codebook_size": 1}, "codebook_size=1"),
+        ({"widths": [2, 16, 16]}, "bottleneck=4"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_with_both_numbers(changes, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        DVAEConfig(**{**SIZES, **changes})
+
+
+def test_an_unknown_key_is_refused_by_name():
+    with pytest.raises(TypeError, match="codebok_size.*codebook_size"):
+        DVAEConfig(codebok_size=3)
+
+
+def test_a_wrong_size_of_picture_or_grid_is_refused():
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\) must be \(B, 3, 16, 16\)"):
+        tiny().encode(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"\(1, 5, 4\) must be \(B, 4, 4\)"):
+        tiny().decode(torch.zeros(1, 5, 4, dtype=torch.long))
+
+
+def test_usage_of_even_codes_is_the_number_of_codes():
+    usage = codebook_usage(count_codes(torch.tensor([0, 1, 2, 0, 1, 2]), codebook_size=6))
+    assert usage["perplexity"] == pytest.approx(3) and usage["codes_used"] == 0.5
+
+
+def test_the_image_processor_keeps_pixels_in_the_unit_interval_and_goes_back(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    processor = DVAEImageProcessor(16)
+    pixel_values = processor(picture)["pixel_values"]
+    assert pixel_values.shape == (1, 3, 16, 16) and pixel_values.min() >= 0 and pixel_values.max() <= 1
+    (back,) = processor.postprocess(pixel_values)
+    assert np.array_equal(np.asarray(back), np.asarray(picture))
+    processor.save_pretrained(tmp_path)
+    assert DVAEImageProcessor.from_pretrained(tmp_path).size == 16
+
+
+def test_transparent_pixels_are_laid_on_the_background_and_sides_are_cropped():
+    picture = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (10, 0, 30, 20))
+    pixel_values = DVAEImageProcessor(8)(picture)["pixel_values"]
+    torch.testing.assert_close(pixel_values[0, :, 4, 4], torch.tensor([1.0, 0.0, 0.0]))
+    empty = DVAEImageProcessor(8)(Image.new("RGBA", (20, 40), (0, 0, 0, 0)))["pixel_values"]
+    torch.testing.assert_close(empty, torch.ones(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(("image", "message"), [(3, "must be a PIL image"), ([], "no image given")])
+def test_what_is_no_image_is_refused(image, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        DVAEImageProcessor(8)(image)
