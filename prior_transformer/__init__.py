@@ -1,0 +1,19 @@
+"""Text and image codes -> image codes: an autoregressive transformer over one stream of tokens."""
+
+from .configuration_prior_transformer import PriorTransformerConfig
+from .masks import attention_mask, column_mask, convolutional_mask, full_mask, layer_mask_names, row_mask
+from .modeling_prior_transformer import PriorTransformer, PriorTransformerOutput
+from .tokenization_prior import PriorTokenizer
+
+__all__ = [
+    "PriorTokenizer",
+    "PriorTransformer",
+    "PriorTransformerConfig",
+    "PriorTransformerOutput",
+    "attention_mask",
+    "column_mask",
+    "convolutional_mask",
+    "full_mask",
+    "layer_mask_names",
+    "row_mask",
+]

@@ -1,0 +1,217 @@
+"""A decoder-only transformer over one stream of text tokens and image codes; its parts are in blocks.py."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel, StaticCache
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .blocks import PriorBlock, PriorEmbeddings, ResidualLinear
+from .configuration_prior_transformer import PriorTransformerConfig
+from .masks import attention_mask, layer_mask_names
+
+IGNORED = -100  # a label that no loss counts
+
+
+@dataclass
+class PriorTransformerOutput(ModelOutput):
+    """
+    loss: (w_t · text_loss + w_i · image_loss) / (w_t + w_i); text_loss, image_loss: means over their own tokens, in
+        nats per token.
+    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}; None when decoding goes on after the text.
+    image_logits: (B, m, image_vocab_size), the first entry predicts the code after the last text token (or after the
+        cached tokens).
+    """
+
+    loss: Tensor | None = None
+    text_loss: Tensor | None = None
+    image_loss: Tensor | None = None
+    text_logits: Tensor | None = None
+    image_logits: Tensor | None = None
+    past_key_values: StaticCache | None = None
+
+
+class PriorTransformer(PreTrainedModel):
+    """
+    p(text, codes) as one autoregressive stream `[BOS, t_1..t_T, c_1..c_N]`: the hidden state of BOS predicts t_1, …
+    of t_T predicts c_1, … of c_{N−1} predicts c_N. Two heads, one a modality, equal the paper's joint softmax with
+    the other modality masked out.
+
+    Joint ids (`join`): codes are 0..K−1, text ids follow, so a token sampled from the image head is a dVAE code.
+    Shapes: B pictures, T text_length, N = grid_size² codes, K image_vocab_size, D hidden_size. Source: arXiv
+    2102.12092, 2.2.
+    """
+
+    config: PriorTransformerConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules: ClassVar[list[str]] = ["PriorBlock"]
+
+    def __init__(self, config: PriorTransformerConfig):
+        super().__init__(config)
+        self.mask_names = layer_mask_names(config.attention_pattern, config.num_hidden_layers)
+        self.embeddings = PriorEmbeddings(config)
+        self.layers = nn.ModuleList(PriorBlock(config, i) for i in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=False)
+        self.image_head = nn.Linear(config.hidden_size, config.image_vocab_size, bias=False)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """N(0, initializer_range²); divided by sqrt(2 · layers) in the projections that end a residual branch."""
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, PriorEmbeddings):
+            init.normal_(module.bos, std=std)
+        elif isinstance(module, ResidualLinear):
+            init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
+
+    # What the decoding loop uses.
+
+    def make_cache(self, batch_size: int) -> StaticCache:
+        """
+        An empty cache for one whole stream. Its memory is taken at the first `transform`, in the dtype that attention
+        then runs in; batch_size belongs to the protocol and other priors may need it here.
+        """
+        return StaticCache(config=self.config, max_cache_len=self.config.stream_length)
+
+    def null_text_ids(self, batch_size: int) -> Tensor:
+        """The empty caption of guidance and caption dropout: int64 (B, T), all pads."""
+        shape = (batch_size, self.config.text_length)
+        return torch.full(shape, self.config.pad_token_id, dtype=torch.long, device=self.device)
+
+    def embed_text(self, text_ids: Tensor) -> Tensor:
+        """Text ids (B, T) → prefix embeddings (B, 1 + T, D), BOS first. Raises `ValueError` for another length."""
+        if text_ids.shape[1] != self.config.text_length:
+            raise ValueError(
+                f"{text_ids.shape[1]} text ids do not fill text_length={self.config.text_length}; pad or truncate them"
+            )
+        _check_range(text_ids, self.config.text_vocab_size, "text ids")
+        return self.embeddings.embed_text(text_ids)
+
+    def embed_codes(self, codes: Tensor, start: int = 0) -> Tensor:
+        """Codes (B, n) at raster positions start..start+n−1 → (B, n, D). Raises `ValueError` past the grid's end."""
+        if start + codes.shape[1] > self.config.image_length:
+            raise ValueError(
+                f"{codes.shape[1]} codes from position {start} on do not fit into "
+                f"grid_size²={self.config.image_length} positions"
+            )
+        _check_range(codes, self.config.image_vocab_size, "codes")
+        return self.embeddings.embed_codes(codes, start)
+
+    def transform(self, inputs_embeds: Tensor, past_key_values: StaticCache | None = None, start: int = 0) -> Tensor:
+        """
+        Embeddings (B, n, D) of the stream positions start..start+n−1 → hidden states (B, n, D), ready for a head.
+
+        past_key_values: holds the positions before start (so start > 0 needs it), and then also these n.
+        """
+        stop = start + inputs_embeds.shape[1]
+        if stop > self.config.stream_length:
+            raise ValueError(f"position {stop} is past the stream's stream_length={self.config.stream_length}")
+        if start > 0 and past_key_values is None:
+            raise ValueError(f"start={start} needs past_key_values that hold the {start} positions before it")
+        masks = self._masks(start, stop, inputs_embeds.device)
+        hidden_states = inputs_embeds
+        for layer, name in zip(self.layers, self.mask_names, strict=True):
+            hidden_states = layer(hidden_states, masks[name], stop, past_key_values=past_key_values)
+        return self.norm(hidden_states)
+
+    def image_logits(self, hidden_states: Tensor) -> Tensor:
+        """(B, n, D) → (B, n, K): the code that follows each position."""
+        return self.image_head(hidden_states)
+
+    def text_logits(self, hidden_states: Tensor) -> Tensor:
+        """(B, n, D) → (B, n, text_vocab_size): the text token that follows each position."""
+        return self.text_head(hidden_states)
+
+    def _masks(self, start: int, stop: int, device: torch.device) -> dict[str, Tensor | None]:
+        """Each mask in use, by name. None, which the fast kernels want, where "causal" or "all" says it already."""
+        sizes = {
+            "prefix_length": 1 + self.config.text_length,
+            "grid_size": self.config.grid_size,
+            "kernel_size": self.config.conv_kernel_size,
+        }
+        implied = {"full"} if start == 0 or stop - start == 1 else set()
+        return {
+            name: None if name in implied else attention_mask(name, start=start, stop=stop, device=device, **sizes)
+            for name in set(self.mask_names)
+        }
+
+    # Training.
+
+    def join(self, text_ids: Tensor, codes: Tensor) -> Tensor:
+        """Text ids (B, T) and codes (B, n), 0 ≤ n ≤ N → joint ids (B, T + n). The only place that offsets text ids."""
+        return torch.cat([text_ids + self.config.image_vocab_size, codes], dim=1)
+
+    def split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of `join`: joint ids (B, T + n) → text ids (B, T), codes (B, n); ignored labels stay ignored."""
+        text, codes = input_ids[:, : self.config.text_length], input_ids[:, self.config.text_length :]
+        return torch.where(text == IGNORED, text, text - self.config.image_vocab_size), codes
+
+    def forward(
+        self, input_ids: Tensor, labels: Tensor | None = None, past_key_values: StaticCache | None = None
+    ) -> PriorTransformerOutput:
+        """
+        input_ids: joint ids (B, T + n), 0 ≤ n ≤ N; after the text is in `past_key_values`, the next codes alone, (B,
+            n).
+        labels: None, or joint ids of the shape of input_ids, not shifted, −100 where no loss is wanted. Pads are
+            ordinary targets of the text loss, as in the paper. A modality without a single label has loss 0.
+
+        With n = N codes the last one predicts nothing and is left out: image_logits is (B, N, K), entry i predicts
+        c_{i+1}. With fewer it is (B, n + 1, K), and the last entry predicts the next code.
+        """
+        if labels is not None and labels.shape != input_ids.shape:
+            raise ValueError(f"labels {tuple(labels.shape)} must have the shape of input_ids {tuple(input_ids.shape)}")
+        start = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        if start > 0:
+            if labels is not None:
+                raise ValueError("labels need the whole stream: call without past_key_values")
+            embeds = self.embed_codes(input_ids, start - 1 - self.config.text_length)
+            image_logits = self.image_logits(self.transform(embeds, past_key_values, start))
+            return PriorTransformerOutput(image_logits=image_logits, past_key_values=past_key_values)
+
+        text_ids, codes = self.split(input_ids)
+        embeds = self.embed_text(text_ids)
+        if codes.shape[1] > 0:
+            embeds = torch.cat([embeds, self.embed_codes(codes)], dim=1)
+        if past_key_values is None:
+            embeds = embeds[:, : self.config.stream_length - 1]
+        hidden_states = self.transform(embeds, past_key_values)
+        output = PriorTransformerOutput(
+            text_logits=self.text_logits(hidden_states[:, : self.config.text_length]),
+            image_logits=self.image_logits(hidden_states[:, self.config.text_length : self.config.stream_length - 1]),
+            past_key_values=past_key_values,
+        )
+        return output if labels is None else self._add_losses(output, labels)
+
+    def _add_losses(self, output: PriorTransformerOutput, labels: Tensor) -> PriorTransformerOutput:
+        text_labels, image_labels = self.split(labels)
+        output.text_loss = _mean_nll(output.text_logits, text_labels)
+        output.image_loss = _mean_nll(output.image_logits[:, : image_labels.shape[1]], image_labels)
+        w_t, w_i = self.config.text_loss_weight, self.config.image_loss_weight
+        output.loss = (w_t * output.text_loss + w_i * output.image_loss) / (w_t + w_i)
+        return output
+
+
+def _mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """−log softmax(logits)[label], mean over the labels not ignored, in nats per token; 0 where there is none."""
+    total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def _check_range(ids: Tensor, size: int, name: str):
+    """Raises `ValueError` for ids outside 0..size−1, on the CPU alone: elsewhere it would stall every step."""
+    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = (int(bound) for bound in ids.aminmax())
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"{name} from {low} to {high} are outside 0 to {size - 1}; make input_ids by prior.join(text_ids, codes)"
+        )
