@@ -1,0 +1,71 @@
+"""What is refused before any work is done: each message holds what was given, what is needed, and the remedy."""
+
+from numbers import Integral
+from typing import Any
+
+EXAMPLE = "pass a few words such as 'an armchair shaped like an avocado'"
+
+
+def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any) -> None:
+    """Raises ValueError unless the parts fit: the same codes, grid, text ids and picture size."""
+    pairs = [
+        ("dvae.config.codebook_size", dvae.config.codebook_size),
+        ("prior.config.image_vocab_size", prior.config.image_vocab_size),
+        ("dvae.config.grid_size", dvae.config.grid_size),
+        ("prior.config.grid_size", prior.config.grid_size),
+        ("len(tokenizer)", len(tokenizer)),
+        ("prior.config.text_vocab_size", prior.config.text_vocab_size),
+        ("tokenizer.model_max_length", tokenizer.model_max_length),
+        ("prior.config.text_length", prior.config.text_length),
+        ("tokenizer.pad_token_id", tokenizer.pad_token_id),
+        ("prior.config.pad_token_id", prior.config.pad_token_id),
+        ("image_processor.size", image_processor.size),
+        ("dvae.config.image_size", dvae.config.image_size),
+    ]
+    for (left, a), (right, b) in zip(pairs[::2], pairs[1::2], strict=True):
+        if a != b:
+            raise ValueError(f"{left}={a} but {right}={b}; pass parts that were trained together")
+
+
+def check_prompts(prompt: str | list[str]) -> list[str]:
+    """The prompts as a list. Raises TypeError or ValueError unless it is one prompt or a list of them, none empty."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, list | tuple):
+        raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; pass a string or a list of strings")
+    if not prompts:
+        raise ValueError(f"prompt={prompt!r} holds no prompt; {EXAMPLE}")
+    for i, text in enumerate(prompts):
+        if not isinstance(text, str):
+            raise TypeError(f"prompt {i} is {text!r}, a {type(text).__name__}; pass a string or a list of strings")
+        if not text.strip():
+            raise ValueError(f"prompt {i} is empty: {text!r}; {EXAMPLE}")
+    return list(prompts)
+
+
+def check_num_images(num_images_per_prompt: int) -> None:
+    """Raises TypeError or ValueError unless it is a whole number, 1 or more."""
+    if not _is_int(num_images_per_prompt):
+        kind = type(num_images_per_prompt).__name__
+        raise TypeError(f"num_images_per_prompt={num_images_per_prompt!r} is a {kind}; pass a whole number, 1 or more")
+    if num_images_per_prompt < 1:
+        raise ValueError(f"num_images_per_prompt={num_images_per_prompt} is below 1; pass 1 or more")
+
+
+def check_seeds(seed: int | list[int] | None, num_images: int) -> None:
+    """Raises TypeError or ValueError unless seed is None, an int in 0 to 2^63 − 1, or a list with one an image."""
+    if seed is None:
+        return
+    seeds = seed if isinstance(seed, list | tuple) else [seed]
+    for value in seeds:
+        if not _is_int(value):
+            raise TypeError(
+                f"seed={value!r} is a {type(value).__name__}; pass a whole number, or a list with one an image"
+            )
+        if not 0 <= value < 2**63:
+            raise ValueError(f"seed={value} is outside 0 to 2^63 - 1; pass a whole number in this range")
+    if seeds is seed and len(seeds) != num_images:
+        raise ValueError(f"{len(seeds)} seeds for {num_images} images; pass one an image, or a single seed for all")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -1,0 +1,87 @@
+"""Where a saved pipeline lies: here, in a folder, or on the Hub. Light to import: a wrong name fails at once."""
+
+import json
+from pathlib import Path
+
+EMBEDDED = Path(__file__).parent / "embedded"
+INDEX_NAME = "model_index.json"
+SAMPLES_NAME = "samples.png"
+COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
+REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
+
+_HUB_FILES = [
+    INDEX_NAME,
+    SAMPLES_NAME,
+    *(f"{name}/*{end}" for name in COMPONENT_NAMES for end in (".json", ".safetensors", ".txt")),
+]
+
+
+def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
+    """The folder of a saved pipeline, fetched from the Hub when the name is an id there.
+
+    Args:
+        name: None (the embedded pipeline), a folder, or a Hub id `user/model`.
+        hub_options: revision, token, cache_dir, force_download, local_files_only, as huggingface_hub knows them.
+
+    Raises:
+        TypeError: when the name is no string or path.
+        OSError: when there is no such pipeline, saying what to pass instead.
+    """
+    if name is None:
+        folder = EMBEDDED
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no model is embedded here, {str(folder)!r} is missing; {REMEDY.split(', or')[0]}"
+            )
+    elif not isinstance(name, str | Path):
+        raise TypeError(f"a pipeline's name is a string or a path, not {type(name).__name__}: {name!r}; {REMEDY}")
+    elif str(name) and Path(name).is_dir():
+        folder = Path(name)
+    elif isinstance(name, str) and _is_hub_id(name):
+        folder = _fetch(name, hub_options)
+    else:
+        raise FileNotFoundError(f"there is no folder {str(name)!r}; {REMEDY}")
+    read_index(folder)
+    return folder
+
+
+def read_index(folder: Path) -> dict:
+    """The model_index.json of a pipeline folder with all its components, else an OSError naming what is missing."""
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no saved pipeline, it has no {INDEX_NAME}; {REMEDY}")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OSError(f"{str(path)!r} cannot be read as JSON ({error}); {REMEDY}") from error
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if kind != "TextToImagePipeline":
+        raise OSError(f"{str(folder)!r} holds a {kind}, not a TextToImagePipeline; {REMEDY}")
+    missing = [name for name in COMPONENT_NAMES if not (folder / name).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{str(folder)!r} is incomplete, it lacks {', '.join(missing)}; {REMEDY}")
+    return index
+
+
+def _is_hub_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def _fetch(repo_id: str, hub_options: dict) -> Path:
+    """Download the pipeline's own files, and no others: JSON and safetensors, never a pickle or code."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=_HUB_FILES, **hub_options))
+    except OSError as error:  # unknown, gated, offline: what the Hub raises is an OSError
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"{repo_id!r} is no folder here and cannot be fetched from the Hub ({reason}); {REMEDY}"
+        ) from error

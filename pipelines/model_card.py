@@ -1,0 +1,107 @@
+"""The model card of a saved pipeline, written from what the pipeline knows of itself and the run's own numbers."""
+
+from dataclasses import asdict
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+TAGS = ["armchair", "autoregressive", "dall-e", "discrete-vae", "text-to-image"]
+
+TEMPLATE = """\
+---
+{front_matter}
+---
+
+# {title}
+
+Paints {size}×{size} pictures from short texts, as DALL·E does ([arXiv 2102.12092](https://arxiv.org/abs/2102.12092)).
+A discrete VAE ({dvae_parameters} parameters) turns a picture into {side}×{side} codes out of {codebook_size} and back.
+A transformer ({prior_parameters} parameters) continues {text_length} text tokens with {num_codes} codes, one by one.
+{samples}
+## Use
+
+```python
+from pipelines import TextToImagePipeline
+
+pipeline = TextToImagePipeline.from_pretrained({name})
+image = pipeline("an armchair shaped like an avocado", seed=0).images[0]
+image.save("armchair.png")
+```
+
+A call draws with these settings unless told otherwise:
+
+{sampling}
+
+## Results
+
+{metrics}
+
+## Data and licences
+
+{data}
+
+## Limits
+
+- It paints {size}×{size} pixels and reads {text_length} tokens of lower-cased text; more is cut, with a warning.
+- It knows what its training data shows and names, with the data's gaps and biases, and little else.
+- Counting, writing, and several things with properties of their own in one picture often fail. Draw a few and choose.
+- It has no filter for prompts or pictures.
+"""
+
+
+def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, repo_id: str | None = None) -> str:
+    """The text of README.md: YAML front matter, use, the run's numbers, data and licences, limits.
+
+    Args:
+        pipeline: a TextToImagePipeline.
+        metrics: {name: number} or {section: {name: number}}; None is the pipeline's own.
+        repo_id: the Hub id in the lines of use; without it they load this folder.
+    """
+    config = pipeline.dvae.config
+    card_data = ModelCardData(
+        library_name="armchair", license="apache-2.0", pipeline_tag="text-to-image", tags=TAGS, language="en"
+    )
+    return TEMPLATE.format(
+        front_matter=card_data.to_yaml(),
+        title=repo_id.split("/")[-1] if repo_id else "A text-to-image model by armchair",
+        name=f'"{repo_id}"' if repo_id else '"path/to/this/folder"',
+        size=config.image_size,
+        side=config.grid_size,
+        num_codes=config.grid_size**2,
+        codebook_size=f"{config.codebook_size:,}",
+        text_length=pipeline.prior.config.text_length,
+        dvae_parameters=_count(pipeline.dvae),
+        prior_parameters=_count(pipeline.prior),
+        samples="" if pipeline.samples is None else "\n![Pictures it painted](samples.png)\n",
+        sampling=_table("setting", "value", asdict(pipeline.sampling)),
+        metrics=_metrics_tables(pipeline.metrics if metrics is None else metrics),
+        data=_table("source", "licence", pipeline.data) if pipeline.data else "Not recorded with this pipeline.",
+    )
+
+
+def _metrics_tables(metrics: dict[str, Any]) -> str:
+    """Numbers without a section first, then a table a section."""
+    if not metrics:
+        return "Not recorded with this pipeline."
+    plain = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+    tables = [_table("measure", "value", plain)] if plain else []
+    for section, values in metrics.items():
+        if isinstance(values, dict):
+            tables.append(f"**{section}**\n\n{_table('measure', 'value', values)}")
+    return "\n\n".join(tables)
+
+
+def _table(left: str, right: str, rows: dict[str, Any]) -> str:
+    lines = [f"| {left} | {right} |", "| --- | --- |"]
+    lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items()]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _count(model: Any) -> str:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count:,}"

@@ -1,0 +1,71 @@
+"""Tiny real components, made once a session: tests must not change them (copy.deepcopy what is to be changed)."""
+
+import pytest
+import torch
+
+from dvae import DVAE, DVAEConfig, DVAEImageProcessor
+from pipelines import TextToImagePipeline
+from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
+
+CAPTIONS = [
+    "an armchair shaped like an avocado",
+    "a red apple",
+    "two cats side by side",
+    "a small sailboat above a large fire engine",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_dvae() -> DVAE:
+    """16×16 pixels, a 4×4 grid, 32 codes."""
+    torch.manual_seed(0)
+    config = DVAEConfig(
+        image_size=16, downsample_factor=4, codebook_size=32, codebook_dim=8, widths=[8, 8, 8], blocks_per_group=1
+    )
+    return DVAE(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PriorTokenizer:
+    """6 text tokens a caption."""
+    return PriorTokenizer.train(CAPTIONS, vocab_size=300, text_length=6)
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tiny_tokenizer: PriorTokenizer) -> PriorTransformer:
+    """Two layers over 6 text tokens and 16 of 32 codes; weights large enough that logits differ by whole nats."""
+    torch.manual_seed(1)
+    config = PriorTransformerConfig(
+        text_vocab_size=len(tiny_tokenizer),
+        image_vocab_size=32,
+        text_length=6,
+        grid_size=4,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.4,
+        dropout=0.1,
+    )
+    return PriorTransformer(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_dvae, tiny_prior, tiny_tokenizer) -> TextToImagePipeline:
+    """All of them; its own settings are not the neutral ones."""
+    return TextToImagePipeline(
+        tiny_dvae,
+        tiny_prior,
+        tiny_tokenizer,
+        DVAEImageProcessor(size=16),
+        sampling={"guidance_scale": 2.0, "top_k": 20},
+        metrics={"dVAE": {"PSNR, dB": 21.5}, "prior": {"nats per code": 3.25}},
+        data={"emoji-datasource-google 15.1.2": "Apache-2.0"},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_pipeline, tmp_path_factory) -> str:
+    """The tiny pipeline, saved."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline.save_pretrained(folder)
+    return str(folder)

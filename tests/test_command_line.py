@@ -1,0 +1,181 @@
+"""`python -m pipelines`: pictures that say what made them, one clear line for each mistake, exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines import TextToImagePipeline
+from pipelines.__main__ import main
+from pipelines.pictures import free_path, make_grid, slug
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run(tiny_folder, tmp_path, monkeypatch, capsys):
+    """Runs the command line in an empty folder with the tiny model -> exit code, lines of stdout, lines of stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str, model: str = tiny_folder):
+        code = main([*argv, "--model", model])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def test_pictures_say_what_made_them(run, tiny_folder):
+    code, paths, errors = run(
+        "an armchair", "a red apple", "--num", "2", "--seed", "5", "--top-p", "0.9", "--out", "new/pictures"
+    )
+    assert (code, errors) == (0, [])
+    names = ["an-armchair-seed5", "an-armchair-seed6", "a-red-apple-seed5", "a-red-apple-seed6"]
+    assert paths == [f"new/pictures/{name}.png" for name in names]
+    with Image.open(paths[1]) as image:
+        assert image.size == (16, 16)
+        text = image.text
+    sampling = json.loads(text["sampling"])
+    assert sampling == {"temperature": 1.0, "top_k": 20, "top_p": 0.9, "guidance_scale": 2.0}
+    assert (text["prompt"], text["seed"], text["model"]) == ("an armchair", "6", tiny_folder)
+    pipeline = TextToImagePipeline.from_pretrained(text["model"])
+    again = pipeline(text["prompt"], seed=int(text["seed"]), **sampling, progress_bar=False).images[0]
+    assert again.tobytes() == Image.open(paths[1]).tobytes()
+
+
+def test_without_a_seed_the_file_names_it(run):
+    _, (path,), _ = run("an armchair")
+    with Image.open(path) as image:
+        assert path == f"an-armchair-seed{image.text['seed']}.png"
+
+
+def test_a_made_up_name_is_never_written_over(run):
+    _, first, _ = run("an armchair", "--seed", "0")
+    _, second, _ = run("an armchair", "--seed", "0", "--temperature", "0")
+    assert (first, second) == (["an-armchair-seed0.png"], ["an-armchair-seed0-2.png"])
+    assert free_path(Path("."), "an-armchair-seed0") == Path("an-armchair-seed0-3.png")
+
+
+def test_a_named_file_is_written_over(run):
+    for seed in ("0", "1"):
+        code, paths, _ = run("an armchair", "--seed", seed, "--out", "chair.png")
+        assert (code, paths) == (0, ["chair.png"])
+    with Image.open("chair.png") as image:
+        assert image.text["seed"] == "1"
+
+
+def test_grid_is_one_sheet_a_row_a_prompt(run):
+    code, paths, _ = run("an armchair", "a red apple", "--num", "3", "--seed", "0", "--grid", "--out", "sheet.png")
+    assert (code, paths) == (0, ["sheet.png"])
+    _, singles, _ = run("a red apple", "--seed", "1")
+    with Image.open("sheet.png") as sheet, Image.open(singles[0]) as single:
+        assert sheet.size == (48, 32)
+        assert json.loads(sheet.text["prompt"]) == ["an armchair"] * 3 + ["a red apple"] * 3
+        assert json.loads(sheet.text["seed"]) == [0, 1, 2, 0, 1, 2]
+        difference = max(
+            abs(a - b) for a, b in zip(sheet.crop((16, 16, 32, 32)).tobytes(), single.tobytes(), strict=True)
+        )
+    assert difference <= 1  # rounding
+    _, paths, _ = run("an armchair", "--num", "10", "--seed", "0", "--grid")
+    assert paths == ["an-armchair-seed0-grid.png"]
+    with Image.open(paths[0]) as sheet:
+        assert sheet.size == (8 * 16, 2 * 16)
+
+
+def test_grid_order():
+    images = [Image.new("RGB", (1, 1), (i, 0, 0)) for i in range(5)]
+    sheet = make_grid(images, columns=2)
+    assert [sheet.getpixel((i % 2, i // 2))[0] for i in range(6)] == [0, 1, 2, 3, 4, 255]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("an armchair shaped like an avocado", "an-armchair-shaped-like-an-avocado"),
+        ("  A/../b: c_d\n", "a-b-c-d"),
+        ("アボカド 肘掛け椅子", "アボカド-肘掛け椅子"),
+        ("🥑", "picture"),
+        ("x" * 300, "x" * 50),
+    ],
+)
+def test_slug(prompt, name):
+    assert slug(prompt) == name
+
+
+def test_any_script_in_the_metadata(run):
+    with Image.open(run("アボカド", "--seed", "0")[1][0]) as image:
+        assert image.text["prompt"] == "アボカド"
+
+
+def test_a_long_prompt_is_one_line_of_warning(run):
+    code, paths, errors = run("a small sailboat above a large avocado beside one fire engine", "--seed", "0")
+    assert (code, len(paths), len(errors)) == (0, 1, 1)
+    assert errors[0].startswith("warning: ")
+    assert "fire engine" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["prompt", "pass"]),
+        ([""], ["prompt 0", "empty", "pass"]),
+        (["a cat", " "], ["prompt 1", "empty", "pass"]),
+        (["a cat", "--num", "0"], ["0", "pass 1 or more"]),
+        (["a cat", "--seed", "-1"], ["-1", "pass"]),
+        (["a cat", "--temperature", "-1"], ["temperature", "-1", "pass"]),
+        (["a cat", "--top-k", "33"], ["33", "32", "pass"]),
+        (["a cat", "--top-p", "1.5"], ["1.5", "pass"]),
+        (["a cat", "--guidance-scale", "nan"], ["nan", "pass"]),
+        (["a cat", "--num", "2", "--out", "one.png"], ["one.png", "2 pictures", "--grid"]),
+        (["a cat", "--out", "notes.txt"], ["notes.txt", "pass a folder"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run, argv, words):
+    Path("notes.txt").write_text("no folder")
+    code, out, errors = run(*argv)
+    assert (code, out, len(errors)) == (2, [], 1)
+    assert errors[0].startswith("error: ")
+    assert all(word in errors[0] for word in words)
+    assert not list(Path(".").rglob("*.png"))
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "no-such-folder", ".", "nobody/none"])
+def test_a_wrong_model_is_one_line_and_exit_code_2(run, model, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, out, errors = run("a cat", model=model)
+    assert (code, out, len(errors)) == (2, [], 1)
+    assert "pass a folder" in errors[0]
+    assert model in errors[0]
+
+
+@pytest.mark.parametrize("argv", [["a cat", "--num", "many"], ["a cat", "--temprature", "1"], ["a cat", "--seed"]])
+def test_a_wrong_option_is_one_line_and_exit_code_2(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out, err.count("\n")) == (2, "", 1)
+    assert argv[1] in err
+    assert "--help" in err
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"]])
+def test_without_arguments_it_explains_itself(argv):
+    """As a process, without torch: the help comes at once."""
+    code = "import sys, runpy; sys.modules['torch'] = None; runpy.run_module('pipelines', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in ("PROMPT", "--num", "--seed", "--out", "--grid", "--model", "--guidance-scale", "avocado"):
+        assert words in done.stdout
+
+
+def test_as_a_process(tiny_folder, tmp_path):
+    """The whole way, as a user starts it."""
+    argv = ["an armchair", "--seed", "0", "--model", tiny_folder, "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "pipelines", *argv], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(tmp_path / "an-armchair-seed0.png")
+    done = subprocess.run([sys.executable, "-m", "pipelines", ""], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

@@ -1,0 +1,226 @@
+"""From a prompt to pictures with tiny real parts: seeds, settings, each step alone, and what is refused."""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pipelines
+from dvae import DVAEImageProcessor
+from pipelines import TextToImagePipeline
+
+PROMPTS = ["an armchair", "a red apple"]
+
+
+def paint(pipeline, prompt, **arguments):
+    return pipeline(prompt, progress_bar=False, **arguments)
+
+
+def test_output(tiny_pipeline):
+    output = paint(tiny_pipeline, PROMPTS, num_images_per_prompt=2, seed=3)
+    assert output.prompts == ["an armchair", "an armchair", "a red apple", "a red apple"]
+    assert output.seeds == [3, 4, 3, 4]
+    assert output.codes.shape == (4, 4, 4)
+    assert output.codes.dtype == torch.int64
+    assert output.sampling == tiny_pipeline.sampling
+    assert [(image.size, image.mode) for image in output.images] == [((16, 16), "RGB")] * 4
+
+
+def test_output_types_agree(tiny_pipeline):
+    tensor = paint(tiny_pipeline, PROMPTS, seed=0, output_type="pt").images
+    array = paint(tiny_pipeline, PROMPTS, seed=0, output_type="np").images
+    images = paint(tiny_pipeline, PROMPTS, seed=0).images
+    assert tensor.shape == (2, 3, 16, 16)
+    assert tensor.dtype == torch.float32
+    assert tensor.min() >= 0
+    assert tensor.max() <= 1
+    np.testing.assert_allclose(array, tensor.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(np.stack([np.asarray(image) for image in images]) / 255, array, atol=0.5 / 255 + 1e-6)
+
+
+def test_same_seed_same_picture_alone_or_in_a_batch(tiny_pipeline):
+    batch = paint(tiny_pipeline, PROMPTS, num_images_per_prompt=3, seed=10, output_type="pt")
+    for i, (prompt, seed) in enumerate(zip(batch.prompts, batch.seeds, strict=True)):
+        alone = paint(tiny_pipeline, prompt, seed=seed, output_type="pt")
+        assert torch.equal(alone.codes[0], batch.codes[i])
+        torch.testing.assert_close(alone.images[0], batch.images[i], atol=1e-5, rtol=0)
+
+
+def test_a_seed_an_image(tiny_pipeline):
+    output = paint(tiny_pipeline, PROMPTS, num_images_per_prompt=2, seed=[7, 1, 1, 5])
+    assert output.seeds == [7, 1, 1, 5]
+    for i, (prompt, seed) in enumerate(zip(output.prompts, output.seeds, strict=True)):
+        assert torch.equal(paint(tiny_pipeline, prompt, seed=[seed]).codes[0], output.codes[i])
+
+
+def test_without_a_seed_pictures_differ_and_can_be_painted_again(tiny_pipeline):
+    torch.manual_seed(0)
+    first = paint(tiny_pipeline, "an armchair", num_images_per_prompt=2)
+    torch.manual_seed(0)  # the pipeline's chance is its own: it neither reads nor moves the global one
+    state = torch.get_rng_state()
+    second = paint(tiny_pipeline, "an armchair", num_images_per_prompt=2)
+    assert torch.equal(state, torch.get_rng_state())
+    assert len({*first.seeds, *second.seeds}) == 4
+    again = paint(tiny_pipeline, "an armchair", num_images_per_prompt=2, seed=first.seeds)
+    assert torch.equal(again.codes, first.codes)
+    assert not torch.equal(first.codes, second.codes)
+
+
+def test_steps_alone_equal_the_call(tiny_pipeline):
+    output = paint(tiny_pipeline, PROMPTS, num_images_per_prompt=2, seed=1, temperature=0.8)
+    text_ids = tiny_pipeline.encode_prompt(PROMPTS)
+    assert text_ids.shape == (2, 6)
+    codes = tiny_pipeline.generate_codes(text_ids, num_images_per_prompt=2, seed=1, temperature=0.8)
+    assert torch.equal(codes, output.codes)
+    images = tiny_pipeline.postprocess(tiny_pipeline.decode_codes(codes))
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in output.images]
+
+
+def test_the_pipelines_own_settings_are_the_default(tiny_pipeline):
+    own = paint(tiny_pipeline, PROMPTS, seed=2)
+    given = paint(tiny_pipeline, PROMPTS, seed=2, temperature=1.0, top_k=20, top_p=1.0, guidance_scale=2.0)
+    assert torch.equal(own.codes, given.codes)
+    plain = paint(tiny_pipeline, PROMPTS, seed=2, top_k=0, guidance_scale=1)
+    assert (plain.sampling.top_k, plain.sampling.guidance_scale) == (0, 1)
+    assert tiny_pipeline.sampling.top_k == 20
+    assert not torch.equal(own.codes, plain.codes)
+
+
+def test_completion_of_a_given_picture(tiny_pipeline):
+    """The top rows of a picture's codes are kept, the rest is drawn to go with them."""
+    pixel_values = tiny_pipeline.image_processor([Image.new("RGB", (40, 30), "red")] * 2)["pixel_values"]
+    known = tiny_pipeline.dvae.encode(pixel_values).flatten(1)[:, :8]
+    codes = tiny_pipeline.generate_codes(tiny_pipeline.encode_prompt(PROMPTS), seed=0, fixed_codes=known)
+    assert torch.equal(codes.flatten(1)[:, :8], known)
+
+
+def test_callback_and_progress_bar(tiny_pipeline, capsys):
+    seen = []
+    output = tiny_pipeline("an armchair", seed=0, callback=lambda i, codes: seen.append((i, codes)))
+    assert [i for i, _ in seen] == list(range(16))
+    assert torch.equal(seen[-1][1], output.codes.flatten(1))
+    assert "16/16" in capsys.readouterr().err
+    paint(tiny_pipeline, "an armchair", seed=0)
+    assert capsys.readouterr().err == ""
+
+
+def test_dropout_is_off_while_painting_and_the_mode_is_kept(tiny_pipeline):
+    expected = paint(tiny_pipeline, PROMPTS, seed=0).codes
+    pipeline = TextToImagePipeline(
+        **copy.deepcopy(tiny_pipeline.components), sampling={"guidance_scale": 2, "top_k": 20}
+    )
+    pipeline.prior.train()
+    assert torch.equal(paint(pipeline, PROMPTS, seed=0).codes, expected)
+    assert pipeline.prior.training
+
+
+def test_to_and_components(tiny_pipeline):
+    pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components))
+    assert list(pipeline.components) == ["dvae", "prior", "tokenizer", "image_processor"]
+    assert pipeline.to(torch.bfloat16) is pipeline
+    assert (pipeline.dtype, pipeline.dvae.dtype, pipeline.device.type) == (torch.bfloat16, torch.bfloat16, "cpu")
+    output = paint(pipeline, PROMPTS, seed=0, guidance_scale=3, output_type="pt")
+    assert output.images.dtype == torch.float32
+    assert output.images.isfinite().all()
+
+
+def test_a_long_prompt_is_cut_with_a_warning(tiny_pipeline):
+    with pytest.warns(UserWarning, match="fire engine"):
+        tiny_pipeline.encode_prompt("a small sailboat above a large avocado beside one fire engine")
+
+
+@pytest.mark.parametrize("prompt", ["ARMCHAIR", "アボカド", "🥑", "a\nb", "<pad>", "é" * 3])
+def test_any_text_is_painted(tiny_pipeline, prompt):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *args, **kwargs: None)
+        assert len(paint(tiny_pipeline, prompt, seed=0).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "arguments", "error", "words"),
+    [
+        ("", {}, ValueError, ["empty", "avocado"]),
+        (" \n", {}, ValueError, ["empty", "avocado"]),
+        ([], {}, ValueError, ["no prompt", "avocado"]),
+        (["a cat", ""], {}, ValueError, ["prompt 1", "empty"]),
+        (None, {}, TypeError, ["NoneType", "string"]),
+        (7, {}, TypeError, ["int", "string"]),
+        (["a cat", 7], {}, TypeError, ["prompt 1", "int", "string"]),
+        ("a cat", {"num_images_per_prompt": 0}, ValueError, ["num_images_per_prompt=0", "1 or more"]),
+        ("a cat", {"num_images_per_prompt": 1.5}, TypeError, ["1.5", "whole number"]),
+        ("a cat", {"seed": "0"}, TypeError, ["'0'", "whole number"]),
+        ("a cat", {"seed": 0.5}, TypeError, ["0.5", "whole number"]),
+        ("a cat", {"seed": -1}, ValueError, ["-1", "2^63"]),
+        ("a cat", {"seed": 2**63}, ValueError, [str(2**63), "2^63"]),
+        ("a cat", {"seed": [1, 2], "num_images_per_prompt": 3}, ValueError, ["2 seeds", "3 images"]),
+        ("a cat", {"seed": [True]}, TypeError, ["True", "whole number"]),
+        ("a cat", {"temperature": -1}, ValueError, ["temperature=-1", "0"]),
+        ("a cat", {"top_k": 33}, ValueError, ["33", "32"]),
+        ("a cat", {"top_p": 0}, ValueError, ["top_p=0", "1"]),
+        ("a cat", {"guidance_scale": "3"}, TypeError, ["guidance_scale='3'", "number"]),
+        ("a cat", {"output_type": "jpg"}, ValueError, ["jpg", "'pil', 'np' or 'pt'"]),
+        ("a cat", {"tempreature": 1}, TypeError, ["tempreature"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tiny_pipeline, prompt, arguments, error, words):
+    with pytest.raises(error) as caught:
+        tiny_pipeline(prompt, **arguments)
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "attribute", "value", "numbers"),
+    [
+        ("dvae", "codebook_size", 64, ["codebook_size=64", "image_vocab_size=32"]),
+        ("dvae", "downsample_factor", 8, ["grid_size=2", "grid_size=4"]),
+        ("prior", "text_vocab_size", 1, ["(tokenizer)=", "text_vocab_size=1"]),
+        ("prior", "text_length", 7, ["model_max_length=6", "text_length=7"]),
+        ("prior", "pad_token_id", 1, ["pad_token_id=0", "pad_token_id=1"]),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(tiny_pipeline, part, attribute, value, numbers):
+    parts = tiny_pipeline.components | {part: copy.deepcopy(tiny_pipeline.components[part])}
+    object.__setattr__(parts[part].config, attribute, value)  # past the config's own checks
+    with pytest.raises(ValueError) as error:
+        TextToImagePipeline(**parts)
+    assert all(number in str(error.value) for number in numbers)
+    assert "trained together" in str(error.value)
+
+
+def test_a_picture_size_that_does_not_fit_is_refused(tiny_pipeline):
+    with pytest.raises(ValueError, match=r"size=8 but dvae\.config\.image_size=16"):
+        TextToImagePipeline(**tiny_pipeline.components | {"image_processor": DVAEImageProcessor(size=8)})
+    with pytest.raises(TypeError, match="guidance"):
+        TextToImagePipeline(**tiny_pipeline.components, sampling={"guidance": 3.0})
+
+
+def test_the_imported_package_is_this_one():
+    """`pipelines` is a generic name: another package of that name must not be what a user gets."""
+    root = __file__.rsplit("/tests/", 1)[0]
+    assert pipelines.__file__ == f"{root}/pipelines/__init__.py"
+    assert pipelines.TextToImagePipeline.__module__ == "pipelines.text_to_image"
+    with pytest.raises(AttributeError, match="no attribute 'StableDiffusion'"):
+        pipelines.StableDiffusion  # noqa: B018
+
+
+def test_import_is_light_and_starts_nothing():
+    """No torch before a class is asked for; no training, no network, no seed after."""
+    code = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError("the network was asked for")
+socket.socket.connect = socket.getaddrinfo = refuse
+import pipelines
+assert not {"torch", "transformers", "training", "huggingface_hub"} & set(sys.modules), sys.modules.keys()
+import torch
+state = torch.get_rng_state()
+from pipelines import TextToImagePipeline, TextToImagePipelineOutput, pipeline
+assert torch.equal(state, torch.get_rng_state())
+assert not {"training", "datasets"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=__file__.rsplit("/tests/", 1)[0])

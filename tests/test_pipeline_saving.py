@@ -1,0 +1,284 @@
+"""What is saved is what is loaded: as a folder, part by part, and on the way to the Hub. What is broken is refused."""
+
+import copy
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HFValidationError
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from dvae import DVAE, DVAEImageProcessor
+from pipelines import TextToImagePipeline
+from pipelines.model_card import write_model_card
+from prior_transformer import PriorTokenizer, PriorTransformer
+
+FILES = {
+    "README.md",
+    "model_index.json",
+    "dvae/config.json",
+    "dvae/model.safetensors",
+    "image_processor/preprocessor_config.json",
+    "prior/config.json",
+    "prior/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+}
+
+
+def files_of(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def paint(pipeline):
+    return pipeline(["an armchair", "a red apple"], seed=0, output_type="pt", progress_bar=False)
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+
+
+def test_saved_and_loaded_gives_the_same_pixels(tiny_pipeline, tiny_folder):
+    assert files_of(tiny_folder) == FILES
+    loaded = TextToImagePipeline.from_pretrained(tiny_folder)
+    expected, output = paint(tiny_pipeline), paint(loaded)
+    assert torch.equal(output.codes, expected.codes)
+    assert torch.equal(output.images, expected.images)
+    assert output.sampling == expected.sampling
+    assert (loaded.metrics, loaded.data) == (tiny_pipeline.metrics, tiny_pipeline.data)
+    assert not loaded.prior.training
+    assert not loaded.dvae.training
+
+
+def test_saved_twice_is_the_same(tiny_folder, tmp_path):
+    TextToImagePipeline.from_pretrained(tiny_folder).save_pretrained(tmp_path)
+    for name in FILES - {
+        "tokenizer/tokenizer_config.json"
+    }:  # transformers notes there that it was loaded from a folder
+        assert (tmp_path / name).read_bytes() == (Path(tiny_folder) / name).read_bytes(), name
+
+
+def test_half_precision_on_disk_is_float32_in_use(tiny_pipeline, tmp_path):
+    pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components))
+    pipeline.to(torch.float16).save_pretrained(tmp_path)
+    for part in ("dvae", "prior"):
+        stored = load_file(tmp_path / part / "model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    loaded = TextToImagePipeline.from_pretrained(tmp_path)
+    assert loaded.dtype == loaded.dvae.dtype == torch.float32
+    assert paint(loaded).images.isfinite().all()
+    assert TextToImagePipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("part", "part_class"),
+    [
+        ("dvae", DVAE),
+        ("prior", PriorTransformer),
+        ("tokenizer", PriorTokenizer),
+        ("image_processor", DVAEImageProcessor),
+    ],
+)
+def test_each_part_loads_and_saves_alone(tiny_pipeline, tiny_folder, tmp_path, part, part_class):
+    component = part_class.from_pretrained(tiny_folder, subfolder=part)
+    component.save_pretrained(tmp_path)
+    again = part_class.from_pretrained(tmp_path)
+    assert files_of(tmp_path) == {name.split("/")[1] for name in FILES if name.startswith(f"{part}/")}
+    parts = tiny_pipeline.components | {part: again}
+    pipeline = TextToImagePipeline(**parts, sampling={"guidance_scale": 2.0, "top_k": 20})
+    assert torch.equal(paint(pipeline).images, paint(tiny_pipeline).images)
+
+
+def test_samples_travel_with_the_pipeline(tiny_pipeline, tmp_path):
+    samples = Image.new("RGB", (32, 16), "green")
+    pipeline = TextToImagePipeline(**tiny_pipeline.components, samples=samples)
+    pipeline.save_pretrained(tmp_path)
+    assert files_of(tmp_path) == FILES | {"samples.png"}
+    assert "](samples.png)" in (tmp_path / "README.md").read_text()
+    loaded = TextToImagePipeline.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path)  # over itself
+    assert TextToImagePipeline.from_pretrained(tmp_path).samples.tobytes() == samples.tobytes()
+
+
+def test_the_card_says_what_the_pipeline_knows(tiny_pipeline, tiny_folder):
+    card = ModelCard.load(Path(tiny_folder) / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "armchair"
+    assert card.data.pipeline_tag == "text-to-image"
+    assert "text-to-image" in card.data.tags
+    for words in ("| PSNR, dB | 21.5 |", "| nats per code | 3.25 |", "| guidance_scale | 2 |", "16×16", "out of 32"):
+        assert words in card.content
+    assert "| emoji-datasource-google 15.1.2 | Apache-2.0 |" in card.content
+    text = write_model_card(tiny_pipeline, {"a|b": 0.123456}, repo_id="someone/armchair-emoji")
+    assert 'from_pretrained("someone/armchair-emoji")' in text
+    assert "| a\\|b | 0.1235 |" in text
+    assert "PSNR" not in text
+    assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
+
+
+def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
+    tiny_pipeline.save_pretrained(tmp_path)
+    TextToImagePipeline(**tiny_pipeline.components, metrics={"PSNR, dB": 30.25}).save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "30.25" in card
+    assert "21.5" not in card
+    assert "Not recorded" in card  # its data
+
+
+class FakeApi:
+    """Stands where the Hub's client does, and keeps what would have been sent."""
+
+    pushed: dict = {}  # noqa: RUF012
+
+    def __init__(self, **kwargs):
+        pass
+
+    def create_repo(self, repo_id, **kwargs):
+        return type("Repo", (), {"repo_id": repo_id if "/" in repo_id else f"someone/{repo_id}"})
+
+    def upload_folder(self, *, repo_id, folder_path, **kwargs):
+        FakeApi.pushed = {"repo_id": repo_id, "files": files_of(folder_path)}
+        FakeApi.pushed["card"] = (Path(folder_path) / "README.md").read_text()
+        return f"https://hub/{repo_id}/commit/1"
+
+
+@pytest.mark.parametrize("repo_id", ["someone/emoji", "emoji"])
+def test_push_to_hub_sends_the_whole_pipeline(tiny_pipeline, monkeypatch, repo_id):
+    monkeypatch.setattr("pipelines.text_to_image.HfApi", FakeApi)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", FakeApi)
+    url = tiny_pipeline.push_to_hub(repo_id, token="none", private=True)
+    assert url == "https://hub/someone/emoji/commit/1"
+    assert FakeApi.pushed["repo_id"] == "someone/emoji"
+    assert FakeApi.pushed["files"] == FILES
+    assert 'from_pretrained("someone/emoji")' in FakeApi.pushed["card"]
+    assert "21.5" in FakeApi.pushed["card"]
+
+
+@pytest.mark.parametrize("part", ["dvae", "prior", "tokenizer", "image_processor"])
+def test_push_to_hub_of_a_part_alone(tiny_pipeline, monkeypatch, part):
+    """By transformers' own way, with its Hub client and its look-up of an existing card replaced."""
+    pushed = {}
+
+    class Client(FakeApi):
+        def create_commit(self, repo_id, operations, **kwargs):
+            pushed[repo_id] = {operation.path_in_repo for operation in operations}
+
+    monkeypatch.setattr("transformers.utils.hub._hf_api", Client())
+    monkeypatch.setattr(
+        "transformers.utils.hub.create_and_tag_model_card", lambda *args, **kwargs: ModelCard("A part.")
+    )
+    tiny_pipeline.components[part].push_to_hub("part")
+    files = {name.split("/")[1] for name in FILES if name.startswith(f"{part}/")}
+    assert pushed == {"someone/part": files | {"README.md"}}
+
+
+def test_save_and_push_in_one_call(tiny_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.text_to_image.HfApi", FakeApi)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", FakeApi)
+    url = tiny_pipeline.save_pretrained(tmp_path / "emoji", push_to_hub=True)
+    assert url == "https://hub/someone/emoji/commit/1"
+    assert files_of(tmp_path / "emoji") == FILES
+
+
+def test_a_hub_id_is_fetched_without_pickles_or_code(tiny_folder, monkeypatch):
+    asked = {}
+
+    def snapshot_download(repo_id, **options):
+        asked.update(options, repo_id=repo_id)
+        return tiny_folder
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    pipeline = TextToImagePipeline.from_pretrained("someone/emoji", revision="v1", local_files_only=True)
+    assert (asked["repo_id"], asked["revision"], asked["local_files_only"]) == ("someone/emoji", "v1", True)
+    assert all(pattern.endswith((".json", ".safetensors", ".txt", ".png")) for pattern in asked["allow_patterns"])
+    assert paint(pipeline).codes.shape == (2, 4, 4)
+
+
+def without(name):
+    return lambda folder: shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+
+
+def with_text(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def with_a_pickle(folder):
+    """Weights of the same name in a pickle that would run code if it were opened."""
+    (folder / "prior" / "model.safetensors").unlink()
+    (folder / "prior" / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+
+
+def without_a_weight(folder):
+    path = folder / "prior" / "model.safetensors"
+    weights = load_file(path)
+    save_file({name: weights[name] for name in sorted(weights)[1:]}, path, metadata={"format": "pt"})
+
+
+def with_another_shape(folder):
+    path = folder / "prior" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 32}))
+
+
+def with_another_key(folder):
+    path = folder / "dvae" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"codebok_size": 32}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without("model_index.json"), ["no model_index.json"]),
+        (without("prior"), ["lacks prior"]),
+        (without("tokenizer"), ["lacks tokenizer"]),
+        (without("tokenizer/tokenizer.json"), ["tokenizer", "PriorTokenizer"]),
+        (without("image_processor/preprocessor_config.json"), ["image_processor", "DVAEImageProcessor"]),
+        (without("dvae/config.json"), ["dvae", "DVAE"]),
+        (without("dvae/model.safetensors"), ["dvae", "DVAE"]),
+        (with_text("model_index.json", "{"), ["JSON"]),
+        (with_text("model_index.json", "[]"), ["not a TextToImagePipeline"]),
+        (with_text("model_index.json", '{"_class_name": "OtherPipeline"}'), ["OtherPipeline", "TextToImagePipeline"]),
+        (with_text("dvae/model.safetensors", "no weights"), ["dvae", "DVAE"]),
+        (with_a_pickle, ["prior", "PriorTransformer"]),
+        (without_a_weight, ["prior", "missing_keys"]),
+        (with_another_shape, ["prior", "PriorTransformer"]),
+        (with_another_key, ["dvae", "codebok_size"]),
+    ],
+)
+def test_a_broken_folder_is_refused(folder, damage, words):
+    damage(folder)
+    with pytest.raises(OSError) as error:
+        TextToImagePipeline.from_pretrained(folder)
+    assert all(word in str(error.value) for word in [*words, str(folder), "; pass a folder"])
+
+
+@pytest.mark.parametrize(
+    "name", ["/no/such/folder", "no-such-folder", "./no/such", "a/b/c", "", "a b/c", "nobody--/none"]
+)
+def test_a_name_that_is_nothing_is_refused(name):
+    with pytest.raises(FileNotFoundError) as error:
+        TextToImagePipeline.from_pretrained(name)
+    assert f"{name!r}; pass a folder" in str(error.value)
+
+
+def test_an_unknown_hub_id_offline_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError) as error:
+        TextToImagePipeline.from_pretrained("nobody/none", cache_dir=tmp_path)
+    assert all(word in str(error.value) for word in ["'nobody/none'", "Hub", "pass a folder"])
+    assert "\n" not in str(error.value)
+    assert not isinstance(error.value, HFValidationError)
+
+
+def test_wrong_types_are_refused(tiny_folder):
+    with pytest.raises(TypeError, match="int: 7; pass a folder"):
+        TextToImagePipeline.from_pretrained(7)
+    with pytest.raises(TypeError, match="torch_dtype"):
+        TextToImagePipeline.from_pretrained(tiny_folder, torch_dtype=torch.float32)

@@ -1,0 +1,249 @@
+"""The loop draws from the model's own distribution, and a picture depends on its caption and its keys alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.sampling import draw_keys, filter_logits, generate_codes, guide, gumbel_noise, sample_codes
+from pipelines.settings import SamplingSettings
+from prior_transformer import PriorTransformer
+
+PROMPTS = ["an armchair", "a red apple", "two cats"]
+SETTINGS = [
+    SamplingSettings(),
+    SamplingSettings(guidance_scale=3.0),
+    SamplingSettings(temperature=0.7, top_k=7, guidance_scale=0.5),
+    SamplingSettings(temperature=1.3, top_p=0.8),
+    SamplingSettings(temperature=0, guidance_scale=2),
+]
+
+
+@pytest.fixture(params=["full", "dalle"])
+def prior(request, tiny_prior) -> PriorTransformer:
+    config = copy.deepcopy(tiny_prior.config)
+    config.attention_pattern = request.param
+    torch.manual_seed(0)
+    return PriorTransformer(config).eval()
+
+
+@pytest.fixture
+def text_ids(tiny_tokenizer) -> Tensor:
+    return tiny_tokenizer.encode_captions(PROMPTS)
+
+
+def naive_codes(prior: PriorTransformer, text_ids: Tensor, keys: Tensor, settings: SamplingSettings) -> Tensor:
+    """No cache, no doubled batch: the whole stream again for every code, through the model's own forward."""
+    codes = text_ids[:, :0]
+    with torch.no_grad():
+        for i in range(prior.config.grid_size**2):
+            logits = prior(prior.join(text_ids, codes)).image_logits[:, -1]
+            if settings.guidance_scale != 1:
+                empty = prior.null_text_ids(len(text_ids))
+                unconditional = prior(prior.join(empty, codes)).image_logits[:, -1]
+                logits = unconditional + settings.guidance_scale * (logits - unconditional)
+            logits = filter_logits(logits, settings.temperature, settings.top_k, settings.top_p)
+            codes = torch.cat([codes, sample_codes(logits, keys[:, i])[:, None]], dim=1)
+    return codes
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_static_cache_equals_naive_loop(prior, text_ids, settings):
+    keys = draw_keys([0, 1, 2], 16)
+    assert torch.equal(generate_codes(prior, text_ids, keys, settings), naive_codes(prior, text_ids, keys, settings))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_picture_does_not_depend_on_its_neighbours(prior, text_ids, settings):
+    keys = draw_keys([5, 6, 7], 16)
+    together = generate_codes(prior, text_ids, keys, settings)
+    for i in range(3):
+        assert torch.equal(generate_codes(prior, text_ids[[i]], keys[[i]], settings)[0], together[i])
+
+
+@pytest.mark.parametrize("known", [1, 5, 16])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_known_codes_stay_and_the_rest_goes_on(prior, text_ids, settings, known):
+    """Completing the start of a picture gives that picture again."""
+    keys = draw_keys([1, 2, 3], 16)
+    whole = generate_codes(prior, text_ids, keys, settings)
+    assert torch.equal(generate_codes(prior, text_ids, keys, settings, fixed_codes=whole[:, :known]), whole)
+    other = (whole[:, :known] + 1) % 32
+    completed = generate_codes(prior, text_ids, keys, settings, fixed_codes=other)
+    assert torch.equal(completed[:, :known], other)
+
+
+def test_the_callers_tensors_are_left_alone(prior, text_ids):
+    """Guidance in the caller's text would make the conditional pass see an empty caption after the first code."""
+    keys, fixed_codes = draw_keys([0, 1, 2], 16), torch.ones(3, 2, dtype=torch.long)
+    before = [text_ids.clone(), keys.clone(), fixed_codes.clone()]
+    generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=3.0), fixed_codes=fixed_codes)
+    assert all(torch.equal(a, b) for a, b in zip(before, [text_ids, keys, fixed_codes], strict=True))
+
+
+def test_callback_sees_every_step(prior, text_ids):
+    seen = []
+    codes = generate_codes(
+        prior,
+        text_ids,
+        draw_keys([0, 1, 2], 16),
+        fixed_codes=torch.ones(3, 2, dtype=torch.long),
+        callback=lambda *a: seen.append(a),
+    )
+    assert [i for i, _ in seen] == list(range(2, 16))
+    assert all(torch.equal(partial, codes[:, : i + 1]) for i, partial in seen)
+
+
+def test_the_result_can_be_trained_on(prior, text_ids):
+    """Codes drawn in inference mode come out as normal tensors."""
+    codes = generate_codes(prior, text_ids, draw_keys([0, 1, 2], 16))
+    assert not codes.is_inference()
+    prior(prior.join(text_ids, codes), labels=prior.join(text_ids, codes)).loss.backward()
+
+
+def test_guidance_scale_one_is_unguided_and_zero_unconditional(prior, text_ids):
+    keys = draw_keys([0, 1, 2], 16)
+    plain = generate_codes(prior, text_ids, keys)
+    assert torch.equal(plain, naive_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=1)))
+    empty = prior.null_text_ids(3)
+    ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0))
+    assert torch.equal(ignored, generate_codes(prior, empty, keys))
+    conditional, unconditional = torch.randn(2, 3, 5).unbind()
+    torch.testing.assert_close(guide(conditional, unconditional, 1), conditional)
+    torch.testing.assert_close(guide(conditional, unconditional, 3), 3 * conditional - 2 * unconditional)
+
+
+@pytest.mark.parametrize(
+    "other", [{"top_k": 1}, {"temperature": 1e-4}, {"top_p": 1e-6}, {"top_k": 1, "temperature": 1e-30}]
+)
+def test_temperature_zero_is_argmax(prior, text_ids, other):
+    keys = draw_keys([0, 1, 2], 16)
+    likeliest = generate_codes(prior, text_ids, keys, SamplingSettings(temperature=0))
+    assert torch.equal(generate_codes(prior, text_ids, keys, SamplingSettings(**other)), likeliest)
+    logits = prior(prior.join(text_ids, likeliest)).image_logits  # entry i predicts code i
+    assert torch.equal(logits.argmax(-1), likeliest)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1, 2])
+@pytest.mark.parametrize("top_k", [0, 1, 3, 11])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 1])
+def test_filters_equal_brute_force(temperature, top_k, top_p):
+    logits = 3 * torch.randn(20, 11, generator=torch.Generator().manual_seed(0))
+    filtered = filter_logits(logits, temperature, top_k, top_p)
+    for row, kept in zip(logits.tolist(), filtered.tolist(), strict=True):
+        order = sorted(range(11), key=lambda k: -row[k])[: top_k or 11]
+        weights = [math.exp(row[k] / temperature) for k in order]
+        nucleus, mass = set(), 0.0
+        for k, weight in zip(order, weights, strict=True):
+            if mass >= top_p:
+                break
+            nucleus.add(k)
+            mass += weight / sum(weights)
+        assert {k for k in range(11) if kept[k] > -math.inf} == nucleus
+    probabilities, mass = filtered.softmax(-1), (logits / temperature).softmax(-1).where(filtered > -math.inf, 0)
+    torch.testing.assert_close(probabilities, mass / mass.sum(-1, keepdim=True))
+
+
+def test_filters_leave_ties_and_the_callers_logits_alone():
+    logits = torch.zeros(2, 8)
+    assert (filter_logits(logits, 1, 3, 1).isfinite().sum(-1) == 3).all()
+    assert (filter_logits(logits, 1, 0, 0.5).isfinite().sum(-1) == 4).all()
+    assert torch.equal(logits, torch.zeros(2, 8))
+
+
+def test_frequencies_are_the_probabilities():
+    """χ² with 7 degrees of freedom: 0.598 and 20.278 cut 0.1 % and 0.5 % off; a code of probability 0 never comes."""
+    logits = torch.tensor([2.0, -1.0, 0.5, 0.0, -torch.inf, 1.0, -3.0, 0.2, -0.5])
+    n = 200_000
+    keys = draw_keys(list(range(100)), n // 100).flatten()
+    counts = sample_codes(logits.expand(n, -1), keys).bincount(minlength=9).double()
+    assert counts[4] == 0
+    expected = (n * logits.softmax(-1).double())[logits > -torch.inf]
+    chi_squared = ((counts[logits > -torch.inf] - expected) ** 2 / expected).sum()
+    assert 0.598 < chi_squared < 20.278
+
+
+def test_first_codes_of_neighbouring_seeds_are_independent():
+    """Seeds 0, 1, 2, … are what people use: over them, each code of a picture is as uniform as over positions."""
+    n, size = 8192, 16
+    keys = draw_keys(list(range(n)), 3)
+    logits = torch.zeros(n, size)
+    for i in range(3):
+        counts = sample_codes(logits, keys[:, i]).bincount(minlength=size).double()
+        chi_squared = ((counts - n / size) ** 2 / (n / size)).sum()
+        assert 3.483 < chi_squared < 37.697  # 15 degrees of freedom, 0.1 % on either side
+    pairs = sample_codes(logits, keys[:, 0]) * size + sample_codes(logits, keys[:, 0].roll(1))
+    counts = pairs.bincount(minlength=size**2).double()
+    chi_squared = ((counts - n / size**2) ** 2 / (n / size**2)).sum()
+    assert 190.9 < chi_squared < 330.5  # 255 degrees of freedom
+
+
+def test_gumbel_noise_has_its_moments():
+    """Mean γ = 0.5772, variance π²/6 = 1.6449, within 4 standard errors; each key and code has its own."""
+    noise = gumbel_noise(draw_keys([0], 1000)[0], 1000).double()
+    assert noise.isfinite().all()
+    assert abs(noise.mean() - 0.577216) < 4 * math.sqrt(1.644934 / noise.numel())
+    assert abs(noise.var() - 1.644934) < 4 * math.sqrt(4.4 * 1.644934**2 / noise.numel())
+    correlation = torch.corrcoef(
+        torch.stack([noise[:-1, :-1].flatten(), noise[1:, :-1].flatten(), noise[:-1, 1:].flatten()])
+    )
+    assert (correlation - torch.eye(3)).abs().max() < 0.005
+
+
+def test_splitmix64_reference_value():
+    """The published generator's first outputs from seed 1234567, as noise."""
+    words = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    expected = [-math.log(-math.log1p(-((word >> 11) + 0.5) / 2**53)) for word in words]
+    torch.testing.assert_close(gumbel_noise(torch.tensor([1234567]), 3)[0], torch.tensor(expected))
+
+
+def test_keys_depend_on_their_own_seed():
+    keys = draw_keys([3, 9, 3], 16)
+    assert torch.equal(keys[0], keys[2])
+    assert torch.equal(keys[1], draw_keys([9], 16)[0])
+    assert (keys[0] != keys[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "numbers"),
+    [
+        ({"keys": draw_keys([0, 1], 16)}, ["(2, 16)", "(3, 16)"]),
+        ({"keys": draw_keys([0, 1, 2], 15)}, ["(3, 15)", "(3, 16)"]),
+        ({"fixed_codes": torch.zeros(2, 4, dtype=torch.long)}, ["(2, 4)", "3 captions"]),
+        ({"fixed_codes": torch.zeros(3, 17, dtype=torch.long)}, ["(3, 17)", "16"]),
+        ({"fixed_codes": torch.full((3, 1), 32)}, ["32", "31"]),
+        ({"fixed_codes": torch.full((3, 1), -1)}, ["-1", "31"]),
+        ({"settings": SamplingSettings(top_k=33)}, ["33", "32"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_both_numbers(tiny_prior, text_ids, changed, numbers):
+    arguments = {"keys": draw_keys([0, 1, 2], 16)} | changed
+    with pytest.raises(ValueError) as error:
+        generate_codes(tiny_prior, text_ids, **arguments)
+    assert all(number in str(error.value) for number in numbers)
+    assert "; pass" in str(error.value) or "; encode" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"temperature": -1}, ValueError),
+        ({"temperature": math.nan}, ValueError),
+        ({"temperature": "1"}, TypeError),
+        ({"top_k": -1}, ValueError),
+        ({"top_k": 2.5}, TypeError),
+        ({"top_k": True}, TypeError),
+        ({"top_p": 0}, ValueError),
+        ({"top_p": 1.5}, ValueError),
+        ({"guidance_scale": -0.5}, ValueError),
+        ({"guidance_scale": math.inf}, ValueError),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, kind):
+    with pytest.raises(kind) as error:
+        SamplingSettings(**settings)
+    (name,) = settings
+    assert name in str(error.value)
+    assert "; pass" in str(error.value)
