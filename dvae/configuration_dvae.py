@@ -38,10 +38,11 @@ class DVAEConfig(PreTrainedConfig):
         codebook), or "vq" (nearest entry, straight-through).
     commitment: weight of the commitment loss, for "vq" alone.
     likelihood: "logit_laplace" (the paper's), "laplace" or "gaussian".
-    min_log_scale: floor under the likelihood's ln of the scale; None leaves it free, as the paper does. Drawings on a
-        plain ground are constant over large areas, where a free scale falls without end and takes the loss with it.
+    min_log_scale: floor under the likelihood's ln of the scale; None leaves it free, as the paper does. Drawings are
+        constant over large areas, where a free scale falls without end and takes the loss with it.
 
-    Raises a `StrictDataclassError` that holds both numbers for sizes that do not fit, a `TypeError` for an unknown key.
+    Raises a `StrictDataclassError` that holds both numbers for sizes that do not fit;
+    a `TypeError` for an unknown key.
     """
 
     model_type = "armchair_dvae"

@@ -18,7 +18,7 @@ class DVAEImageProcessor(ImageProcessingMixin):
     size: side of the square, in pixels. background: what transparent pixels are laid on, (R, G, B) in 0..255.
     """
 
-    model_input_names = ["pixel_values"]
+    model_input_names = ["pixel_values"]  # noqa: RUF012, as transformers has it
 
     def __init__(self, size: int = 256, background: tuple[int, int, int] | list[int] = (255, 255, 255), **kwargs: Any):
         if size < 1:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -148,20 +149,38 @@ class DVAE(PreTrainedModel):
                 "resize with the DVAEImageProcessor"
             )
 
-    def forward(self, pixel_values: Tensor, temperature: float = 1.0, discrete: bool = True) -> DVAEOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        temperature: float = 1.0,
+        latents: Literal["relaxed", "argmax", "continuous"] = "relaxed",
+    ) -> DVAEOutput:
         """
         pixel_values (B, 3, H, W) in [0, 1] -> maps, codes, logits, latents and KL, for the losses.
 
-        temperature: τ of the Gumbel-softmax. discrete=False leaves the codes out and trains a plain autoencoder: the
-        warm-up that fills a codebook, for posteriors over a latent alone.
+        temperature: τ of the Gumbel-softmax. latents: what the decoder sees in training.
+            "relaxed": the posterior's sample.
+            "argmax": the codes that `encode` gives, without a gradient: the decoder alone learns.
+            "continuous": the latent before any codebook, a plain autoencoder: the warm-up that fills a codebook.
         """
         self.check_pixels(pixel_values)
+        if latents == "argmax":
+            return self.decode_argmax(pixel_values)
         hidden_states = self.encoder(pixel_values)
-        if not discrete:
+        if latents == "continuous":
             return self.autoencode(hidden_states)
         q = self.posterior(hidden_states, temperature)
         maps = self.decoder(q.latents)
         return DVAEOutput(maps, q.codes, q.logits, q.latents, q.kl, q.auxiliary_loss)
+
+    def decode_argmax(self, pixel_values: Tensor) -> DVAEOutput:
+        """pixel_values (B, 3, H, W) -> the output of argmax codes; a gradient reaches the decoder alone."""
+        with torch.no_grad():
+            logits = self.posterior.logits(self.encoder(pixel_values))
+            codes = logits.argmax(1)
+            latents = self.posterior.embed(codes)
+        zero = latents.new_zeros(())
+        return DVAEOutput(self.decoder(latents), codes, logits, latents, kl_to_uniform(logits), zero)
 
     def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
         """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""

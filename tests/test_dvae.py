@@ -104,9 +104,20 @@ def test_the_vector_quantizer_copies_the_gradient_straight_through():
 
 
 def test_the_warm_up_needs_a_latent():
-    assert tiny(posterior="vq").train()(pixels(), discrete=False).maps.shape == (3, 6, 16, 16)
+    assert tiny(posterior="vq").train()(pixels(), latents="continuous").maps.shape == (3, 6, 16, 16)
     with pytest.raises(ValueError, match="gumbel_codebook"):
-        tiny(posterior="gumbel").train()(pixels(), discrete=False)
+        tiny(posterior="gumbel").train()(pixels(), latents="continuous")
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_on_argmax_codes_the_decoder_alone_learns(posterior):
+    dvae = tiny(posterior=posterior).train()
+    output = dvae(pixels(), latents="argmax")
+    assert torch.equal(output.codes, dvae.encode(pixels()))
+    torch.testing.assert_close(dvae.likelihood.unmap(output.maps), dvae.reconstruct(pixels()))
+    dvae_losses(pixels(), output, dvae.likelihood, kl_weight=1.0)["loss"].backward()
+    learning = {name.split(".")[0] for name, p in dvae.named_parameters() if p.grad is not None}
+    assert learning == {"decoder"}
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
@@ -150,7 +161,7 @@ def test_sizes_that_do_not_fit_are_refused_with_both_numbers(changes, message):
 
 
 def test_an_unknown_key_is_refused_by_name():
-    with pytest.raises(TypeError, match="codebok_size.*codebook_size"):
+    with pytest.raises(TypeError, match=r"codebok_size.*codebook_size"):
         DVAEConfig(codebok_size=3)
 
 

@@ -1,0 +1,191 @@
+"""The three trainers on a user's own pictures: a folder with metadata.jsonl, from nothing to a saved pipeline."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from datasets import Dataset, Image
+from PIL import Image as PillowImage
+
+from dvae import DVAE
+from pipelines import TextToImagePipeline
+from training import train_dvae, train_prior, train_tokenizer
+from training.arguments import DataArguments, LoopTraining
+from training.codes import CachedCodes, encode_pictures, fingerprint
+from training.data import Pictures, load_split
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+DVAE_SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 16, "codebook_dim": 8, "widths": [8, 12, 16]}
+LOOP = {"batch_size": 8, "lr": 2e-3, "log_every": 1, "evaluate_every": 100, "checkpoint_every": 20}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """40 squares on white, their colour as caption."""
+    folder = tmp_path_factory.mktemp("squares")
+    with (folder / "metadata.jsonl").open("w") as metadata:
+        for i in range(40):
+            colour = list(COLOURS)[i % 3]
+            picture = np.full((20, 24, 3), 255, np.uint8)
+            picture[4 : 16 - i % 4, 6:18] = COLOURS[colour]
+            PillowImage.fromarray(picture).save(folder / f"{i}.png")
+            metadata.write(json.dumps({"file_name": f"{i}.png", "text": f"a {colour} square"}) + "\n")
+    return folder
+
+
+@pytest.fixture
+def preset(pictures, tmp_path) -> str:
+    return write_preset(tmp_path / "preset.yaml", pictures, tmp_path / "run")
+
+
+def write_preset(path: Path, pictures: Path, output_dir: Path) -> str:
+    codes = {"posterior": "gumbel_codebook", "min_log_scale": -2.5}
+    schedule = {
+        "autoencoder_steps": 10,
+        "temperature_steps": 20,
+        "kl_steps": 10,
+        "kmeans_latents": 512,
+        "decoder_steps": 5,
+    }
+    prior = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sections = {
+        "output_dir": str(output_dir),
+        "data": {"path": str(pictures)},
+        "tokenizer": {"vocab_size": 280, "text_length": 6, "captions": 100},
+        "dvae": {"model": {**DVAE_SIZES, **codes}, "training": {**LOOP, **schedule, "steps": 40}},
+        "prior": {"model": prior, "training": {**LOOP, "bpe_dropout": 0.0, "steps": 40}},
+    }
+    path.write_text(yaml.safe_dump(sections))
+    return str(path)
+
+
+def losses(log: Path) -> list[float]:
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, tmp_path):
+    train_tokenizer.main([preset])
+    train_dvae.main([preset])
+    train_prior.main([preset])
+    run = tmp_path / "run"
+    for name in ("dvae", "prior"):
+        curve = losses(run / f"{name}-log.jsonl")
+        assert len(curve) == 40 and np.mean(curve[-5:]) < np.mean(curve[:5])
+        assert list((run / f"{name}-pictures").glob("*.png"))
+    pipeline = TextToImagePipeline.from_pretrained(run / "pipeline")
+    picture = pipeline("a red square", seed=0, progress_bar=False).images[0]
+    assert picture.size == (16, 16)
+    metrics = json.loads((run / "pipeline" / "model_index.json").read_text())["metrics"]
+    assert {"psnr", "elbo", "bits_per_dim", "perplexity", "codes_used"} <= metrics["dvae"].keys()
+    assert {"validation_text_loss", "validation_image_loss"} <= metrics["prior"].keys()
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):
+    train_tokenizer.main([preset])
+    for trainer, name in ((train_dvae, "dvae"), (train_prior, "prior")):
+        whole = trainer.main([preset]).state_dict()
+        folder = tmp_path / "run" / f"{name}-checkpoints"
+        resumed = trainer.main([preset, "--training.resume_from", str(folder / "step-0000020")]).state_dict()
+        for key, value in whole.items():
+            assert torch.equal(value, resumed[key]), key
+
+
+def test_gradient_accumulation_takes_the_step_of_the_whole_batch(preset):
+    """The dVAE draws Gumbel noise, so the warm-up without codes is compared."""
+    warm = ["--training.steps", "3", "--training.autoencoder_steps", "100", "--training.decoder_steps", "0"]
+    whole = train_dvae.main([preset, *warm]).state_dict()
+    parts = ["--training.gradient_accumulation_steps", "2"]
+    accumulated = train_dvae.main([preset, *warm, *parts]).state_dict()
+    for key, value in whole.items():
+        torch.testing.assert_close(value, accumulated[key], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("trainer", ["train_dvae", "train_prior"])
+def test_two_processes_end_with_equal_weights_and_a_lower_loss(trainer, preset, tmp_path):
+    if trainer == "train_prior":
+        train_tokenizer.main([preset])
+        train_dvae.main([preset])
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    script = [str(root / "tests" / "two_processes.py"), trainer, str(tmp_path / "digests.json"), preset]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)
+    first, second = json.loads((tmp_path / "digests.json").read_text())
+    assert first == second
+    curve = losses(tmp_path / "run" / f"{trainer.removeprefix('train_')}-log.jsonl")
+    assert np.mean(curve[-5:]) < np.mean(curve[:5])
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
+    assert LoopTraining(batch_size=24, gradient_accumulation_steps=3).local_batch_size(4) == 2
+    with pytest.raises(ValueError, match="batch_size=10 must be divisible by 4 processes"):
+        LoopTraining(batch_size=10).local_batch_size(4)
+
+
+def test_parquet_is_read_as_well(pictures, tmp_path):
+    rows = [{"image": str(pictures / f"{i}.png"), "caption": f"number {i}"} for i in range(6)]
+    Dataset.from_list(rows).cast_column("image", Image()).to_parquet(tmp_path / "train.parquet")
+    data = DataArguments(path=str(tmp_path), validation_split="none")
+    loaded = Pictures(load_split(data, "train"), data, image_size=8)
+    image, parts = loaded.single(0)
+    assert image.shape == (8, 8, 3) and parts["text"].startswith("number")
+
+
+def test_training_and_held_out_pictures_are_disjoint_and_all(pictures):
+    data = DataArguments(path=str(pictures))
+    train, held_out = (load_split(data, split) for split in ("train", "validation"))
+    assert len(train) + len(held_out) == 40 and len(held_out) > 0
+
+
+def test_data_without_captions_is_refused_by_its_columns(tmp_path):
+    Dataset.from_list([{"image": "x", "label": 1}]).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"label.*it needs `image` and one of"):
+        load_split(DataArguments(path=str(tmp_path)), "train")
+
+
+def test_missing_data_is_named():
+    with pytest.raises(ValueError, match="no data at /nowhere"):
+        load_split(DataArguments(path="/nowhere"), "train")
+
+
+def test_the_prior_says_which_trainer_comes_first(preset):
+    with pytest.raises(FileNotFoundError, match="train_dvae"):
+        train_prior.main([preset])
+
+
+def tiny_dvae() -> DVAE:
+    torch.manual_seed(0)
+    return DVAE(DVAE.config_class(**DVAE_SIZES))
+
+
+def test_the_cache_is_named_by_weights_and_settings():
+    dvae = tiny_dvae()
+    first = fingerprint(dvae, scenes=0)
+    assert fingerprint(tiny_dvae(), scenes=0) == first != fingerprint(dvae, scenes=1)
+    with torch.no_grad():
+        next(dvae.decoder.parameters()).add_(1e-3)
+        assert fingerprint(dvae, scenes=0) == first, "the decoder makes no codes"
+        next(dvae.encoder.parameters()).add_(1e-3)
+        assert fingerprint(dvae, scenes=0) != first
+
+
+def test_cached_codes_are_the_dvaes_and_draws_depend_on_their_place_alone(pictures):
+    data, dvae = DataArguments(path=str(pictures)), tiny_dvae().eval()
+    loaded = Pictures(load_split(data, "train"), data, image_size=16)
+    encoded = encode_pictures(dvae, loaded, scenes=0, seed=0, device=torch.device("cpu"))
+    pixel_values = torch.from_numpy(loaded.single(3)[0].copy()).permute(2, 0, 1)[None] / 255
+    assert encoded[3]["codes"] == dvae.encode(pixel_values).flatten().tolist()
+    drawn = CachedCodes(encoded, length=500, seed=0, scene_share=0.0, caption_dropout=0.2)
+    again = CachedCodes(encoded, length=500, seed=0, scene_share=0.0, caption_dropout=0.2)
+    texts = [drawn[i][0] for i in range(500)]
+    assert texts == [again[i][0] for i in range(500)]
+    assert texts.count(None) / 500 == pytest.approx(0.2, abs=0.07)
+    with pytest.raises(ValueError, match="needs scenes"):
+        CachedCodes(encoded, length=1, seed=0, scene_share=0.5, caption_dropout=0.0)

@@ -1,0 +1,85 @@
+"""Schedules, k-means, presets."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from training.arguments import DVAETraining, PriorTraining, TokenizerTraining, parse
+from training.kmeans import kmeans
+from training.losses import psnr
+from training.schedules import cosine, warmup_cosine
+
+CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
+
+
+def test_a_cosine_goes_from_start_over_the_middle_to_end_and_stays():
+    assert cosine(0, 1.0, 1 / 16, 150_000) == 1.0
+    assert cosine(75_000, 1.0, 1 / 16, 150_000) == pytest.approx((1 + 1 / 16) / 2)
+    assert cosine(150_000, 1.0, 1 / 16, 150_000) == cosine(10**9, 1.0, 1 / 16, 150_000) == 1 / 16
+    assert cosine(0, 0.0, 6.6, 0) == 6.6
+
+
+def test_a_warm_up_is_linear_up_to_its_peak():
+    values = [warmup_cosine(step, 1.0, 0.1, 4, 10) for step in range(11)]
+    assert values[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert values[10] == pytest.approx(0.1)
+    assert values[4:] == sorted(values[4:], reverse=True)
+
+
+def test_kmeans_finds_separate_clusters_and_their_spread():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = (centres[:, None] + 0.1 * torch.randn(3, 500, 2, generator=generator)).flatten(0, 1)
+    found, mean_distance = min((kmeans(points, 3, seed=seed) for seed in range(5)), key=lambda result: result[1])
+    torch.testing.assert_close(torch.cdist(centres, found).min(1).values, torch.zeros(3), atol=0.03, rtol=0)
+    assert mean_distance.item() == pytest.approx(2 * 0.1**2, rel=0.1)
+
+
+def test_kmeans_refuses_fewer_points_than_centres():
+    with pytest.raises(ValueError, match="5 latents cannot fill 8 codes"):
+        kmeans(torch.randn(5, 2), 8, seed=0)
+
+
+def test_psnr_of_a_known_error():
+    zeros = torch.zeros(2, 3, 4, 4)
+    torch.testing.assert_close(psnr(zeros, zeros + 0.1), torch.full((2,), -10 * math.log10(0.01)))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_preset_is_read_by_every_trainer(config):
+    path = f"training/configs/{config}"
+    dvae = parse("dvae", DVAETraining, [path, "--training.lr", "0.5", "--model.codebook_size", "99"])
+    assert dvae.training.lr == 0.5 and dvae.model["codebook_size"] == 99
+    assert dvae.model["image_size"] == yaml.safe_load(Path(path).read_text())["dvae"]["model"]["image_size"]
+    assert parse("prior", PriorTraining, [path]).training.steps > 0
+    assert parse("tokenizer", TokenizerTraining, [path]).training.vocab_size > 256
+
+
+@pytest.mark.parametrize(
+    ("argv", "key"),
+    [
+        (["training/configs/emoji_cpu.yaml", "--training.lrr", "1"], "training.lrr"),
+        (["training/configs/emoji_cpu.yaml", "--training.lr", "fast"], "training.lr"),
+        (["training/configs/nothing.yaml"], "training/configs/nothing.yaml"),
+    ],
+)
+def test_a_typo_is_an_error_that_names_the_key(argv, key, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse("dvae", DVAETraining, argv)
+    assert stopped.value.code == 2
+    assert key in capsys.readouterr().err
+
+
+def test_a_wrong_key_in_a_preset_is_named(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("output_dir: x\ndvea: {}\n")
+    with pytest.raises(SystemExit):
+        parse("dvae", DVAETraining, [str(path)])
+    assert "dvea" in capsys.readouterr().err
+    path.write_text("output_dir: x\ndvae: {training: {lern_rate: 1}}\n")
+    with pytest.raises(SystemExit):
+        parse("dvae", DVAETraining, [str(path)])
+    assert "lern_rate" in capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""Presets: one YAML for the three trainers, overridden by dotted flags; a typo is an error that names the key.
+
+    output_dir: runs/mine
+    data: {path: ..., ...}
+    tokenizer: {vocab_size: ..., ...}
+    dvae: {model: {...}, training: {...}}
+    prior: {model: {...}, training: {...}}
+
+A trainer reads `output_dir`, `data` and its own section, so that `--training.lr` means its own.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior")
+
+
+@dataclass
+class DataArguments:
+    """
+    path: a folder (pictures with metadata.jsonl, or Parquet) or a Hub id: anything `datasets.load_dataset` loads.
+    text_column: column of captions; None takes `text` or `caption`, or writes captions from `name` and `keywords`.
+    train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at most
+        1,000 pictures, are held out by a hash of their place.
+    scenes: share of composed scenes among the pictures drawn, for sets of named cut-outs (the emoji).
+    max_pictures: take the first ones only, to try a run.
+    """
+
+    path: str = "training/data/emoji"
+    text_column: str | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+    scenes: float = 0.0
+    max_pictures: int | None = None
+
+
+@dataclass
+class TokenizerTraining:
+    """vocab_size: BPE tokens, pad included. text_length: T, a caption's tokens. captions: how many to learn from."""
+
+    vocab_size: int = 16384
+    text_length: int = 256
+    captions: int = 100_000
+    seed: int = 0
+
+
+@dataclass
+class LoopTraining:
+    """
+    What both loops take.
+
+    batch_size: pictures that an optimiser step sees, over all processes and accumulation steps, so that a preset
+        means the same on one CPU and on many GPUs.
+    steps: optimiser steps. lr falls on a cosine from its peak, after `warmup_steps`, to `lr_end`.
+    ema: decay of the averaged weights, which are evaluated and saved.
+    resume_from: a checkpoint folder, or "latest". init_from: a saved model whose weights to start from.
+    keep_checkpoints: the newest ones kept.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    mixed_precision: str = "no"
+    lr: float = 1e-4
+    lr_end: float = 1.25e-6
+    warmup_steps: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    max_grad_norm: float | None = None
+    ema: float = 0.999
+    seed: int = 0
+    num_workers: int = 0
+    log_every: int = 20
+    evaluate_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    resume_from: str | None = None
+    init_from: str | None = None
+
+    def local_batch_size(self, num_processes: int) -> int:
+        """Pictures of one process in one forward pass. Raises a ValueError when the batch does not divide."""
+        parts = num_processes * self.gradient_accumulation_steps
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size={self.batch_size} must be divisible by {num_processes} processes × "
+                f"{self.gradient_accumulation_steps} gradient_accumulation_steps = {parts}"
+            )
+        return self.batch_size // parts
+
+
+@dataclass
+class DVAETraining(LoopTraining):
+    """
+    temperature, temperature_end, temperature_steps: cosine of τ. kl_weight, kl_steps: cosine of β from 0.
+    autoencoder_steps: a warm-up without codes, after which the codebook is the k-means of the latents.
+    kmeans_latents: how many latents the k-means sees.
+    decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes: what it sees when painting.
+    flip: random horizontal flips; captions play no part in the dVAE.
+    """
+
+    temperature: float = 1.0
+    temperature_end: float = 1 / 16
+    temperature_steps: int = 150_000
+    kl_weight: float = 6.6
+    kl_steps: int = 5000
+    autoencoder_steps: int = 0
+    kmeans_latents: int = 65_536
+    decoder_steps: int = 0
+    flip: bool = True
+
+
+@dataclass
+class PriorTraining(LoopTraining):
+    """
+    caption_dropout: share of captions replaced by the empty one, for guidance. bpe_dropout: merges left out.
+    cached_scenes: composed scenes encoded beside the pictures. scene_share: share of each batch drawn from them.
+    sampling: defaults of the saved pipeline (guidance_scale, temperature, top_k, top_p).
+    """
+
+    caption_dropout: float = 0.1
+    bpe_dropout: float = 0.1
+    cached_scenes: int = 0
+    scene_share: float = 0.0
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+def parse(section: str, training_type: type, argv: list[str] | None = None, doc: str | None = None):
+    """`PRESET [--data.… --model.… --training.… --output_dir …]` -> a namespace of these, each of its own type."""
+    from jsonargparse import ArgumentParser
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    program = f"python -m training.train_{section}"
+    usage = f"{program} PRESET [--training.KEY VALUE …] [--model.KEY VALUE …] [--data.KEY VALUE …]"
+    parser = ArgumentParser(prog=program, usage=usage, description=doc)
+    parser.add_argument("--config", action="config", help="the preset; the first argument without a flag is one too")
+    parser.add_argument("--output_dir", type=str, required=True)
+    parser.add_class_arguments(DataArguments, "data")
+    parser.add_class_arguments(training_type, "training")
+    parser.add_argument("--model", type=dict[str, Any] | None, default=None, help="fields of the model's config")
+    if argv and not argv[0].startswith("-"):
+        try:
+            argv[:1] = ["--config", json.dumps(read_preset(Path(argv[0]), section))]
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+    args = parser.parse_args(argv)
+    return parser.instantiate(args)
+
+
+def read_preset(path: Path, section: str) -> dict[str, Any]:
+    """The YAML at `path` -> what the trainer of `section` reads of it. Raises a ValueError that names a wrong key."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no preset at {path}: training/configs/ holds those of this project")
+    preset = yaml.safe_load(path.read_text()) or {}
+    unknown = set(preset) - set(SECTIONS)
+    if unknown:
+        raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; a preset holds {', '.join(SECTIONS)}")
+    own = preset.get(section) or {}
+    if section == "tokenizer":
+        own = {"training": own}
+    shared = {key: preset[key] for key in ("output_dir", "data") if key in preset}
+    return {**shared, **own}

@@ -1,0 +1,110 @@
+"""Codes cached once: the prior trains on a dataset of parts and codes, not on pictures.
+
+A cache is Parquet with the columns `parts` (JSON, what a caption is written from), `codes` (N integers) and `composed`
+(whether it is a scene), in a folder named by the fingerprint of the dVAE's weights and of what was encoded.
+"""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from tqdm import tqdm
+
+from dvae import DVAE
+
+from .data import Pictures, caption, shuffled, to_pixel_values
+
+
+def fingerprint(dvae: DVAE, **settings: Any) -> str:
+    """16 hexadecimal digits of the settings, and of the weights that make codes: the encoder's and the posterior's."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(dvae.config.to_json_string().encode())
+    weights = {**dvae.encoder.state_dict(prefix="encoder."), **dvae.posterior.state_dict(prefix="posterior.")}
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def encode_pictures(
+    dvae: DVAE, pictures: Pictures, scenes: int, seed: int, device: torch.device, held_out: bool = False
+) -> Dataset:
+    """Every picture as it is, then `scenes` composed ones (of held-out pairs, or of the others), encoded by argmax."""
+    dvae = dvae.eval()
+    rows: list[dict[str, Any]] = []
+    total = len(pictures) + scenes
+    for start in tqdm(range(0, total, 128), desc="encoding", leave=False):
+        drawn = [_draw(pictures, i, seed, held_out) for i in range(start, min(start + 128, total))]
+        images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2)
+        codes = dvae.encode(to_pixel_values(images, device)).flatten(1).cpu()
+        for i, (_, parts), row in zip(range(start, total), drawn, codes.tolist(), strict=False):
+            rows.append({"parts": json.dumps(parts), "codes": row, "composed": i >= len(pictures)})
+    return Dataset.from_list(rows)
+
+
+def _draw(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple[np.ndarray, dict[str, Any]]:
+    if i < len(pictures):
+        return pictures.single(i)
+    return pictures.scene(random.Random(f"scene-{seed}-{i}"), held_out)
+
+
+def cached_codes(dvae: DVAE, folder: Path, load_pictures, device: torch.device, **settings: Any) -> Dataset:
+    """The cache of these weights and settings in `folder`; encoded and written there the first time."""
+    path = folder / f"{fingerprint(dvae, **settings)}.parquet"
+    if not path.exists():
+        encoded = encode_pictures(
+            dvae, load_pictures(), settings["scenes"], settings["seed"], device, settings["held_out"]
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        encoded.to_parquet(partial)
+        partial.rename(path)
+    return Dataset.from_parquet(str(path), cache_dir=str(folder / "arrow"))
+
+
+class CachedCodes(torch.utils.data.Dataset):
+    """
+    `length` draws for the prior, each (caption, codes (N,)): a scene with probability `scene_share`, else the next
+    picture of an epoch's order. Captions are written, and dropped with probability `caption_dropout`, at the draw.
+    """
+
+    def __init__(self, encoded: Dataset, length: int, seed: int, scene_share: float, caption_dropout: float):
+        self.codes = torch.tensor(np.array(encoded.with_format("numpy")["codes"]), dtype=torch.long)  # (M, N)
+        self.parts = [json.loads(parts) for parts in encoded["parts"]]
+        composed = np.array(encoded["composed"])
+        self.singles, self.scenes = np.flatnonzero(~composed), np.flatnonzero(composed)
+        if scene_share > 0 and len(self.scenes) == 0:
+            raise ValueError(f"scene_share={scene_share} needs scenes: set training.cached_scenes above 0")
+        self.length, self.seed, self.scene_share, self.caption_dropout = length, seed, scene_share, caption_dropout
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> tuple[str | None, Tensor]:
+        rng = random.Random(f"{self.seed}-{i}")
+        if rng.random() < self.scene_share:
+            index = self.scenes[rng.randrange(len(self.scenes))]
+        else:
+            index = self.singles[shuffled(i, len(self.singles), self.seed)]
+        dropped = rng.random() < self.caption_dropout
+        return None if dropped else caption(self.parts[index], rng), self.codes[index]
+
+
+class Collate:
+    """Captions and codes -> {"text_ids": (B, T), "codes": (B, N)}; a dropped caption (None) is the empty one."""
+
+    def __init__(self, tokenizer, bpe_dropout: float = 0.0):
+        self.tokenizer, self.bpe_dropout = tokenizer, bpe_dropout
+
+    def __call__(self, draws: list[tuple[str | None, Tensor]]) -> dict[str, Tensor]:
+        captions = ["" if text is None else text for text, _ in draws]
+        text_ids = self.tokenizer.encode_captions(captions, bpe_dropout=self.bpe_dropout)
+        text_ids[[i for i, (text, _) in enumerate(draws) if text is None]] = self.tokenizer.pad_token_id
+        return {"text_ids": text_ids, "codes": torch.stack([codes for _, codes in draws])}

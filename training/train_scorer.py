@@ -1,0 +1,128 @@
+"""Trains the scorer on the real pictures and prints its figures on real, reconstructed and generated ones.
+
+    python -m training.train_scorer training/configs/emoji_cpu.yaml [--training.steps 600 …]
+
+Takes output_dir/tokenizer, and output_dir/pipeline to score. Leaves output_dir/scorer.safetensors and scores.json.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from pipelines import TextToImagePipeline
+from prior_transformer import PriorTokenizer
+
+from .arguments import DataArguments, parse
+from .data import Pictures, load_split, shuffled
+from .schedules import warmup_cosine
+from .scorer import Scorer, r_precision, ranks
+
+
+@dataclass
+class ScorerTraining:
+    """steps of batch_size pictures. prompts: how many short names are painted and scored; load: skip the training."""
+
+    steps: int = 900
+    batch_size: int = 128
+    lr: float = 2e-3
+    seed: int = 0
+    prompts: int = 200
+    load: bool = False
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse("scorer", ScorerTraining, argv, __doc__)
+    training, output_dir = args.training, Path(args.output_dir)
+    tokenizer = PriorTokenizer.from_pretrained(output_dir / "tokenizer")
+    scorer = Scorer(len(tokenizer), tokenizer.pad_token_id)
+    path = output_dir / "scorer.safetensors"
+    if training.load:
+        scorer.load_state_dict(load_file(path))
+    else:
+        train(scorer, tokenizer, args.data, training)
+        save_file(scorer.state_dict(), path)
+    scores = score(scorer.eval(), tokenizer, args.data, training, output_dir / "pipeline")
+    (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    for name, value in scores.items():
+        print(f"{name:40} {value:.3f}")
+
+
+def train(scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining) -> None:
+    pictures = Pictures(load_split(data, "train"), data, 64)
+    names, places = name_places(pictures)
+    name_ids = tokenizer.encode_captions(names)
+    images = torch.from_numpy(np.stack([pictures.single(i)[0] for i in range(len(pictures))])).permute(0, 3, 1, 2)
+    augment = v2.Compose(
+        [v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.85, 1.1), fill=1.0), v2.RandomHorizontalFlip()]
+    )
+    torch.manual_seed(training.seed)
+    optimizer = torch.optim.AdamW(scorer.parameters(), lr=training.lr, weight_decay=0.05, fused=True)
+    scorer.train()
+    bar = tqdm(range(training.steps), desc="scorer")
+    for step in bar:
+        batch = [
+            shuffled(step * training.batch_size + j, len(images), training.seed) for j in range(training.batch_size)
+        ]
+        own = places[batch]
+        pixel_values = torch.cat([augment(part) for part in (images[batch].float() / 255).split(16)])
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, training.lr, 1e-5, 50, training.steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = scorer(pixel_values, name_ids[own], own)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+
+
+def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:
+    """All names of the set in order, and the place of each picture's own among them (n,)."""
+    own = [parts["things"][0]["name"] for parts in pictures.parts]
+    names = sorted(set(own))
+    place = {name: i for i, name in enumerate(names)}
+    return names, torch.tensor([place[name] for name in own])
+
+
+def score(
+    scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining, folder: Path
+) -> dict[str, float]:
+    """R-precision among 100 names and top-5 among all: held-out real pictures, reconstructions, and painted prompts."""
+    every, _ = name_places(Pictures(load_split(data, "train"), data, 64))
+    name_ids = tokenizer.encode_captions(every)
+    place = {name: i for i, name in enumerate(every)}
+    held_out = Pictures(load_split(data, "validation"), data, 64)
+    own = torch.tensor([place[parts["things"][0]["name"]] for parts in held_out.parts])
+    real = torch.from_numpy(np.stack([held_out.single(i)[0] for i in range(len(held_out))])).permute(0, 3, 1, 2) / 255
+    scores = figures("real", scorer, real, own, name_ids)
+    if (folder / "model_index.json").exists():
+        pipeline = TextToImagePipeline.from_pretrained(folder)
+        scores |= figures("reconstructed", scorer, pipeline.dvae.reconstruct(real), own, name_ids)
+        prompts = short_names(held_out, training.prompts, place)
+        painted = pipeline(prompts, seed=0, output_type="pt").images
+        scores |= figures("generated", scorer, painted, torch.tensor([place[name] for name in prompts]), name_ids)
+    return scores
+
+
+def short_names(pictures: Pictures, count: int, place: dict[str, int]) -> list[str]:
+    """`count` names of at most two words, those of emoji: of what people ask for."""
+    names = [name for name in place if len(name.split()) <= 2]
+    return sorted(random.Random(0).sample(names, min(count, len(names))))
+
+
+def figures(kind: str, scorer: Scorer, pixel_values: Tensor, own: Tensor, name_ids: Tensor) -> dict[str, float]:
+    return {
+        f"{kind}_r_precision_of_100": r_precision(scorer, pixel_values, own, name_ids).mean().item(),
+        f"{kind}_top5_of_{len(name_ids)}": (ranks(scorer, pixel_values, own, name_ids) < 5).float().mean().item(),
+    }
+
+
+if __name__ == "__main__":
+    main()
