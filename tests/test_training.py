@@ -113,7 +113,7 @@ def test_two_processes_end_with_equal_weights_and_a_lower_loss(trainer, preset, 
         train_tokenizer.main([preset])
         train_dvae.main([preset])
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = [str(root / "tests" / "two_processes.py"), trainer, str(tmp_path / "digests.json"), preset]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)

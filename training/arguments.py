@@ -99,7 +99,7 @@ class DVAETraining(LoopTraining):
     temperature, temperature_end, temperature_steps: cosine of τ. kl_weight, kl_steps: cosine of β from 0.
     autoencoder_steps: a warm-up without codes, after which the codebook is the k-means of the latents.
     kmeans_latents: how many latents the k-means sees.
-    decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes: what it sees when painting.
+    decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
     flip: random horizontal flips; captions play no part in the dVAE.
     """
 

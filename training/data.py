@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
@@ -163,3 +164,10 @@ def _permutation(epoch: int, size: int, seed: int) -> np.ndarray:
 def to_pixel_values(images: Tensor, device: torch.device) -> Tensor:
     """uint8 (B, 3, S, S) -> float (B, 3, S, S) in [0, 1] on `device`, channels last."""
     return (images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def in_order(dataset: torch.utils.data.Dataset, batch_size: int, num_workers: int, collate_fn=None) -> DataLoader:
+    """Batches in the dataset's own order. Its generator is its own: a loader draws a seed for its workers from the
+    global one otherwise, and a resumed run, which makes a second loader, would go on with other noise."""
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=collate_fn, generator=generator)

@@ -1,6 +1,8 @@
-"""Numbers of a trained dVAE and prior on a validation split, in nats unless named.
+"""Numbers of a saved pipeline on a validation split, in nats unless named.
 
-python -m training.evaluate FOLDER_OF_A_PIPELINE [--data.path …]
+    python -m training.evaluate [--model FOLDER_OR_ID] [--data.path …]
+
+Without --model it evaluates the embedded one.
 """
 
 import json
@@ -13,17 +15,51 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dvae import DVAE, codebook_usage, count_codes
+from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .codes import Collate
-from .data import Pictures, caption, to_pixel_values
+from .arguments import DataArguments
+from .codes import Collate, encode_pictures
+from .data import Pictures, caption, load_split, to_pixel_values
 from .losses import psnr
+from .scenes import HELDOUT_SPLIT
 
 
 def validation_images(pictures: Pictures, limit: int) -> Tensor:
     """The first `limit` pictures as they are: uint8 (n, 3, S, S)."""
     images = [torch.from_numpy(pictures.single(i)[0].copy()) for i in range(min(limit, len(pictures)))]
     return torch.stack(images).permute(0, 3, 1, 2)
+
+
+def main(argv: list[str] | None = None) -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("--model", type=str | None, default=None, help="a pipeline's folder or Hub id")
+    parser.add_argument("--heldout_pairs", type=int, default=256, help="scenes of held-out pairs, for cut-outs")
+    parser.add_class_arguments(DataArguments, "data")
+    args = parser.instantiate(parser.parse_args(argv))
+    pipeline = TextToImagePipeline.from_pretrained(args.model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name, value in evaluate_pipeline(pipeline.to(device), args.data, args.heldout_pairs, device).items():
+        print(f"{name:32} {value:12.5g}")
+
+
+def evaluate_pipeline(
+    pipeline: TextToImagePipeline, data: DataArguments, heldout_pairs: int, device: torch.device
+) -> dict[str, float]:
+    """The dVAE's numbers, then the prior's on the validation split and, for cut-outs, on scenes of held-out pairs."""
+    dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
+    validation = Pictures(load_split(data, "validation"), data, size)
+    numbers, _ = evaluate_dvae(dvae, validation, device)
+    encoded = {"validation": encode_pictures(dvae, validation, 0, seed=0, device=device)}
+    if validation.cutouts and heldout_pairs:
+        scenes = encode_pictures(dvae, validation, heldout_pairs, seed=0, device=device, held_out=True)
+        encoded[HELDOUT_SPLIT] = scenes.select(range(len(validation), len(scenes)))
+    for split, rows in encoded.items():
+        nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, device)
+        numbers |= {f"{split}_{name}": value for name, value in nll.items()}
+    return numbers
 
 
 @torch.no_grad()
@@ -80,3 +116,7 @@ class FirstCaptions(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> tuple[str, Tensor]:
         row = self.encoded[i]
         return caption(json.loads(row["parts"]), random.Random(i)), torch.tensor(row["codes"])
+
+
+if __name__ == "__main__":
+    main()

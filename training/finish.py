@@ -16,6 +16,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import DataArguments
 from .data import caption
+from .scenes import HELDOUT_SPLIT
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
@@ -63,7 +64,7 @@ def save_pipeline(
 
 def save_samples(pipeline: TextToImagePipeline, encoded: dict[str, Dataset], path: Path, images: int = 4) -> None:
     """A page: a row a prompt, `images` pictures of seeds 0, 1, … beside its words."""
-    prompts = EMOJI_PROMPTS if "heldout-pairs" in encoded and len(encoded["heldout-pairs"]) else _prompts(encoded)
+    prompts = EMOJI_PROMPTS if len(encoded[HELDOUT_SPLIT]) else _prompts(encoded)
     painted = pipeline(prompts, num_images_per_prompt=images, seed=0, progress_bar=False).images
     path.parent.mkdir(parents=True, exist_ok=True)
     page(prompts, painted, images).save(path)

@@ -49,7 +49,7 @@ class Scorer(nn.Module):
 
 @torch.no_grad()
 def ranks(scorer: Scorer, pixel_values: Tensor, names: Tensor, name_ids: Tensor) -> Tensor:
-    """Pictures (B, 3, S, S), places of their names (B,), all names' ids (M, T) -> rank of the own name (B,), 0 best."""
+    """Pictures (B, 3, S, S), places of their names (B,), all names' ids (M, T) -> rank of the own (B,), 0 best."""
     similarity = scorer.embed_images(pixel_values) @ scorer.embed_text(name_ids).T  # (B, M)
     own = similarity.gather(1, names[:, None])
     return (similarity > own).sum(1)

@@ -18,7 +18,7 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .arguments import DVAETraining, parse
 from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
-from .data import DrawnPictures, Pictures, load_split, to_pixel_values
+from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .losses import dvae_losses
@@ -69,7 +69,7 @@ def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerato
     drawn = DrawnPictures(
         pictures, training.steps * training.batch_size, training.seed, args.data.scenes, training.flip
     )
-    loader = DataLoader(drawn, local_batch_size, num_workers=training.num_workers)
+    loader = in_order(drawn, local_batch_size, training.num_workers)
     model, optimizer, loader = accelerator.prepare(dvae.train(), optimizer, loader)
     accelerator.register_for_checkpointing(ema)
     folder = output_dir / "dvae-checkpoints"
@@ -124,7 +124,7 @@ def phase(step: int, training: DVAETraining) -> str:
 
 
 def schedules(step: int, training: DVAETraining) -> tuple[float, float, float]:
-    """lr, τ and the KL's weight at a step. τ and β count from the end of the warm-up; the last phase has its own lr."""
+    """lr, τ and β at a step. τ and β count from the end of the warm-up; the decoder's own phase has its own lr."""
     first = training.steps - training.decoder_steps
     lr = warmup_cosine(step, training.lr, training.lr_end, training.warmup_steps, first)
     if step >= first:

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dvae import DVAE
@@ -20,9 +19,10 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 from .arguments import PriorTraining, parse
 from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
 from .codes import CachedCodes, Collate, cached_codes
-from .data import Pictures, load_split
+from .data import Pictures, in_order, load_split
 from .evaluate import evaluate_prior
 from .finish import save_pipeline, save_samples
+from .scenes import HELDOUT_SPLIT
 from .schedules import warmup_cosine
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     return prior
 
 
-SPLITS = ("train", "validation", "heldout-pairs")
+SPLITS = ("train", "validation", HELDOUT_SPLIT)
 
 
 def need(folder: Path, trainer: str) -> Path:
@@ -53,23 +53,23 @@ def need(folder: Path, trainer: str) -> Path:
 
 
 def load_codes(dvae: DVAE, split: str, args, output_dir: Path, accelerator: Accelerator):
-    """The cached codes of a split. "heldout-pairs" holds scenes alone, of things that training never put together."""
-    own = "train" if split == "heldout-pairs" else split
+    """The cached codes of a split; HELDOUT_SPLIT holds scenes alone, of things that training never put together."""
+    own = "train" if split == HELDOUT_SPLIT else split
     pictures = load_split(args.data, own)
     scenes = args.training.cached_scenes
     settings = {
         "data": args.data.path,
         "split": own,
         "pictures": len(pictures),
-        "scenes": scenes if split == "train" else min(scenes, 256) * (split == "heldout-pairs"),
-        "held_out": split == "heldout-pairs",
+        "scenes": scenes if split == "train" else min(scenes, 256) * (split == HELDOUT_SPLIT),
+        "held_out": split == HELDOUT_SPLIT,
         "seed": args.training.seed,
     }
     size = dvae.config.image_size
     encoded = cached_codes(
         dvae, output_dir / "codes", lambda: Pictures(pictures, args.data, size), accelerator.device, **settings
     )
-    return encoded.filter(lambda row: row["composed"]) if split == "heldout-pairs" else encoded
+    return encoded.filter(lambda row: row["composed"]) if split == HELDOUT_SPLIT else encoded
 
 
 def build(
@@ -115,8 +115,7 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
         training.scene_share,
         training.caption_dropout,
     )
-    collate = Collate(tokenizer, training.bpe_dropout)
-    loader = DataLoader(drawn, local_batch_size, num_workers=training.num_workers, collate_fn=collate)
+    loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(prior.train(), optimizer, loader)
     accelerator.register_for_checkpointing(ema)
     folder = output_dir / "prior-checkpoints"
@@ -168,7 +167,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
         return
     prior.eval()
     numbers = {}
-    for split in ("validation", "heldout-pairs"):
+    for split in ("validation", HELDOUT_SPLIT):
         if len(encoded[split]) > 0:
             nll = evaluate_prior(prior, tokenizer, encoded[split], accelerator.device)
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}

@@ -94,7 +94,7 @@ def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:
 def score(
     scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining, folder: Path
 ) -> dict[str, float]:
-    """R-precision among 100 names and top-5 among all: held-out real pictures, reconstructions, and painted prompts."""
+    """R-precision among 100 names and top-5 among all: held-out real pictures, reconstructions, prompts."""
     every, _ = name_places(Pictures(load_split(data, "train"), data, 64))
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
