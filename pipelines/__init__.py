@@ -1,8 +1,10 @@
 """From a prompt to pictures: what a user calls.
 
-from pipelines import pipeline
+    from pipelines import pipeline
 
-pipeline("an armchair shaped like an avocado").images[0]
+    pipeline("an armchair shaped like an avocado").images[0]
+
+Importing it loads nothing heavy: torch and the embedded model come with the first call.
 """
 
 from functools import cache

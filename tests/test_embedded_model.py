@@ -11,8 +11,6 @@ from pipelines.locate import EMBEDDED
 
 PROMPTS = ["avocado", "an armchair shaped like an avocado"]
 
-pytestmark = pytest.mark.skipif(not EMBEDDED.is_dir(), reason="no model is embedded yet: train one first")
-
 
 @pytest.fixture(scope="module")
 def embedded() -> TextToImagePipeline:

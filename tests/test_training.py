@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
-from training import train_dvae, train_prior, train_tokenizer
+from training import evaluate, train_dvae, train_prior, train_tokenizer
 from training.arguments import DataArguments, LoopTraining
 from training.codes import CachedCodes, encode_pictures, fingerprint
 from training.data import Pictures, load_split
@@ -70,7 +70,7 @@ def losses(log: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, tmp_path):
+def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, tmp_path, capsys):
     train_tokenizer.main([preset])
     train_dvae.main([preset])
     train_prior.main([preset])
@@ -85,6 +85,11 @@ def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, tmp_path):
     metrics = json.loads((run / "pipeline" / "model_index.json").read_text())["metrics"]
     assert {"psnr", "elbo", "bits_per_dim", "perplexity", "codes_used"} <= metrics["dvae"].keys()
     assert {"validation_text_loss", "validation_image_loss"} <= metrics["prior"].keys()
+    assert (run / "pipeline" / "samples.png").exists()
+    capsys.readouterr()
+    evaluate.main(["--model", str(run / "pipeline"), "--data.path", str(pictures)])
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(printed["psnr"]) == pytest.approx(metrics["dvae"]["psnr"], abs=0.2)  # half precision between them
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):

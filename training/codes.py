@@ -108,3 +108,9 @@ class Collate:
         text_ids = self.tokenizer.encode_captions(captions, bpe_dropout=self.bpe_dropout)
         text_ids[[i for i, (text, _) in enumerate(draws) if text is None]] = self.tokenizer.pad_token_id
         return {"text_ids": text_ids, "codes": torch.stack([codes for _, codes in draws])}
+
+
+def captions_of(encoded: Dataset, count: int) -> list[str]:
+    """A caption of each of the first `count` rows that have one, always the same."""
+    captions = [caption(json.loads(parts), random.Random(i)) for i, parts in enumerate(encoded["parts"][:count])]
+    return [text for text in captions if text.strip()]

@@ -1,22 +1,24 @@
-"""What training leaves behind: a pipeline that a user loads, and a page of its samples."""
+"""What training leaves behind: a pipeline that a user loads, with its numbers and a page of its samples.
+
+    python -m training.finish training/configs/emoji_cpu.yaml
+
+puts output_dir/{dvae, prior, tokenizer} together as output_dir/pipeline again: after the dVAE's decoder has learned
+on, or with the figures that training.train_scorer left in output_dir/scores.json.
+"""
 
 import copy
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .arguments import DataArguments
-from .data import caption
-from .scenes import HELDOUT_SPLIT
+from .arguments import DataArguments, PriorTraining, parse
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
@@ -29,8 +31,20 @@ EMOJI_DATA = {
     "Twemoji": "CC-BY-4.0",
     "Fluent Emoji": "MIT",
     "Open Clip Art Library": "public domain",
-    "CLDR names and keywords": "Unicode-3.0",
+    "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
+    "names and keywords of CLDR": "Unicode-3.0",
 }
+MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse("prior", PriorTraining, argv, __doc__)
+    output_dir = Path(args.output_dir)
+    dvae = DVAE.from_pretrained(output_dir / "dvae", dtype=torch.float32)
+    prior = PriorTransformer.from_pretrained(output_dir / "prior", dtype=torch.float32)
+    tokenizer = PriorTokenizer.from_pretrained(output_dir / "tokenizer")
+    save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data)
+    print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
 
 
 def save_pipeline(
@@ -40,48 +54,31 @@ def save_pipeline(
     tokenizer: PriorTokenizer,
     sampling: dict[str, Any],
     data: DataArguments,
+    prompts: list[str] | None = None,
 ) -> TextToImagePipeline:
-    """Writes output_dir/pipeline in half precision, with the numbers that both trainers measured; returns it."""
-    metrics = {}
-    for name in ("dvae", "prior"):
-        path = output_dir / name / "metrics.json"
-        if path.exists():
-            metrics[name] = json.loads(path.read_text())
-    sources = EMOJI_DATA if data.path.endswith("data/emoji") else {data.path: "as its owner says"}
+    """Writes output_dir/pipeline in half precision with its card and samples of the prompts; returns it in full."""
+    paths = {name: output_dir / path for name, path in MEASURED.items()}
+    is_emoji = data.path.endswith("data/emoji")
     pipeline = TextToImagePipeline(
         dvae,
         prior,
         tokenizer,
         DVAEImageProcessor(dvae.config.image_size),
         sampling=sampling,
-        metrics=metrics,
-        data=sources,
+        metrics={name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()},
+        data=EMOJI_DATA if is_emoji else {data.path: "as its owner says"},
     )
-    half = copy.deepcopy(pipeline).to(torch.float16)
-    half.save_pretrained(output_dir / "pipeline")
+    pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
+    copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
     return pipeline
 
 
-def save_samples(pipeline: TextToImagePipeline, encoded: dict[str, Dataset], path: Path, images: int = 4) -> None:
-    """A page: a row a prompt, `images` pictures of seeds 0, 1, … beside its words."""
-    prompts = EMOJI_PROMPTS if len(encoded[HELDOUT_SPLIT]) else _prompts(encoded)
-    painted = pipeline(prompts, num_images_per_prompt=images, seed=0, progress_bar=False).images
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page(prompts, painted, images).save(path)
-
-
-def _prompts(encoded: dict[str, Dataset]) -> list[str]:
-    rng = random.Random(0)
-    rows = encoded["validation"] if len(encoded["validation"]) else encoded["train"]
-    return [caption(json.loads(parts), rng) for parts in rows["parts"][:16]]
-
-
-def page(prompts: list[str], pictures: list[Image.Image], images: int, columns: int = 2) -> Image.Image:
-    """Pictures in rows of `images`, each row under its prompt, in `columns` columns."""
+def page(pipeline: TextToImagePipeline, prompts: list[str], images: int = 4, columns: int = 2) -> Image.Image:
+    """Pictures of the seeds 0, 1, … in rows of `images`, each row under its prompt, in `columns` columns."""
+    pictures = pipeline(prompts, num_images_per_prompt=images, seed=0, progress_bar=False).images
     side = pictures[0].width
     cell = (images * side + 8, side + 16)
-    rows = -(-len(prompts) // columns)
-    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
+    sheet = Image.new("RGB", (columns * cell[0], -(-len(prompts) // columns) * cell[1]), "white")
     draw = ImageDraw.Draw(sheet)
     for i, prompt in enumerate(prompts):
         left, top = (i % columns) * cell[0], (i // columns) * cell[1]
@@ -89,3 +86,7 @@ def page(prompts: list[str], pictures: list[Image.Image], images: int, columns: 
         for j in range(images):
             sheet.paste(pictures[i * images + j], (left + j * side, top + 14))
     return sheet
+
+
+if __name__ == "__main__":
+    main()

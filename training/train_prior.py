@@ -18,10 +18,10 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 
 from .arguments import PriorTraining, parse
 from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
-from .codes import CachedCodes, Collate, cached_codes
+from .codes import CachedCodes, Collate, cached_codes, captions_of
 from .data import Pictures, in_order, load_split
 from .evaluate import evaluate_prior
-from .finish import save_pipeline, save_samples
+from .finish import save_pipeline
 from .scenes import HELDOUT_SPLIT
 from .schedules import warmup_cosine
 
@@ -175,8 +175,11 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
     tqdm.write(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
     prior.save_pretrained(output_dir / "prior")
     save_numbers(output_dir / "prior" / "metrics.json", {"step": step, **numbers})
-    pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data)
-    save_samples(pipeline, encoded, output_dir / "prior-pictures" / f"samples-{step:07d}.png")
+    prompts = captions_of(encoded["validation"], count=16)
+    pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
+    folder = output_dir / "prior-pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline.samples.save(folder / f"samples-{step:07d}.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The scorer: it learns what is to be told apart, and its figures count what they say."""
+
+import torch
+
+from training.scorer import Scorer, r_precision, ranks
+
+
+def colours_and_names() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """8 plain pictures in 4 colours, the place of each one's name, and the 4 names' text ids."""
+    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    places = torch.arange(8) % 4
+    pixel_values = colours[places][:, :, None, None].expand(8, 3, 16, 16)
+    return pixel_values, places, torch.tensor([[1, 0], [2, 0], [3, 0], [4, 0]])
+
+
+def test_it_learns_to_tell_colours_apart():
+    torch.manual_seed(0)
+    pixel_values, places, name_ids = colours_and_names()
+    scorer = Scorer(text_vocab_size=5, pad_token_id=0, dim=16, width=16)
+    optimizer = torch.optim.AdamW(scorer.parameters(), lr=5e-3)
+    for _ in range(40):
+        loss = scorer(pixel_values, name_ids[places], places)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    scorer.eval()
+    assert ranks(scorer, pixel_values, places, name_ids).tolist() == [0] * 8
+    assert r_precision(scorer, pixel_values, places, name_ids, captions=4).mean() == 1
+
+
+def test_without_training_it_guesses():
+    torch.manual_seed(0)
+    scorer = Scorer(text_vocab_size=400, pad_token_id=0, dim=16, width=16).eval()
+    pixel_values = torch.rand(400, 3, 16, 16)
+    places, name_ids = torch.randperm(399)[torch.arange(400) % 399], torch.arange(1, 400)[:, None]
+    hits = r_precision(scorer, pixel_values, places, name_ids, captions=10).mean()
+    assert 0.02 < hits < 0.25, "chance is 0.1"
+
+
+def test_ranks_count_the_names_that_are_nearer():
+    scorer = Scorer(text_vocab_size=5, pad_token_id=0, dim=16, width=16).eval()
+    pixel_values, _, name_ids = colours_and_names()
+    found = [ranks(scorer, pixel_values[:1], torch.tensor([i]), name_ids).item() for i in range(4)]
+    assert sorted(found) == [0, 1, 2, 3]
