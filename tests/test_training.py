@@ -155,9 +155,11 @@ def test_data_without_captions_is_refused_by_its_columns(tmp_path):
         load_split(DataArguments(path=str(tmp_path)), "train")
 
 
-def test_missing_data_is_named():
-    with pytest.raises(ValueError, match="no data at /nowhere"):
-        load_split(DataArguments(path="/nowhere"), "train")
+@pytest.mark.parametrize("path", ["/nowhere", "no/where/here", "nobody/nothing"])
+def test_missing_data_is_named_with_what_to_give_instead(path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=f"no data at {path}: give a folder"):
+        load_split(DataArguments(path=path), "train")
 
 
 def test_the_prior_says_which_trainer_comes_first(preset):

@@ -7,7 +7,6 @@ processes, and whether or not the run was stopped before.
 import functools
 import hashlib
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,9 +49,12 @@ def load_split(data: DataArguments, split: str) -> Dataset:
 
 
 def _load(path: str) -> DatasetDict:
-    if Path(path).exists() or not path.startswith((".", "/", "~")):
+    try:
         return load_dataset(path)
-    raise ValueError(f"no data at {path}: give a folder of pictures with metadata.jsonl, of Parquet, or a Hub id")
+    except (OSError, ValueError) as error:  # no such folder, nothing to read in it, an unknown id, offline
+        reason = str(error).splitlines()[0]
+        remedy = "give a folder of pictures with metadata.jsonl, of Parquet, or a Hub id"
+        raise ValueError(f"no data at {path}: {remedy} ({reason})") from error
 
 
 def _held_out(pictures: Dataset, held_out: bool) -> Dataset:
