@@ -36,11 +36,11 @@ def fingerprint(dvae: DVAE, **settings: Any) -> str:
 def encode_pictures(
     dvae: DVAE, pictures: Pictures, scenes: int, seed: int, device: torch.device, held_out: bool = False
 ) -> Dataset:
-    """Every picture as it is, then `scenes` composed ones (of held-out pairs, or of the others), encoded by argmax."""
+    """Every picture as it is, then `scenes` composed ones; or, held out, scenes of held-out pairs alone. By argmax."""
     dvae = dvae.eval()
     rows: list[dict[str, Any]] = []
-    total = len(pictures) + scenes
-    for start in tqdm(range(0, total, 128), desc="encoding", leave=False):
+    first, total = len(pictures) if held_out else 0, len(pictures) + scenes
+    for start in tqdm(range(first, total, 128), desc="encoding", leave=False):
         drawn = [_draw(pictures, i, seed, held_out) for i in range(start, min(start + 128, total))]
         images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2)
         codes = dvae.encode(to_pixel_values(images, device)).flatten(1).cpu()

@@ -54,8 +54,7 @@ def evaluate_pipeline(
     numbers, _ = evaluate_dvae(dvae, validation, device)
     encoded = {"validation": encode_pictures(dvae, validation, 0, seed=0, device=device)}
     if validation.cutouts and heldout_pairs:
-        scenes = encode_pictures(dvae, validation, heldout_pairs, seed=0, device=device, held_out=True)
-        encoded[HELDOUT_SPLIT] = scenes.select(range(len(validation), len(scenes)))
+        encoded[HELDOUT_SPLIT] = encode_pictures(dvae, validation, heldout_pairs, seed=0, device=device, held_out=True)
     for split, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, device)
         numbers |= {f"{split}_{name}": value for name, value in nll.items()}

@@ -38,12 +38,10 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     tokenizer = PriorTokenizer.from_pretrained(need(output_dir / "tokenizer", "train_tokenizer"))
     prior = build(args.model, training, dvae, tokenizer, accelerator)
     with accelerator.main_process_first():
-        encoded = {split: load_codes(dvae, split, args, output_dir, accelerator) for split in SPLITS}
+        splits = ["train", "validation"] + [HELDOUT_SPLIT] * (training.cached_scenes > 0)
+        encoded = {split: load_codes(dvae, split, args, output_dir, accelerator) for split in splits}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
     return prior
-
-
-SPLITS = ("train", "validation", HELDOUT_SPLIT)
 
 
 def need(folder: Path, trainer: str) -> Path:
@@ -56,20 +54,19 @@ def load_codes(dvae: DVAE, split: str, args, output_dir: Path, accelerator: Acce
     """The cached codes of a split; HELDOUT_SPLIT holds scenes alone, of things that training never put together."""
     own = "train" if split == HELDOUT_SPLIT else split
     pictures = load_split(args.data, own)
-    scenes = args.training.cached_scenes
+    scenes = {"train": args.training.cached_scenes, "validation": 0, HELDOUT_SPLIT: 256}
     settings = {
         "data": args.data.path,
         "split": own,
         "pictures": len(pictures),
-        "scenes": scenes if split == "train" else min(scenes, 256) * (split == HELDOUT_SPLIT),
+        "scenes": scenes[split],
         "held_out": split == HELDOUT_SPLIT,
         "seed": args.training.seed,
     }
     size = dvae.config.image_size
-    encoded = cached_codes(
+    return cached_codes(
         dvae, output_dir / "codes", lambda: Pictures(pictures, args.data, size), accelerator.device, **settings
     )
-    return encoded.filter(lambda row: row["composed"]) if split == HELDOUT_SPLIT else encoded
 
 
 def build(
@@ -168,7 +165,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
     prior.eval()
     numbers = {}
     for split in ("validation", HELDOUT_SPLIT):
-        if len(encoded[split]) > 0:
+        if split in encoded:
             nll = evaluate_prior(prior, tokenizer, encoded[split], accelerator.device)
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
     log.write(step, **numbers)
