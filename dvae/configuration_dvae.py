@@ -34,8 +34,12 @@ class DVAEConfig(PreTrainedConfig):
     widths: channels of the groups, from full resolution down to the grid; one group more than halvings.
     blocks_per_group: residual blocks in each group.
     bottleneck: a block's hidden channels are its output channels divided by this.
+    post_gain: factor on a block's residual path; None takes the paper's, 1 / (number of blocks)².
+    resampling: "pool" (the paper's: max-pooling down, nearest neighbours up), or "shuffle" (2×2 pixels to channels and
+        back), which keeps where in its square a pixel stands, so that a small decoder need not learn it.
     posterior: "gumbel" (the paper's: a logits head), "gumbel_codebook" (logits are −scale · squared distance to a
-        codebook), or "vq" (nearest entry, straight-through).
+        codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), or "vq"
+        (nearest entry, straight-through).
     commitment: weight of the commitment loss, for "vq" alone.
     likelihood: "logit_laplace" (the paper's), "laplace" or "gaussian".
     min_log_scale: floor under the likelihood's ln of the scale; None leaves it free, as the paper does. Drawings are
@@ -54,7 +58,9 @@ class DVAEConfig(PreTrainedConfig):
     widths: list[int] | tuple[int, ...] = (256, 512, 1024, 2048)
     blocks_per_group: int = 2
     bottleneck: int = 4
-    posterior: Literal["gumbel", "gumbel_codebook", "vq"] = "gumbel"
+    post_gain: float | int | None = None
+    resampling: Literal["pool", "shuffle"] = "pool"
+    posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq"] = "gumbel"
     commitment: float | int = 0.25
     likelihood: Literal["logit_laplace", "laplace", "gaussian"] = "logit_laplace"
     min_log_scale: float | int | None = None
@@ -88,6 +94,8 @@ class DVAEConfig(PreTrainedConfig):
             )
         if min(self.widths) < self.bottleneck:
             raise ValueError(f"widths {list(self.widths)} must each be at least bottleneck={self.bottleneck}")
+        if self.resampling == "shuffle" and any(width % 4 for width in self.widths):
+            raise ValueError(f"widths {list(self.widths)} must be divisible by 4 for resampling='shuffle'")
 
     @property
     def grid_size(self) -> int:

@@ -33,7 +33,11 @@ class Likelihood(nn.Module):
 
     def unmap(self, maps: Tensor) -> Tensor:
         """maps (B, 6, H, W) -> pixels (B, 3, H, W) in [0, 1]: the density's median, without its scale."""
-        return self.split(maps)[0].clamp(0, 1)
+        return self.median(maps).clamp(0, 1)
+
+    def median(self, maps: Tensor) -> Tensor:
+        """maps (B, 6, H, W) -> the density's median in its own space (B, 3, H, W), not clamped."""
+        return self.split(maps)[0]
 
     def log_prob(self, pixel_values: Tensor, maps: Tensor) -> Tensor:
         """pixels (B, 3, H, W) in [0, 1], maps (B, 6, H, W) -> log-density (B, 3, H, W) in nats, nothing reduced."""
@@ -56,8 +60,10 @@ class LogitLaplace(Likelihood):
         return (1 - 2 * self.epsilon) * pixel_values + self.epsilon
 
     def unmap(self, maps: Tensor) -> Tensor:
-        median = torch.sigmoid(self.split(maps)[0])
-        return ((median - self.epsilon) / (1 - 2 * self.epsilon)).clamp(0, 1)
+        return ((self.median(maps) - self.epsilon) / (1 - 2 * self.epsilon)).clamp(0, 1)
+
+    def median(self, maps: Tensor) -> Tensor:
+        return torch.sigmoid(self.split(maps)[0])
 
     def log_density(self, x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
         distance = (torch.logit(x) - location).abs()

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS
-from .posteriors import POSTERIORS, LatentPosterior, kl_to_uniform
+from .posteriors import POSTERIORS, FaintConv2d, LatentPosterior, kl_to_uniform, sample_codes
 
 
 @dataclass
@@ -25,6 +25,7 @@ class DVAEOutput(ModelOutput):
     latents: (B, E, h, w), what the decoder saw.
     kl: (B,) KL to the uniform prior, summed over positions, in nats.
     auxiliary_loss: scalar, the posterior's own (VQ's codebook and commitment losses), else 0.
+    hidden_states: (B, D, h, w), the encoder's features, before the posterior.
     """
 
     maps: Tensor | None = None
@@ -33,6 +34,7 @@ class DVAEOutput(ModelOutput):
     latents: Tensor | None = None
     kl: Tensor | None = None
     auxiliary_loss: Tensor | None = None
+    hidden_states: Tensor | None = None
 
 
 @dataclass
@@ -64,8 +66,8 @@ class ResidualBlock(nn.Module):
 
 
 def residual_group(config: DVAEConfig, n_in: int, n_out: int, kernels: tuple[int, ...]) -> list[nn.Module]:
-    """`blocks_per_group` blocks; the gain is 1 / (number of blocks in all)², as the paper has it."""
-    post_gain = 1 / (len(config.widths) * config.blocks_per_group) ** 2
+    """`blocks_per_group` blocks; unless given the gain is 1 / (number of blocks in all)², as the paper has it."""
+    post_gain = config.post_gain or 1 / (len(config.widths) * config.blocks_per_group) ** 2
     return [
         ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, post_gain)
         for i in range(config.blocks_per_group)
@@ -73,15 +75,18 @@ def residual_group(config: DVAEConfig, n_in: int, n_out: int, kernels: tuple[int
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) -> (B, widths[-1], h, w): 7×7 convolution, groups of blocks with max-pooling between them."""
+    """(B, 3, H, W) -> (B, widths[-1], h, w): 7×7 convolution, groups of blocks with a halving between them."""
 
     def __init__(self, config: DVAEConfig):
         super().__init__()
+        shuffle = config.resampling == "shuffle"
         layers: list[nn.Module] = [nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3)]
+        n_in = config.widths[0]
         for i, width in enumerate(config.widths):
             if i > 0:
-                layers.append(nn.MaxPool2d(2))
-            layers += residual_group(config, config.widths[max(i - 1, 0)], width, kernels=(3, 3, 3, 1))
+                layers.append(nn.PixelUnshuffle(2) if shuffle else nn.MaxPool2d(2))
+            layers += residual_group(config, 4 * n_in if shuffle and i > 0 else n_in, width, kernels=(3, 3, 3, 1))
+            n_in = width
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -89,17 +94,24 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, E, h, w) -> (B, 6, H, W): groups of blocks with nearest-neighbour upsampling between them."""
+    """(B, E, h, w) -> (B, 6, H, W): groups of blocks with a doubling between them."""
 
     def __init__(self, config: DVAEConfig, num_maps: int):
         super().__init__()
-        widths = [config.codebook_dim, *reversed(config.widths)]
+        shuffle = config.resampling == "shuffle"
         layers: list[nn.Module] = []
-        for i, width in enumerate(widths[1:]):
+        n_in = config.codebook_dim
+        for i, width in enumerate(reversed(config.widths)):
             if i > 0:
-                layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-            layers += residual_group(config, widths[i], width, kernels=(1, 3, 3, 3))
-        self.blocks = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(widths[-1], num_maps, kernel_size=1))
+                layers.append(nn.PixelShuffle(2) if shuffle else nn.Upsample(scale_factor=2, mode="nearest"))
+            layers += residual_group(config, n_in // 4 if shuffle and i > 0 else n_in, width, kernels=(1, 3, 3, 3))
+            n_in = width
+        self.blocks = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(n_in, num_maps, kernel_size=1))
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The 1×1 convolution to the maps: where an adaptive weight measures gradients."""
+        return self.blocks[-1]
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.blocks(latents)
@@ -131,10 +143,14 @@ class DVAE(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Convolutions N(0, 1 / fan_in), as the published dVAE; codebook N(0, 1); scale 1."""
+        """Convolutions and maps N(0, 1 / fan_in), as the published dVAE; codebook N(0, 1); scale 1."""
         if isinstance(module, nn.Conv2d):
             fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-            init.normal_(module.weight, std=1 / math.sqrt(fan_in))
+            faint = 0.01 if isinstance(module, FaintConv2d) else 1.0
+            init.normal_(module.weight, std=faint / math.sqrt(fan_in))
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
@@ -171,16 +187,17 @@ class DVAE(PreTrainedModel):
             return self.autoencode(hidden_states)
         q = self.posterior(hidden_states, temperature)
         maps = self.decoder(q.latents)
-        return DVAEOutput(maps, q.codes, q.logits, q.latents, q.kl, q.auxiliary_loss)
+        return DVAEOutput(maps, q.codes, q.logits, q.latents, q.kl, q.auxiliary_loss, hidden_states)
 
     def decode_argmax(self, pixel_values: Tensor) -> DVAEOutput:
         """pixel_values (B, 3, H, W) -> the output of argmax codes; a gradient reaches the decoder alone."""
         with torch.no_grad():
-            logits = self.posterior.logits(self.encoder(pixel_values))
+            hidden_states = self.encoder(pixel_values)
+            logits = self.posterior.logits(hidden_states)
             codes = logits.argmax(1)
             latents = self.posterior.embed(codes)
         zero = latents.new_zeros(())
-        return DVAEOutput(self.decoder(latents), codes, logits, latents, kl_to_uniform(logits), zero)
+        return DVAEOutput(self.decoder(latents), codes, logits, latents, kl_to_uniform(logits), zero, hidden_states)
 
     def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
         """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""
@@ -221,12 +238,11 @@ class DVAE(PreTrainedModel):
 
         The sample is a hard one, by Gumbel-max: the bound of the discrete model, not of its relaxation. Pixels of 8
         bits must come dequantised (x = (level + U) / 256) for bits per dimension to bound those of the 256 levels:
-        bits_per_dim = −elbo / (3HW log 2) + 8.
+        bits_per_dim = −elbo / (3HW log 2) + 8. Of an implicit posterior's KL it takes the closed upper bound.
         """
         self.check_pixels(pixel_values)
-        logits = self.posterior.logits(self.encoder(pixel_values))
-        uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp_min(1e-20)
-        codes = (logits - torch.log(-torch.log(uniform))).argmax(1)
+        logits = self.posterior.draw_logits(self.encoder(pixel_values), generator)
+        codes = sample_codes(logits, generator)
         maps = self.decoder(self.posterior.embed(codes))
         log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
         kl = kl_to_uniform(logits)

@@ -1,6 +1,7 @@
 """Posteriors q(c | x) over a grid of codes: parts of one signature, one output.
 
 posterior(hidden_states, temperature) -> PosteriorOutput     in training
+posterior.draw_logits(hidden_states)  -> logits              of one draw of its own noise, where it has any
 posterior.encode(hidden_states)       -> codes               argmax: two encodes of one picture agree
 posterior.embed(codes)                -> latents             what the decoder sees of codes
 """
@@ -19,8 +20,8 @@ class PosteriorOutput:
     """
     latents: (B, E, h, w), the decoder's input.
     codes: (B, h, w) int64, the most probable code of each position.
-    logits: (B, K, h, w), unnormalised ln q(c | x).
-    kl: (B,) KL(q(c | x) ‖ uniform), summed over positions, in nats.
+    logits: (B, K, h, w), unnormalised ln q(c | x); of an implicit posterior ln q(c | x, ε), for the ε that it drew.
+    kl: (B,) KL(q(c | x) ‖ uniform), summed over positions, in nats; of an implicit posterior an upper bound.
     auxiliary_loss: scalar that the posterior adds to the loss as it is; 0 where it has none.
     """
 
@@ -38,17 +39,38 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     The KL of the factorised posterior Π Cat to the uniform prior over grids: 0 for uniform logits, h·w·log K for
     one-hot ones, and the same for a picture whatever the batch that it stands in.
     """
-    log_q = F.log_softmax(logits.float(), dim=1)
-    entropy = -(log_q.exp() * log_q).sum(dim=1)  # (B, h, w)
+    log_q = F.log_softmax(logits.float().movedim(1, -1), dim=-1)
+    entropy = -(log_q.exp() * log_q).sum(dim=-1)  # (B, h, w)
     return (math.log(logits.shape[1]) - entropy).sum(dim=(1, 2))
 
 
 def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
-    """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32."""
+    """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32. K lies last in memory."""
     with torch.autocast(z.device.type, enabled=False):
-        z, codebook = z.float(), codebook.float()
-        products = torch.einsum("behw,ke->bkhw", z, codebook)
-        return z.pow(2).sum(1, keepdim=True) - 2 * products + codebook.pow(2).sum(1)[None, :, None, None]
+        z, codebook = z.float().movedim(1, -1), codebook.float()
+        distances = z.pow(2).sum(-1, keepdim=True) - 2 * z @ codebook.T + codebook.pow(2).sum(-1)
+        return distances.movedim(-1, 1)
+
+
+def gumbel_noise(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise of the shape of `logits`, from uniform noise: on a CPU far faster than torch's own."""
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
+    return -torch.log(-torch.log(uniform.clamp_min(1e-20)))
+
+
+def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    """
+    logits (B, K, h, w) -> softmax((logits + g) / τ) over K, with g standard Gumbel noise: a point of the simplex that
+    becomes a one-hot sample of softmax(logits) as τ -> 0 (arXiv 1611.01144, 1611.00712).
+    """
+    logits = logits.movedim(1, -1)  # the softmax runs along memory where K lies last, as squared_distances leaves it
+    return F.softmax((logits + gumbel_noise(logits, generator)) / temperature, dim=-1).movedim(-1, 1)
+
+
+def sample_codes(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """logits (B, K, h, w) -> codes (B, h, w) int64, exact samples of softmax(logits) over K, by Gumbel-max."""
+    logits = logits.detach().movedim(1, -1)
+    return (logits + gumbel_noise(logits, generator)).argmax(-1)
 
 
 class Posterior(nn.Module):
@@ -62,6 +84,10 @@ class Posterior(nn.Module):
     def logits(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> (B, K, h, w), in float32."""
         raise TypeError(f"{type(self).__name__} is the interface: take one of {', '.join(POSTERIORS)}")
+
+    def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """hidden_states (B, D, h, w) -> (B, K, h, w): ln q(c | x), or ln q(c | x, ε) for a fresh ε."""
+        return self.logits(hidden_states)
 
     def encode(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> codes (B, h, w) int64, without noise."""
@@ -88,7 +114,7 @@ class GumbelPosterior(Posterior):
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
         logits = self.logits(hidden_states)
-        relaxed = F.gumbel_softmax(logits, tau=temperature, dim=1)  # (B, K, h, w)
+        relaxed = gumbel_softmax(logits, temperature)  # (B, K, h, w)
         latents = torch.einsum("bkhw,ke->behw", relaxed, self.codebook.weight)
         return PosteriorOutput(latents, logits.argmax(1), logits, kl_to_uniform(logits), logits.new_zeros(()))
 
@@ -108,6 +134,10 @@ class LatentPosterior(Posterior):
         init.copy_(self.codebook.weight, centres)
 
 
+class FaintConv2d(nn.Conv2d):
+    """A convolution that starts with a hundredth of the usual weights: what it adds is learned from almost nothing."""
+
+
 class CodebookGumbelPosterior(LatentPosterior):
     """
     Gumbel-softmax over logits −s · ‖z − e_k‖², with a codebook e and a learned scale s.
@@ -124,15 +154,55 @@ class CodebookGumbelPosterior(LatentPosterior):
         return -self.log_scale.exp() * squared_distances(self.project(hidden_states), self.codebook.weight)
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
-        logits = self.logits(hidden_states)
-        relaxed = F.gumbel_softmax(logits, tau=temperature, dim=1)  # (B, K, h, w)
+        logits = self.draw_logits(hidden_states)
+        relaxed = gumbel_softmax(logits, temperature)  # (B, K, h, w)
         latents = torch.einsum("bkhw,ke->behw", relaxed, self.codebook.weight)
         return PosteriorOutput(latents, logits.argmax(1), logits, kl_to_uniform(logits), logits.new_zeros(()))
 
     def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
-        """As the base class; the scale starts where the mean distance to the own centre costs 4 nats."""
+        """As the base class; the scale starts where the mean distance to the own centre costs 16 nats."""
         super().set_codebook(centres, mean_distance)
-        init.copy_(self.log_scale, torch.log(4 / mean_distance.clamp_min(1e-8)))
+        init.copy_(self.log_scale, torch.log(16 / mean_distance.clamp_min(1e-8)))
+
+
+class ImplicitPosterior(CodebookGumbelPosterior):
+    """
+    q(c | x) = E_ε Π Cat(π_ij(x, ε)): noise ε ~ N(0, I) of a whole picture enters beside the features, so that codes at
+    different places depend on each other, which no product of categoricals can say.
+
+    Its density has no closed form. `kl` is that given ε, Σ (log K − H_ij): in the mean over ε an upper bound, above
+    KL(q ‖ uniform) by exactly the mutual information of c and ε given x. A density ratio gives the KL itself
+    (adversarial variational Bayes, arXiv 1701.04722). The noise starts with next to no influence.
+    """
+
+    def __init__(
+        self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.0, noise_dim: int = 32
+    ):
+        super().__init__(hidden_size, codebook_size, codebook_dim)
+        self.noise_dim = noise_dim
+        self.noise_in = nn.Linear(self.noise_dim, hidden_size)
+        self.noise_out = FaintConv2d(hidden_size, codebook_dim, kernel_size=1)
+
+    def logits_given(self, hidden_states: Tensor, noise: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w), noise ε (B, noise_dim) -> ln q(c | x, ε), (B, K, h, w)."""
+        mixed = F.relu(hidden_states + self.noise_in(noise)[:, :, None, None])
+        z = self.project(hidden_states) + self.noise_out(mixed).float()
+        return -self.log_scale.exp() * squared_distances(z, self.codebook.weight)
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        return self.logits_given(hidden_states, hidden_states.new_zeros(len(hidden_states), self.noise_dim))
+
+    def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(
+            len(hidden_states), self.noise_dim, generator=generator, device=hidden_states.device, dtype=torch.float32
+        )
+        return self.logits_given(hidden_states, noise.to(hidden_states.dtype))
+
+    def marginal_log_probs(self, hidden_states: Tensor, draws: int) -> Tensor:
+        """hidden_states (B, D, h, w) -> ln mean_ε π_ij(x, ε) over `draws` fresh ε, (B, K, h, w): each position's own
+        marginal, whose product over positions r(c | x) lacks but the dependence between them."""
+        total = sum(F.softmax(self.draw_logits(hidden_states), dim=1) for _ in range(draws))
+        return torch.log(total / draws + 1e-20)
 
 
 class VectorQuantizedPosterior(LatentPosterior):
@@ -164,5 +234,6 @@ class VectorQuantizedPosterior(LatentPosterior):
 POSTERIORS = {
     "gumbel": GumbelPosterior,
     "gumbel_codebook": CodebookGumbelPosterior,
+    "implicit": ImplicitPosterior,
     "vq": VectorQuantizedPosterior,
 }

@@ -40,6 +40,32 @@ def test_two_encodes_of_one_picture_agree_whatever_its_neighbours(posterior):
     assert torch.equal(dvae.encode(pixels())[:1], dvae.encode(pixels()[:1]))
 
 
+def test_shuffling_tells_the_pixels_under_one_code_apart():
+    """Nearest-neighbour upsampling cannot, inside a constant grid of codes: there every pixel sees the same."""
+    torch.manual_seed(0)
+    shuffle, pool = (tiny(resampling=kind, posterior="vq") for kind in ("shuffle", "pool"))
+    same = torch.zeros(1, 4, 4, dtype=torch.int64)
+    inside = (slice(None), slice(None), slice(6, 10), slice(6, 10))  # far from the border of a 16×16 picture
+    with torch.no_grad():
+        assert shuffle.decoder(shuffle.posterior.embed(same))[inside].flatten(2).std(-1).min() > 0.01
+        assert pool.decoder(pool.posterior.embed(same))[inside].flatten(2).std(-1).max() < 0.01
+    assert shuffle.encode(pixels()).shape == (3, 4, 4)
+    with pytest.raises(StrictDataclassError, match=r"\[8, 14, 16\] must be divisible by 4"):
+        DVAEConfig(**{**SIZES, "widths": [8, 14, 16], "resampling": "shuffle"})
+
+
+def test_an_implicit_posterior_draws_noise_and_encodes_without():
+    dvae = tiny(posterior="implicit")
+    torch.nn.init.normal_(dvae.posterior.noise_out.weight)
+    with torch.no_grad():
+        hidden_states = dvae.encoder(pixels())
+        drawn = [dvae.posterior.draw_logits(hidden_states, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+        assert torch.equal(drawn[0], drawn[1]) and not torch.allclose(drawn[0], drawn[2])
+        marginals = dvae.posterior.marginal_log_probs(hidden_states, draws=5)
+        torch.testing.assert_close(marginals.exp().sum(1), torch.ones(3, 4, 4))
+        assert torch.equal(dvae.posterior.encode(hidden_states), dvae.posterior.logits(hidden_states).argmax(1))
+
+
 @pytest.mark.parametrize("likelihood", ["logit_laplace", "laplace", "gaussian"])
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_a_gradient_reaches_every_parameter(posterior, likelihood):
