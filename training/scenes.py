@@ -140,6 +140,11 @@ def place(canvas: Image.Image, picture: Image.Image, *, x: float, y: float, scal
     canvas.alpha_composite(resized, (max(0, left), max(0, top)))
 
 
+def shift(rng: Random) -> float:
+    """A place to the side, or none, by a sixteenth of the canvas: whole codes, so that a thing moved keeps its codes."""
+    return rng.choice((-1, 0, 1)) / 16
+
+
 def reduce(picture: Image.Image, side: int) -> Image.Image:
     """Resize a square RGBA picture with premultiplied alpha; a picture of this size is returned as it is."""
     if picture.size == (side, side):
@@ -152,14 +157,14 @@ def draw_single(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -
 
 
 def draw_beside(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    height = 0.5 + rng.uniform(-0.06, 0.06)
-    for picture, x in zip(pictures, (0.255, 0.745), strict=True):
+    height = 0.5 + shift(rng)
+    for picture, x in zip(pictures, (0.25, 0.75), strict=True):
         place(canvas, picture, x=x, y=height, scale=0.5)
 
 
 def draw_above(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    middle = 0.5 + rng.uniform(-0.06, 0.06)
-    for picture, y in zip(pictures, (0.255, 0.745), strict=True):
+    middle = 0.5 + shift(rng)
+    for picture, y in zip(pictures, (0.25, 0.75), strict=True):
         place(canvas, picture, x=middle, y=y, scale=0.5)
 
 
@@ -172,8 +177,7 @@ def draw_large(canvas: Image.Image, pictures: list[Image.Image], rng: Random) ->
 
 
 def draw_small(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    x, y = (0.5 + rng.uniform(-0.08, 0.08) for _ in "xy")
-    place(canvas, pictures[0], x=x, y=y, scale=0.42)
+    place(canvas, pictures[0], x=0.5 + shift(rng), y=0.5 + shift(rng), scale=0.4375)
 
 
 def draw_shape(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
