@@ -41,7 +41,7 @@ class DVAEConfig(PreTrainedConfig):
         codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), or "vq"
         (nearest entry, straight-through).
     commitment: weight of the commitment loss, for "vq" alone.
-    likelihood: "logit_laplace" (the paper's), "laplace" or "gaussian".
+    likelihood: "logit_laplace" (the paper's), "laplace", "gaussian", or "bernoulli" for binary pixels.
     min_log_scale: floor under the likelihood's ln of the scale; None leaves it free, as the paper does. Drawings are
         constant over large areas, where a free scale falls without end and takes the loss with it.
 
@@ -62,7 +62,7 @@ class DVAEConfig(PreTrainedConfig):
     resampling: Literal["pool", "shuffle"] = "pool"
     posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq"] = "gumbel"
     commitment: float | int = 0.25
-    likelihood: Literal["logit_laplace", "laplace", "gaussian"] = "logit_laplace"
+    likelihood: Literal["logit_laplace", "laplace", "gaussian", "bernoulli"] = "logit_laplace"
     min_log_scale: float | int | None = None
 
     def __post_init__(self, **kwargs: Any):

@@ -1,7 +1,8 @@
 """Likelihoods of pixels: each owns its map into its own space, the way back, and its log-density.
 
 A decoder gives `maps` (B, 6, H, W): three of location μ and three of ln of the scale. Pixels are in [0, 1], and every
-log-density is one of pixels in [0, 1], in nats, so that likelihoods can be compared with each other.
+log-density is one of pixels in [0, 1], in nats, so that densities can be compared with each other. Bernoulli alone
+gives probabilities, of pixels that are 0 or 1.
 """
 
 import math
@@ -15,14 +16,15 @@ class Likelihood(nn.Module):
     """A factorised density of each pixel-channel, with location and scale from the decoder."""
 
     num_maps = 6
+    level_bits = 8  # what a density in [0, 1] leaves out of the code length of one of 256 levels: log2 256
 
     def __init__(self, min_log_scale: float | None = None):
         super().__init__()
         self.min_log_scale = min_log_scale
 
     def split(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """maps (B, 6, H, W) -> μ and ln scale, (B, 3, H, W) each in float32; the floor is a soft one."""
-        location, log_scale = maps.float().chunk(2, dim=1)
+        """maps (B, 6, H, W) -> μ and ln scale, (B, 3, H, W) each in float32 or better; the floor is a soft one."""
+        location, log_scale = maps.to(torch.promote_types(maps.dtype, torch.float32)).chunk(2, dim=1)
         if self.min_log_scale is not None:
             log_scale = self.min_log_scale + F.softplus(log_scale - self.min_log_scale)
         return location, log_scale
@@ -85,4 +87,17 @@ class Gaussian(Likelihood):
         return -0.5 * ((x - location) * torch.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi)
 
 
-LIKELIHOODS = {"logit_laplace": LogitLaplace, "laplace": Laplace, "gaussian": Gaussian}
+class Bernoulli(Likelihood):
+    """P(x | μ) = σ(μ)^x (1 − σ(μ))^(1 − x) of pixels 0 or 1: a probability, at most 1; the maps' scale is not used."""
+
+    level_bits = 0
+
+    def median(self, maps: Tensor) -> Tensor:
+        """Its mean σ(μ), from which the more probable pixel follows by rounding."""
+        return torch.sigmoid(self.split(maps)[0])
+
+    def log_density(self, x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
+        return x * location - F.softplus(location)
+
+
+LIKELIHOODS = {"logit_laplace": LogitLaplace, "laplace": Laplace, "gaussian": Gaussian, "bernoulli": Bernoulli}

@@ -39,12 +39,17 @@ class DVAEOutput(ModelOutput):
 
 @dataclass
 class ELBOOutput(ModelOutput):
-    """One estimate a picture, (B,) each: elbo = log_likelihood − kl in nats; bits_per_dim = −elbo / (3HW log 2)."""
+    """
+    elbo, log_likelihood, kl, bits_per_dim: one estimate a picture, (B,) each; elbo = log_likelihood − kl in nats.
+    codes: (B, h, w) int64, the sample. logits: (B, K, h, w), unnormalised, of what it was drawn from.
+    """
 
     elbo: Tensor | None = None
     log_likelihood: Tensor | None = None
     kl: Tensor | None = None
     bits_per_dim: Tensor | None = None
+    codes: Tensor | None = None
+    logits: Tensor | None = None
 
 
 class ResidualBlock(nn.Module):
@@ -238,7 +243,8 @@ class DVAE(PreTrainedModel):
 
         The sample is a hard one, by Gumbel-max: the bound of the discrete model, not of its relaxation. Pixels of 8
         bits must come dequantised (x = (level + U) / 256) for bits per dimension to bound those of the 256 levels:
-        bits_per_dim = −elbo / (3HW log 2) + 8. Of an implicit posterior's KL it takes the closed upper bound.
+        bits_per_dim = −elbo / (3HW log 2) + 8; binary pixels need neither. Of an implicit posterior's KL it takes the
+        closed upper bound.
         """
         self.check_pixels(pixel_values)
         logits = self.posterior.draw_logits(self.encoder(pixel_values), generator)
@@ -247,8 +253,8 @@ class DVAE(PreTrainedModel):
         log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
         kl = kl_to_uniform(logits)
         elbo = log_likelihood - kl
-        bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + 8
-        return ELBOOutput(elbo=elbo, log_likelihood=log_likelihood, kl=kl, bits_per_dim=bits)
+        bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
+        return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits)
 
 
 def codebook_usage(counts: Tensor) -> dict[str, float]:

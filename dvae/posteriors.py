@@ -32,22 +32,27 @@ class PosteriorOutput:
     auxiliary_loss: Tensor
 
 
+def exact(x: Tensor) -> Tensor:
+    """`x` in float32 or better: half precision is too coarse for a softmax over thousands of codes."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def kl_to_uniform(logits: Tensor) -> Tensor:
     """
     logits (B, K, h, w) -> (B,): Σ over positions of log K − H(q), in nats.
 
     The KL of the factorised posterior Π Cat to the uniform prior over grids: 0 for uniform logits, h·w·log K for
-    one-hot ones, and the same for a picture whatever the batch that it stands in.
+    one-hot ones, and the same for a picture whatever the batch that it stands in. In float32 or better.
     """
-    log_q = F.log_softmax(logits.float().movedim(1, -1), dim=-1)
+    log_q = F.log_softmax(exact(logits).movedim(1, -1), dim=-1)
     entropy = -(log_q.exp() * log_q).sum(dim=-1)  # (B, h, w)
     return (math.log(logits.shape[1]) - entropy).sum(dim=(1, 2))
 
 
 def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
-    """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32. K lies last in memory."""
+    """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32 or better. K lies last in memory."""
     with torch.autocast(z.device.type, enabled=False):
-        z, codebook = z.float().movedim(1, -1), codebook.float()
+        z, codebook = exact(z).movedim(1, -1), exact(codebook)
         distances = z.pow(2).sum(-1, keepdim=True) - 2 * z @ codebook.T + codebook.pow(2).sum(-1)
         return distances.movedim(-1, 1)
 
@@ -58,13 +63,18 @@ def gumbel_noise(logits: Tensor, generator: torch.Generator | None = None) -> Te
     return -torch.log(-torch.log(uniform.clamp_min(1e-20)))
 
 
-def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+def gumbel_softmax(
+    logits: Tensor, temperature: float, generator: torch.Generator | None = None, noise: Tensor | None = None
+) -> Tensor:
     """
     logits (B, K, h, w) -> softmax((logits + g) / τ) over K, with g standard Gumbel noise: a point of the simplex that
     becomes a one-hot sample of softmax(logits) as τ -> 0 (arXiv 1611.01144, 1611.00712).
+
+    noise: g itself, of the shape of `logits`, where it is not to be drawn: for integrals over it.
     """
     logits = logits.movedim(1, -1)  # the softmax runs along memory where K lies last, as squared_distances leaves it
-    return F.softmax((logits + gumbel_noise(logits, generator)) / temperature, dim=-1).movedim(-1, 1)
+    noise = gumbel_noise(logits, generator) if noise is None else noise.movedim(1, -1)
+    return F.softmax((logits + noise) / temperature, dim=-1).movedim(-1, 1)
 
 
 def sample_codes(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -82,7 +92,7 @@ class Posterior(nn.Module):
         self.codebook = nn.Embedding(codebook_size, codebook_dim)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states (B, D, h, w) -> (B, K, h, w), in float32."""
+        """hidden_states (B, D, h, w) -> (B, K, h, w), in float32 or better."""
         raise TypeError(f"{type(self).__name__} is the interface: take one of {', '.join(POSTERIORS)}")
 
     def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -110,7 +120,7 @@ class GumbelPosterior(Posterior):
         super().__init__(hidden_size, codebook_size, codebook_size, codebook_dim)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
-        return self.head(hidden_states).float()
+        return exact(self.head(hidden_states))
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
         logits = self.logits(hidden_states)
@@ -127,7 +137,7 @@ class LatentPosterior(Posterior):
 
     def project(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> z (B, E, h, w): the latents of a plain autoencoder, before any codebook."""
-        return self.head(hidden_states).float()
+        return exact(self.head(hidden_states))
 
     def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
         """Takes centres (K, E) as the codebook; mean_distance is the mean of ‖z − nearest centre‖²."""
@@ -183,20 +193,23 @@ class ImplicitPosterior(CodebookGumbelPosterior):
         self.noise_in = nn.Linear(self.noise_dim, hidden_size)
         self.noise_out = FaintConv2d(hidden_size, codebook_dim, kernel_size=1)
 
+    def draw_noise(self, batch_size: int, generator: torch.Generator | None = None) -> Tensor:
+        """ε ~ N(0, I): (B, noise_dim), one a picture."""
+        weight = self.noise_in.weight
+        return torch.randn(batch_size, self.noise_dim, generator=generator, device=weight.device, dtype=weight.dtype)
+
     def logits_given(self, hidden_states: Tensor, noise: Tensor) -> Tensor:
         """hidden_states (B, D, h, w), noise ε (B, noise_dim) -> ln q(c | x, ε), (B, K, h, w)."""
         mixed = F.relu(hidden_states + self.noise_in(noise)[:, :, None, None])
-        z = self.project(hidden_states) + self.noise_out(mixed).float()
+        z = self.project(hidden_states) + exact(self.noise_out(mixed))
         return -self.log_scale.exp() * squared_distances(z, self.codebook.weight)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
+        """ln q(c | x, ε = 0): the mode of the noise, so that two encodes of one picture agree."""
         return self.logits_given(hidden_states, hidden_states.new_zeros(len(hidden_states), self.noise_dim))
 
     def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.randn(
-            len(hidden_states), self.noise_dim, generator=generator, device=hidden_states.device, dtype=torch.float32
-        )
-        return self.logits_given(hidden_states, noise.to(hidden_states.dtype))
+        return self.logits_given(hidden_states, self.draw_noise(len(hidden_states), generator))
 
     def marginal_log_probs(self, hidden_states: Tensor, draws: int) -> Tensor:
         """hidden_states (B, D, h, w) -> ln mean_ε π_ij(x, ε) over `draws` fresh ε, (B, K, h, w): each position's own
@@ -224,7 +237,7 @@ class VectorQuantizedPosterior(LatentPosterior):
         z = self.project(hidden_states)
         logits = -squared_distances(z, self.codebook.weight)
         codes = logits.argmax(1)
-        quantized = self.embed(codes).float()
+        quantized = exact(self.embed(codes))
         latents = z + (quantized - z).detach()
         loss = F.mse_loss(quantized, z.detach()) + self.commitment * F.mse_loss(z, quantized.detach())
         kl = logits.new_full((len(z),), math.log(logits.shape[1]) * codes[0].numel())

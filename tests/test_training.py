@@ -12,6 +12,7 @@ import torch
 import yaml
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
+from safetensors.torch import load_file
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
@@ -65,9 +66,18 @@ def write_preset(path: Path, pictures: Path, output_dir: Path) -> str:
     return str(path)
 
 
+ADVERSARIES = {
+    "--model.posterior": "implicit",
+    "--training.pixel_adversary": '{"num_layers": 1, "width": 8, "start": 8, "warmup": 4, "r1": 1.0}',
+    "--training.posterior_adversary": '{"width": 8, "start": 6, "warmup": 6, "draws": 2}',
+}
+WITH_ADVERSARIES = [part for pair in ADVERSARIES.items() for part in pair]
+
+
 def losses(log: Path) -> list[float]:
+    """The prior's loss, or the dVAE's reconstruction loss: in its whole loss β grows, and adversaries speak up."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line.get("reconstruction_loss", line["loss"]) for line in lines if "loss" in line]
 
 
 def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, tmp_path, capsys):
@@ -102,6 +112,23 @@ def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):
             assert torch.equal(value, resumed[key]), key
 
 
+def test_a_run_with_adversaries_resumes_and_leaves_them_out_of_the_model(preset, tmp_path):
+    whole = train_dvae.main([preset, *WITH_ADVERSARIES])
+    folder = tmp_path / "run"
+    networks = {path: load_file(path) for path in sorted((folder / "adversaries").glob("*/model.safetensors"))}
+    assert [path.parent.name for path in networks] == ["pixel", "posterior"]
+    checkpoint = str(folder / "dvae-checkpoints" / "step-0000020")
+    resumed = train_dvae.main([preset, *WITH_ADVERSARIES, "--training.resume_from", checkpoint])
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    for path, weights in networks.items():
+        again = load_file(path)
+        assert all(torch.equal(weights[key], again[key]) for key in weights)
+    assert load_file(folder / "dvae" / "model.safetensors").keys() == DVAE(whole.config).state_dict().keys()
+    numbers = json.loads((folder / "dvae-log.jsonl").read_text().splitlines()[30])
+    assert {"adversarial_weight", "pixel_discriminator_loss", "pixel_r1", "kl_ratio"} <= numbers.keys()
+
+
 def test_gradient_accumulation_takes_the_step_of_the_whole_batch(preset):
     """The dVAE draws Gumbel noise, so the warm-up without codes is compared."""
     warm = ["--training.steps", "3", "--training.autoencoder_steps", "100", "--training.decoder_steps", "0"]
@@ -112,14 +139,16 @@ def test_gradient_accumulation_takes_the_step_of_the_whole_batch(preset):
         torch.testing.assert_close(value, accumulated[key], atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("trainer", ["train_dvae", "train_prior"])
-def test_two_processes_end_with_equal_weights_and_a_lower_loss(trainer, preset, tmp_path):
+@pytest.mark.parametrize(
+    ("trainer", "flags"), [("train_dvae", []), ("train_dvae", WITH_ADVERSARIES), ("train_prior", [])]
+)
+def test_two_processes_end_with_equal_weights_and_a_lower_loss(trainer, flags, preset, tmp_path):
     if trainer == "train_prior":
         train_tokenizer.main([preset])
         train_dvae.main([preset])
     root = Path(__file__).parent.parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(root / "tests" / "two_processes.py"), trainer, str(tmp_path / "digests.json"), preset]
+    script = [str(root / "tests" / "two_processes.py"), trainer, str(tmp_path / "digests.json"), preset, *flags]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)
     first, second = json.loads((tmp_path / "digests.json").read_text())

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_training.py: trains, and writes a fingerprint of each process's weights."""
+"""Run by torchrun in test_training.py: trains, and writes a fingerprint of each process's weights, adversaries too."""
 
 import hashlib
 import importlib
@@ -11,10 +11,21 @@ import torch
 
 def main() -> None:
     trainer, report, *argv = sys.argv[1:]
-    model = importlib.import_module(f"training.{trainer}").main(argv)
-    digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+    module = importlib.import_module(f"training.{trainer}")
+    trained = []
+    if trainer == "train_dvae":
+        build = module.build_adversaries
+
+        def recording(*args):
+            adversaries = build(*args)
+            trained.extend(adversary.network for adversary in adversaries)
+            return adversaries
+
+        module.build_adversaries = recording
+    trained.append(module.main(argv))
+    weights = b"".join(p.detach().numpy().tobytes() for model in trained for p in model.parameters())
     digests = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(digests, digest)
+    torch.distributed.all_gather_object(digests, hashlib.sha256(weights).hexdigest())
     if torch.distributed.get_rank() == 0:
         Path(report).write_text(json.dumps(digests))
     torch.distributed.destroy_process_group()

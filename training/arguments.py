@@ -5,6 +5,7 @@
     tokenizer: {vocab_size: ..., ...}
     dvae: {model: {...}, training: {...}}
     prior: {model: {...}, training: {...}}
+    gan: {model: {generator: {...}, discriminator: {...}}, training: {...}}
 
 A trainer reads `output_dir`, `data` and its own section, so that `--training.lr` means its own.
 """
@@ -17,7 +18,9 @@ from typing import Any
 
 import yaml
 
-SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior")
+from .gan import GANSettings
+
+SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
 
 
 @dataclass
@@ -94,6 +97,43 @@ class LoopTraining:
 
 
 @dataclass
+class AdversarySettings:
+    """
+    start: the step, after the dVAE's warm-up as an autoencoder, from which it listens to the adversary.
+    warmup: how many steps before that its own network starts to learn, so that it has something to say.
+    width: channels of its network. lr, betas: of its Adam.
+    """
+
+    start: int = 0
+    warmup: int = 0
+    width: int = 64
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.9)
+
+
+@dataclass
+class PixelSettings(AdversarySettings):
+    """
+    weight: the adversary's gradient at the decoder's last layer, as a multiple of the reconstruction's.
+    num_layers: of the patch discriminator: a receptive field of 16, 34 or 70 pixels at 1, 2 or 3.
+    objective: "hinge", "non_saturating" or "minimax". r1: γ of γ/2 · E‖∇D‖² on pictures; 0 leaves it out.
+    """
+
+    weight: float = 0.5
+    num_layers: int = 2
+    objective: str = "hinge"
+    r1: float = 0.0
+
+
+@dataclass
+class PosteriorSettings(AdversarySettings):
+    """draws: noises that the marginals are averaged over. baseline: decay of the mean the score function subtracts."""
+
+    draws: int = 4
+    baseline: float = 0.95
+
+
+@dataclass
 class DVAETraining(LoopTraining):
     """
     temperature, temperature_end, temperature_steps: cosine of τ. kl_weight, kl_steps: cosine of β from 0.
@@ -101,6 +141,8 @@ class DVAETraining(LoopTraining):
     kmeans_latents: how many latents the k-means sees.
     decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
     flip: random horizontal flips; captions play no part in the dVAE.
+    pixel_adversary, posterior_adversary: None, or the settings of one (`--training.pixel_adversary '{}'` takes its
+        defaults).
     """
 
     temperature: float = 1.0
@@ -112,6 +154,8 @@ class DVAETraining(LoopTraining):
     kmeans_latents: int = 65_536
     decoder_steps: int = 0
     flip: bool = True
+    pixel_adversary: PixelSettings | None = None
+    posterior_adversary: PosteriorSettings | None = None
 
 
 @dataclass
@@ -127,6 +171,31 @@ class PriorTraining(LoopTraining):
     cached_scenes: int = 0
     scene_share: float = 0.0
     sampling: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class GANTraining(LoopTraining, GANSettings):
+    """
+    The game of `GANSettings` on pictures. lr is the generator's; the discriminator's is discriminator_lr_ratio times
+    it, on the same schedule. ema averages the generator. flip: random horizontal flips.
+    """
+
+    lr: float = 2e-4
+    lr_end: float = 2e-5
+    betas: tuple[float, float] = (0.0, 0.99)
+    weight_decay: float = 0.0
+    discriminator_lr_ratio: float = 1.0
+    flip: bool = True
+    pixel_adversary: PixelSettings | None = None
+    posterior_adversary: PosteriorSettings | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.gradient_accumulation_steps != 1:
+            raise ValueError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} must be 1: a GAN's two steps "
+                "alternate on each batch; take a smaller batch_size, or more processes"
+            )
 
 
 def parse(section: str, training_type: type, argv: list[str] | None = None, doc: str | None = None):

@@ -41,7 +41,7 @@ def encode_pictures(
     rows: list[dict[str, Any]] = []
     first, total = len(pictures) if held_out else 0, len(pictures) + scenes
     for start in tqdm(range(first, total, 128), desc="encoding", leave=False):
-        drawn = [_draw(pictures, i, seed, held_out) for i in range(start, min(start + 128, total))]
+        drawn = [draw_picture(pictures, i, seed, held_out) for i in range(start, min(start + 128, total))]
         images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2)
         codes = dvae.encode(to_pixel_values(images, device)).flatten(1).cpu()
         for i, (_, parts), row in zip(range(start, total), drawn, codes.tolist(), strict=False):
@@ -49,7 +49,8 @@ def encode_pictures(
     return Dataset.from_list(rows)
 
 
-def _draw(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple[np.ndarray, dict[str, Any]]:
+def draw_picture(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple[np.ndarray, dict[str, Any]]:
+    """Picture i of the set, and after the last one a scene that (seed, i) alone decides: uint8 (S, S, 3), its parts."""
     if i < len(pictures):
         return pictures.single(i)
     return pictures.scene(random.Random(f"scene-{seed}-{i}"), held_out)

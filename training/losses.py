@@ -1,8 +1,9 @@
-"""The dVAE's loss: a pure function of pixels and output. (The prior's stands in its own forward.)"""
+"""The dVAE's loss and what pictures are measured by: pure functions. (The prior's loss stands in its own forward.)"""
 
 import math
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from dvae import DVAEOutput
 from dvae.likelihoods import Likelihood
@@ -30,3 +31,9 @@ def psnr(pixel_values: Tensor, reconstructed: Tensor) -> Tensor:
     """pixels in [0, 1], (B, 3, H, W) twice -> (B,) peak signal-to-noise ratio in dB, −10 log10 of the mean square."""
     mse = (pixel_values - reconstructed).square().mean(dim=(1, 2, 3))
     return -10 * mse.clamp_min(1e-10).log10()
+
+
+def high_frequency_power(images: Tensor, cell: int = 4) -> Tensor:
+    """images (B, C, H, W) -> (B,): mean square of what the averages of cell × cell squares leave over."""
+    means = F.interpolate(F.avg_pool2d(images, cell), scale_factor=cell)
+    return (images - means).square().mean(dim=(1, 2, 3))

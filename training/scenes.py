@@ -141,7 +141,7 @@ def place(canvas: Image.Image, picture: Image.Image, *, x: float, y: float, scal
 
 
 def shift(rng: Random) -> float:
-    """A place to the side, or none, by a sixteenth of the canvas: whole codes, so that a thing moved keeps its codes."""
+    """By a sixteenth of the canvas to a side, or not at all: whole codes, so that a thing moved keeps its codes."""
     return rng.choice((-1, 0, 1)) / 16
 
 

@@ -2,7 +2,8 @@
 
     accelerate launch -m training.train_dvae training/configs/emoji_cpu.yaml [--training.steps 100 …]
 
-Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json), checkpoints and pictures beside it.
+Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json), checkpoints and pictures beside it;
+the networks of adversaries, where the preset has any, in output_dir/adversaries.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
+from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
 from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
 from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
@@ -71,6 +73,7 @@ def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerato
     )
     loader = in_order(drawn, local_batch_size, training.num_workers)
     model, optimizer, loader = accelerator.prepare(dvae.train(), optimizer, loader)
+    adversaries = build_adversaries(dvae, training, accelerator)
     accelerator.register_for_checkpointing(ema)
     folder = output_dir / "dvae-checkpoints"
     step = load_checkpoint(accelerator, folder, training.resume_from)
@@ -84,16 +87,21 @@ def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerato
         if new_step and step == training.steps - training.decoder_steps:
             dvae.load_state_dict(ema.module.state_dict())  # the encoder stays as it is averaged
         lr, temperature, kl_weight = schedules(step, training)
-        with accelerator.accumulate(model):
+        since_warmup = step - training.autoencoder_steps
+        with accelerator.accumulate(model, *[adversary.wrapped for adversary in adversaries]):
             set_lr(optimizer, lr)
             pixel_values = to_pixel_values(images, accelerator.device)
             output = model(pixel_values, temperature=temperature, latents=phase(step, training))
             losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight)
+            for adversary in adversaries:
+                losses |= adversary.losses(since_warmup, Batch(pixel_values, output, losses, kl_weight))
             accelerator.backward(losses["loss"])
             if accelerator.sync_gradients and training.max_grad_norm:
                 accelerator.clip_grad_norm_(dvae.parameters(), training.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
+            for adversary in adversaries:
+                losses |= adversary.learn(since_warmup, Batch(pixel_values, output, losses, kl_weight))
         new_step = accelerator.sync_gradients
         if not new_step:
             continue
@@ -102,10 +110,11 @@ def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerato
         bar.update()
         if step % training.log_every == 0:
             numbers = {name: loss.item() for name, loss in losses.items()}
-            bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items() if name != "auxiliary_loss"})
+            bar.set_postfix({name: f"{numbers[name]:.4g}" for name in ("loss", "reconstruction_loss", "kl")})
             log.write(step, lr=lr, temperature=temperature, kl_weight=kl_weight, **numbers)
         if step % training.evaluate_every == 0 or step == training.steps:
             report(ema.module, validation, args, accelerator, output_dir, step, log)
+            save_networks(adversaries, output_dir / "adversaries", accelerator)
         if step % training.checkpoint_every == 0 or step == training.steps:
             save_checkpoint(accelerator, folder, step, training.keep_checkpoints)
     bar.close()
@@ -167,6 +176,13 @@ def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, out
     dvae.save_pretrained(output_dir / "dvae")
     DVAEImageProcessor(dvae.config.image_size).save_pretrained(output_dir / "dvae")
     save_numbers(output_dir / "dvae" / "metrics.json", {"step": step, **numbers})
+
+
+def save_networks(adversaries: list[Adversary], folder: Path, accelerator: Accelerator) -> None:
+    """The adversaries' networks, each alone in a folder of its own, apart from the dVAE."""
+    if accelerator.is_main_process:
+        for adversary in adversaries:
+            adversary.network.save_pretrained(folder / adversary.name)
 
 
 if __name__ == "__main__":

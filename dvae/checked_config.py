@@ -1,0 +1,22 @@
+"""The base of the small networks' configs: an unknown key is an error that names it."""
+
+import difflib
+from dataclasses import fields
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from .configuration_dvae import _KNOWN_TO_TRANSFORMERS
+
+
+class CheckedConfig(PreTrainedConfig):
+    """A `PreTrainedConfig` that raises a `TypeError` for a key that is neither its own nor transformers'."""
+
+    def __post_init__(self, **kwargs: Any):
+        known = {field.name for field in fields(self)}
+        unknown = [key for key in kwargs if key not in known | _KNOWN_TO_TRANSFORMERS]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
+            raise TypeError(f"{type(self).__name__} has no key {unknown[0]!r}{hint}")
+        super().__post_init__(**kwargs)

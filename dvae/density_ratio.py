@@ -1,0 +1,81 @@
+"""Discriminators whose logit is a log-density ratio: of code grids given a picture. Training-only parts."""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .checked_config import CheckedConfig
+
+
+@strict
+class CodeDiscriminatorConfig(CheckedConfig):
+    """
+    Architecture of a `CodeDiscriminator`.
+
+    codebook_size: K. grid_size: codes along a side. hidden_size: channels of the picture's features.
+    width: its own channels. num_layers: residual 3×3 convolutions between the look-up and the pooling.
+    """
+
+    model_type = "armchair_code_discriminator"
+
+    codebook_size: int = 8192
+    grid_size: int = 32
+    hidden_size: int = 2048
+    width: int = 64
+    num_layers: int = 2
+
+    def validate_sizes(self):
+        for name in ("codebook_size", "grid_size", "hidden_size", "width", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+class CodeDiscriminator(PreTrainedModel):
+    """
+    T(x, c): features (B, D, h, w) of a picture and codes (B, h, w) -> log-ratio logits (B,).
+
+    Codes, places and features are added, mixed with their neighbours, and summed over the grid before the last layers:
+    codes that depend on each other over any distance meet there.
+    """
+
+    config_class = CodeDiscriminatorConfig
+    config: CodeDiscriminatorConfig
+    base_model_prefix = "discriminator"
+    main_input_name = "codes"
+
+    def __init__(self, config: CodeDiscriminatorConfig):
+        super().__init__(config)
+        width = config.width
+        self.codes = nn.Embedding(config.codebook_size, width)
+        self.places = nn.Embedding(config.grid_size**2, width)
+        self.features = nn.Conv2d(config.hidden_size, width, kernel_size=1)
+        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(config.num_layers))
+        self.mix = nn.Conv2d(width, 2 * width, kernel_size=1)
+        self.head = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LeakyReLU(0.2), nn.Linear(2 * width, 1))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Everything N(0, 1 / fan_in); look-ups N(0, 1)."""
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+
+    def forward(self, hidden_states: Tensor, codes: Tensor) -> Tensor:
+        side, size = self.config.grid_size, self.config.hidden_size
+        if codes.shape[1:] != (side, side) or hidden_states.shape[1:] != (size, side, side):
+            raise ValueError(
+                f"hidden_states {tuple(hidden_states.shape)} and codes {tuple(codes.shape)} must be "
+                f"(B, {size}, {side}, {side}) and (B, {side}, {side})"
+            )
+        x = (self.codes(codes) + self.places.weight.view(side, side, -1)).movedim(-1, 1)  # (B, width, h, w)
+        x = x + self.features(hidden_states)
+        for layer in self.layers:
+            x = x + layer(F.leaky_relu(x, 0.2))
+        pooled = F.leaky_relu(self.mix(x), 0.2).sum(dim=(2, 3)) / side  # (B, 2 · width)
+        return self.head(pooled)[:, 0]

@@ -1,0 +1,207 @@
+"""Adversaries: training-only parts of the dVAE's loop, walked as a list; none enters a saved model.
+
+    adversary.losses(step, batch) -> what it adds to the dVAE's loss, and numbers to look at
+    adversary.learn(step, batch)  -> one step of its own network on the same batch, and numbers to look at
+
+Steps count from the end of the dVAE's warm-up as an autoencoder, which knows no codes.
+
+`PixelAdversary` tells reconstructions from pictures (a GAN), `PosteriorAdversary` codes of an implicit posterior from
+codes of the product of its marginals (adversarial variational Bayes). Their networks live in dvae/.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from dvae import (
+    DVAE,
+    CodeDiscriminator,
+    CodeDiscriminatorConfig,
+    DVAEOutput,
+    ImplicitPosterior,
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
+    sample_codes,
+)
+
+from .arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings
+from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
+from .score_function import score_function_surrogate
+
+
+class Batch(NamedTuple):
+    """What an adversary sees of a step: pixels (B, 3, H, W), the dVAE's output, its losses so far, and β."""
+
+    pixel_values: Tensor
+    output: DVAEOutput
+    losses: dict[str, Tensor]
+    kl_weight: float
+
+
+class Adversary:
+    """A network with an optimiser of its own, both given to Accelerate, which checkpoints and synchronises them."""
+
+    def __init__(self, network: nn.Module, settings: AdversarySettings, accelerator: Accelerator):
+        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=0.0)
+        self.network, self.settings, self.accelerator = network, settings, accelerator
+        self.wrapped, self.optimizer = accelerator.prepare(network.to(accelerator.device).train(), optimizer)
+
+    def speaks(self, step: int) -> bool:
+        return step >= self.settings.start
+
+    def learns(self, step: int) -> bool:
+        return step >= max(self.settings.start - self.settings.warmup, 0)
+
+    def judge(self, *inputs: Tensor) -> Tensor:
+        """The network's logits, with a gradient to the inputs and none to its weights."""
+        weights = {name: p.detach() for name, p in self.network.named_parameters()}
+        return functional_call(self.network, weights, inputs)
+
+    def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Numbers of a step, among them "loss": the dVAE's own with this adversary's part added. {} before `start`."""
+        return self.added(batch) if self.speaks(step) else {}
+
+    def learn(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step of the network, after the dVAE's. {} before `start − warmup`."""
+        if not self.learns(step):
+            return {}
+        numbers = self.own_losses(batch)
+        self.accelerator.backward(numbers["discriminator_loss"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {f"{self.name}_{key}": value.detach() for key, value in numbers.items()}
+
+
+class PixelAdversary(Adversary):
+    """
+    A patch discriminator on reconstructions: L = L_rec + β KL + λ · L_gan.
+
+    λ = weight · ‖∇L_rec‖ / (‖∇L_gan‖ + 1e-4) at the decoder's last layer (VQGAN, arXiv 2012.09841, equation 7). It
+    sees the median in the likelihood's own space, not clamped, so that a gradient comes back from everywhere. The ELBO
+    is reported without λ: the sum is no bound.
+    """
+
+    name = "pixel"
+
+    def __init__(self, dvae: DVAE, settings: PixelSettings, accelerator: Accelerator):
+        config = PatchDiscriminatorConfig(num_layers=settings.num_layers, width=settings.width)
+        super().__init__(PatchDiscriminator(config), settings, accelerator)
+        self.likelihood, self.last_layer = dvae.likelihood, dvae.decoder.last_layer
+        self.objective = GAN_OBJECTIVES[settings.objective]()
+
+    def added(self, batch: Batch) -> dict[str, Tensor]:
+        fake = self.likelihood.median(batch.output.maps)
+        adversarial = self.objective.generator(self.judge(fake))
+        weight = adaptive_weight(
+            batch.losses["reconstruction_loss"], adversarial, self.last_layer.weight, weight=self.settings.weight
+        )
+        weight = self.accelerator.reduce(weight, reduction="mean")  # the same on every process
+        loss = batch.losses["loss"] + weight * adversarial
+        return {"loss": loss, "adversarial_loss": adversarial, "adversarial_weight": weight}
+
+    def own_losses(self, batch: Batch) -> dict[str, Tensor]:
+        real = self.likelihood.map_pixels(batch.pixel_values)
+        fake = self.likelihood.median(batch.output.maps.detach())
+        real.requires_grad_(self.settings.r1 > 0)
+        real_logits, fake_logits = self.wrapped(torch.cat([real, fake])).float().chunk(2)
+        numbers = {"discriminator_loss": self.objective.discriminator(real_logits, fake_logits)}
+        if self.settings.r1 > 0:
+            penalty = r1_penalty(real_logits, real)
+            numbers["discriminator_loss"] = numbers["discriminator_loss"] + self.settings.r1 / 2 * penalty
+            numbers["r1"] = penalty
+        return numbers | {"real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
+
+
+class RunningMean(nn.Module):
+    """A mean of numbers of steps past; it does not depend on the present batch, so as a baseline it biases nothing."""
+
+    def __init__(self, decay: float):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def update(self, value: Tensor) -> None:
+        self.weight.copy_(self.decay * self.weight + 1 - self.decay)
+        self.mean.lerp_(value.to(self.mean), (1 - self.decay) / self.weight)
+
+
+class PosteriorAdversary(Adversary):
+    """
+    The KL of an implicit posterior q(c | x) = E_ε Π Cat(π(x, ε)), by a density ratio T(x, c) on hard codes.
+
+    T tells q from the product of its marginals r(c | x) = Π mean_ε π, so that it has to learn the dependence between
+    places alone; then KL(q ‖ uniform) = E_q[T + log r] + h·w·log K, which takes the place of the closed upper bound in
+    the loss. E_q[log r] has its gradient in closed form, T by the score function, with T and r held fixed: right,
+    because E_q ∇log q = 0 (arXiv 1701.04722, proposition 2).
+    """
+
+    name = "posterior"
+
+    def __init__(self, dvae: DVAE, settings: PosteriorSettings, accelerator: Accelerator):
+        if not isinstance(dvae.posterior, ImplicitPosterior):
+            raise ValueError(
+                f"posterior={dvae.config.posterior!r} has a closed KL and needs no adversary: "
+                "set model.posterior to 'implicit', or leave training.posterior_adversary out"
+            )
+        config = CodeDiscriminatorConfig(
+            codebook_size=dvae.config.codebook_size,
+            grid_size=dvae.config.grid_size,
+            hidden_size=dvae.config.widths[-1],
+            width=settings.width,
+        )
+        super().__init__(CodeDiscriminator(config), settings, accelerator)
+        self.posterior, self.num_pixel_channels = dvae.posterior, dvae.config.num_pixel_channels
+        self.baseline = RunningMean(settings.baseline).to(accelerator.device)
+        accelerator.register_for_checkpointing(self.baseline)
+
+    def added(self, batch: Batch) -> dict[str, Tensor]:
+        output, numbers = batch.output, self.kl(batch.output)
+        closed = output.kl.mean()
+        instead = batch.kl_weight * (numbers.pop("surrogate") - closed) / self.num_pixel_channels
+        return {"loss": batch.losses["loss"] + instead, **numbers}
+
+    def kl(self, output: DVAEOutput) -> dict[str, Tensor]:
+        """
+        output of the dVAE -> scalars, means over the batch, in nats: kl_ratio, the estimate of KL(q ‖ uniform);
+        total_correlation, its part E_q[T]; surrogate, whose gradient is the estimate's.
+        """
+        hidden_states, log_pi = output.hidden_states.detach(), F.log_softmax(output.logits, dim=1)
+        with torch.no_grad():
+            log_r = self.posterior.marginal_log_probs(hidden_states, self.settings.draws)  # (B, K, h, w)
+            codes = sample_codes(log_pi)
+            ratio = self.judge(hidden_states, codes).float()  # (B,)
+        cross = (log_pi.exp() * log_r).sum(dim=(1, 2, 3)).mean()  # E_q[log r], exact given ε
+        uniform = math.log(log_pi.shape[1]) * codes[0].numel()
+        log_q = log_pi.gather(1, codes[:, None]).sum(dim=(1, 2, 3))  # (B,)
+        surrogate = cross + score_function_surrogate(log_q, ratio, self.baseline.mean)
+        self.baseline.update(self.accelerator.reduce(ratio.mean(), reduction="mean"))
+        return {
+            "kl_ratio": (ratio.mean() + cross + uniform).detach(),
+            "total_correlation": ratio.mean(),
+            "surrogate": surrogate,
+        }
+
+    def own_losses(self, batch: Batch) -> dict[str, Tensor]:
+        hidden_states = batch.output.hidden_states.detach()
+        with torch.no_grad():
+            log_r = self.posterior.marginal_log_probs(hidden_states, self.settings.draws)
+            codes = torch.cat([sample_codes(batch.output.logits), sample_codes(log_r)])  # of q, then of r
+        q_logits, r_logits = self.wrapped(hidden_states.repeat(2, 1, 1, 1), codes).float().chunk(2)
+        loss = F.softplus(-q_logits).mean() + F.softplus(r_logits).mean()
+        return {"discriminator_loss": loss, "q_logits": q_logits.mean(), "r_logits": r_logits.mean()}
+
+
+# The name of each is that of its settings in the preset.
+ADVERSARIES = {"pixel_adversary": PixelAdversary, "posterior_adversary": PosteriorAdversary}
+
+
+def build_adversaries(dvae: DVAE, training: DVAETraining, accelerator: Accelerator) -> list[Adversary]:
+    """The adversaries that the preset switches on, in the order of `ADVERSARIES`: often none."""
+    chosen = {name: getattr(training, name) for name in ADVERSARIES}
+    return [ADVERSARIES[name](dvae, settings, accelerator) for name, settings in chosen.items() if settings]
