@@ -6,7 +6,7 @@ The loop knows a prior by this protocol and nothing else:
 - `prior.make_cache(batch_size)`: an empty static cache for the whole stream
 - `prior.embed_text(text_ids (B, T)) -> (B, 1 + T, D)`: the prefix, its start included
 - `prior.embed_codes(codes (B, n), start=i) -> (B, n, D)`: codes of raster positions i .. i + n - 1
-- `prior.transform(embeddings (B, n, D), past_key_values=cache, start=i) -> (B, n, D)`: from stream position i on
+- `prior.transform(embeddings (B, n, D), cache=cache, start=i) -> (B, n, D)`: from stream position i on
 - `prior.image_logits(hidden_states (B, n, D)) -> (B, n, K)`
 - `prior.null_text_ids(B) -> (B, T)`: the empty caption, for guidance
 """
@@ -169,7 +169,7 @@ class _Decoder:
         return codes if self.guidance_scale == 1 else torch.cat([codes, codes])
 
     def _logits(self, embeddings: Tensor, start: int) -> Tensor:
-        hidden_states = self.prior.transform(embeddings, past_key_values=self.cache, start=start)
+        hidden_states = self.prior.transform(embeddings, cache=self.cache, start=start)
         logits = self.prior.image_logits(hidden_states[:, -1:])[:, 0].float()
         return logits if self.guidance_scale == 1 else guide(*logits.chunk(2), self.guidance_scale)
 

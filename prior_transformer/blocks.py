@@ -71,12 +71,12 @@ class PriorAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None, past_key_values: StaticCache | None, stop: int):
+    def forward(self, hidden_states: Tensor, mask: Tensor | None, cache: StaticCache | None, stop: int):
         batch_size, length, _ = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch_size, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, n, D/H)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)  # (B, H, max_cache_len, D/H)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)  # (B, H, max_cache_len, D/H)
             key, value = key[:, :, :stop], value[:, :, :stop]  # only what is filled
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
@@ -105,8 +105,8 @@ class PriorBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, stop: int, past_key_values: StaticCache | None = None
+        self, hidden_states: Tensor, mask: Tensor | None, stop: int, cache: StaticCache | None = None
     ) -> Tensor:
-        attended = self.attention(self.attention_norm(hidden_states), mask, past_key_values, stop)
+        attended = self.attention(self.attention_norm(hidden_states), mask, cache, stop)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))

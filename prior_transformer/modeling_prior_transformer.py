@@ -32,7 +32,7 @@ class PriorTransformerOutput(ModelOutput):
     image_loss: Tensor | None = None
     text_logits: Tensor | None = None
     image_logits: Tensor | None = None
-    past_key_values: StaticCache | None = None
+    cache: StaticCache | None = None
 
 
 class PriorTransformer(PreTrainedModel):
@@ -106,21 +106,21 @@ class PriorTransformer(PreTrainedModel):
         _check_range(codes, self.config.image_vocab_size, "codes")
         return self.embeddings.embed_codes(codes, start)
 
-    def transform(self, inputs_embeds: Tensor, past_key_values: StaticCache | None = None, start: int = 0) -> Tensor:
+    def transform(self, inputs_embeds: Tensor, cache: StaticCache | None = None, start: int = 0) -> Tensor:
         """
         Embeddings (B, n, D) of the stream positions start..start+n−1 → hidden states (B, n, D), ready for a head.
 
-        past_key_values: holds the positions before start (so start > 0 needs it), and then also these n.
+        cache: holds the positions before start (so start > 0 needs it), and then also these n.
         """
         stop = start + inputs_embeds.shape[1]
         if stop > self.config.stream_length:
             raise ValueError(f"position {stop} is past the stream's stream_length={self.config.stream_length}")
-        if start > 0 and past_key_values is None:
-            raise ValueError(f"start={start} needs past_key_values that hold the {start} positions before it")
+        if start > 0 and cache is None:
+            raise ValueError(f"start={start} needs a cache that holds the {start} positions before it")
         masks = self._masks(start, stop, inputs_embeds.device)
         hidden_states = inputs_embeds
         for layer, name in zip(self.layers, self.mask_names, strict=True):
-            hidden_states = layer(hidden_states, masks[name], stop, past_key_values=past_key_values)
+            hidden_states = layer(hidden_states, masks[name], stop, cache=cache)
         return self.norm(hidden_states)
 
     def image_logits(self, hidden_states: Tensor) -> Tensor:
@@ -156,10 +156,10 @@ class PriorTransformer(PreTrainedModel):
         return torch.where(text == IGNORED, text, text - self.config.image_vocab_size), codes
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor | None = None, past_key_values: StaticCache | None = None
+        self, input_ids: Tensor, labels: Tensor | None = None, cache: StaticCache | None = None
     ) -> PriorTransformerOutput:
         """
-        input_ids: joint ids (B, T + n), 0 ≤ n ≤ N; after the text is in `past_key_values`, the next codes alone, (B,
+        input_ids: joint ids (B, T + n), 0 ≤ n ≤ N; after the text is in `cache`, the next codes alone, (B,
             n).
         labels: None, or joint ids of the shape of input_ids, not shifted, −100 where no loss is wanted. Pads are
             ordinary targets of the text loss, as in the paper. A modality without a single label has loss 0.
@@ -169,25 +169,25 @@ class PriorTransformer(PreTrainedModel):
         """
         if labels is not None and labels.shape != input_ids.shape:
             raise ValueError(f"labels {tuple(labels.shape)} must have the shape of input_ids {tuple(input_ids.shape)}")
-        start = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        start = 0 if cache is None else int(cache.get_seq_length())
         if start > 0:
             if labels is not None:
-                raise ValueError("labels need the whole stream: call without past_key_values")
+                raise ValueError("labels need the whole stream: call without a cache")
             embeds = self.embed_codes(input_ids, start - 1 - self.config.text_length)
-            image_logits = self.image_logits(self.transform(embeds, past_key_values, start))
-            return PriorTransformerOutput(image_logits=image_logits, past_key_values=past_key_values)
+            image_logits = self.image_logits(self.transform(embeds, cache, start))
+            return PriorTransformerOutput(image_logits=image_logits, cache=cache)
 
         text_ids, codes = self.split(input_ids)
         embeds = self.embed_text(text_ids)
         if codes.shape[1] > 0:
             embeds = torch.cat([embeds, self.embed_codes(codes)], dim=1)
-        if past_key_values is None:
+        if cache is None:
             embeds = embeds[:, : self.config.stream_length - 1]
-        hidden_states = self.transform(embeds, past_key_values)
+        hidden_states = self.transform(embeds, cache)
         output = PriorTransformerOutput(
             text_logits=self.text_logits(hidden_states[:, : self.config.text_length]),
             image_logits=self.image_logits(hidden_states[:, self.config.text_length : self.config.stream_length - 1]),
-            past_key_values=past_key_values,
+            cache=cache,
         )
         return output if labels is None else self._add_losses(output, labels)
 

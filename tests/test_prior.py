@@ -59,10 +59,10 @@ def test_cached_equals_uncached(pattern, attention, dtype, tolerance, chunks):
     prior = make_prior(pattern, attn_implementation=attention).to(dtype)
     input_ids = make_batch(prior, batch_size=3)
     cache = prior.make_cache(3)
-    prefilled = prior(input_ids[:, :T], past_key_values=cache)
+    prefilled = prior(input_ids[:, :T], cache=cache)
     image_logits = [prefilled.image_logits]
     for codes in input_ids[:, T:].split(chunks, dim=1):
-        image_logits.append(prior(codes, past_key_values=cache).image_logits)
+        image_logits.append(prior(codes, cache=cache).image_logits)
     expected = prior(input_ids)
     assert torch.allclose(prefilled.text_logits, expected.text_logits, rtol=0, atol=tolerance)
     assert torch.allclose(torch.cat(image_logits, dim=1)[:, :N], expected.image_logits, rtol=0, atol=tolerance)
@@ -75,11 +75,11 @@ def test_the_decoding_protocol_equals_forward(pattern):
     input_ids = make_batch(prior)
     text_ids, codes = prior.split(input_ids)
     cache = prior.make_cache(batch_size=2)
-    hidden_states = prior.transform(prior.embed_text(text_ids), past_key_values=cache)
+    hidden_states = prior.transform(prior.embed_text(text_ids), cache=cache)
     logits = [prior.image_logits(hidden_states[:, -1:])]
     for i in range(N - 1):
         embeds = prior.embed_codes(codes[:, i : i + 1], start=i)
-        logits.append(prior.image_logits(prior.transform(embeds, past_key_values=cache, start=1 + T + i)))
+        logits.append(prior.image_logits(prior.transform(embeds, cache=cache, start=1 + T + i)))
     assert torch.allclose(torch.cat(logits, dim=1), prior(input_ids).image_logits, rtol=0, atol=1e-4)
 
 
@@ -283,11 +283,11 @@ def test_what_does_not_fit_is_refused():
         prior.embed_codes(torch.tensor([[0, K]]))
     with pytest.raises(ValueError, match=r"text ids .* prior.join"):
         prior(torch.cat([text_ids, codes], dim=1))
-    with pytest.raises(ValueError, match=r"start=6 needs past_key_values"):
+    with pytest.raises(ValueError, match=r"start=6 needs a cache"):
         prior.transform(prior.embed_codes(codes), start=6)
     with pytest.raises(ValueError, match=r"labels .2, 13. must have the shape of input_ids .2, 14."):
         prior(input_ids, labels=input_ids[:, 1:])
     cache = prior.make_cache(2)
-    prior(input_ids, past_key_values=cache)
+    prior(input_ids, cache=cache)
     with pytest.raises(ValueError, match="1 codes from position 9"):
-        prior(codes[:, :1], past_key_values=cache)
+        prior(codes[:, :1], cache=cache)
