@@ -24,6 +24,7 @@ from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .losses import dvae_losses
+from .precision import mixed_precision
 from .schedules import cosine, warmup_cosine
 
 
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> DVAE:
     args = parse("dvae", DVAETraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = Accelerator(
-        mixed_precision=training.mixed_precision,
+        mixed_precision=mixed_precision(training.mixed_precision),
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_phases(training))],
     )

@@ -22,6 +22,7 @@ from prior_transformer import PriorTokenizer
 
 from .arguments import DataArguments, parse
 from .data import Pictures, load_split, shuffled
+from .precision import cpu_computes_bf16
 from .schedules import warmup_cosine
 from .scorer import Scorer, r_precision, ranks
 
@@ -75,7 +76,7 @@ def train(scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, traini
         pixel_values = torch.cat([augment(part) for part in (images[batch].float() / 255).split(16)])
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(step, training.lr, 1e-5, 50, training.steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_computes_bf16()):
             loss = scorer(pixel_values, name_ids[own], own)
         optimizer.zero_grad()
         loss.backward()
