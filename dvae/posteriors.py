@@ -32,7 +32,7 @@ class PosteriorOutput:
     auxiliary_loss: Tensor
 
 
-def exact(x: Tensor) -> Tensor:
+def full_precision(x: Tensor) -> Tensor:
     """`x` in float32 or better: half precision is too coarse for a softmax over thousands of codes."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -44,7 +44,7 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     The KL of the factorised posterior Π Cat to the uniform prior over grids: 0 for uniform logits, h·w·log K for
     one-hot ones, and the same for a picture whatever the batch that it stands in. In float32 or better.
     """
-    log_q = F.log_softmax(exact(logits).movedim(1, -1), dim=-1)
+    log_q = F.log_softmax(full_precision(logits).movedim(1, -1), dim=-1)
     entropy = -(log_q.exp() * log_q).sum(dim=-1)  # (B, h, w)
     return (math.log(logits.shape[1]) - entropy).sum(dim=(1, 2))
 
@@ -52,7 +52,7 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
 def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
     """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32 or better. K lies last in memory."""
     with torch.autocast(z.device.type, enabled=False):
-        z, codebook = exact(z).movedim(1, -1), exact(codebook)
+        z, codebook = full_precision(z).movedim(1, -1), full_precision(codebook)
         distances = z.pow(2).sum(-1, keepdim=True) - 2 * z @ codebook.T + codebook.pow(2).sum(-1)
         return distances.movedim(-1, 1)
 
@@ -120,7 +120,7 @@ class GumbelPosterior(Posterior):
         super().__init__(hidden_size, codebook_size, codebook_size, codebook_dim)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
-        return exact(self.head(hidden_states))
+        return full_precision(self.head(hidden_states))
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
         logits = self.logits(hidden_states)
@@ -137,7 +137,7 @@ class LatentPosterior(Posterior):
 
     def project(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> z (B, E, h, w): the latents of a plain autoencoder, before any codebook."""
-        return exact(self.head(hidden_states))
+        return full_precision(self.head(hidden_states))
 
     def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
         """Takes centres (K, E) as the codebook; mean_distance is the mean of ‖z − nearest centre‖²."""
@@ -201,7 +201,7 @@ class ImplicitPosterior(CodebookGumbelPosterior):
     def logits_given(self, hidden_states: Tensor, noise: Tensor) -> Tensor:
         """hidden_states (B, D, h, w), noise ε (B, noise_dim) -> ln q(c | x, ε), (B, K, h, w)."""
         mixed = F.relu(hidden_states + self.noise_in(noise)[:, :, None, None])
-        z = self.project(hidden_states) + exact(self.noise_out(mixed))
+        z = self.project(hidden_states) + full_precision(self.noise_out(mixed))
         return -self.log_scale.exp() * squared_distances(z, self.codebook.weight)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ class VectorQuantizedPosterior(LatentPosterior):
         z = self.project(hidden_states)
         logits = -squared_distances(z, self.codebook.weight)
         codes = logits.argmax(1)
-        quantized = exact(self.embed(codes))
+        quantized = full_precision(self.embed(codes))
         latents = z + (quantized - z).detach()
         loss = F.mse_loss(quantized, z.detach()) + self.commitment * F.mse_loss(z, quantized.detach())
         kl = logits.new_full((len(z),), math.log(logits.shape[1]) * codes[0].numel())

@@ -23,6 +23,7 @@ from .codes import Collate, encode_pictures
 from .data import Pictures, caption, load_split, to_pixel_values
 from .losses import psnr
 from .scenes import HELDOUT_SPLIT
+from .surgery import estimate_surgery
 
 
 def validation_images(pictures: Pictures, limit: int) -> Tensor:
@@ -37,18 +38,27 @@ def main(argv: list[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--model", type=str | None, default=None, help="a pipeline's folder or Hub id")
     parser.add_argument("--heldout_pairs", type=int, default=256, help="scenes of held-out pairs, for cut-outs")
+    parser.add_argument("--surgery_pictures", type=int, default=512, help="pictures of the ELBO surgery; 0 for none")
     parser.add_class_arguments(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name, value in evaluate_pipeline(pipeline.to(device), args.data, args.heldout_pairs, device).items():
+    numbers = evaluate_pipeline(pipeline.to(device), args.data, args.heldout_pairs, args.surgery_pictures, device)
+    for name, value in numbers.items():
         print(f"{name:32} {value:12.5g}")
 
 
 def evaluate_pipeline(
-    pipeline: TextToImagePipeline, data: DataArguments, heldout_pairs: int, device: torch.device
+    pipeline: TextToImagePipeline,
+    data: DataArguments,
+    heldout_pairs: int,
+    surgery_pictures: int,
+    device: torch.device,
 ) -> dict[str, float]:
-    """The dVAE's numbers, then the prior's on the validation split and, for cut-outs, on scenes of held-out pairs."""
+    """
+    The dVAE's numbers, then the prior's on the validation split and, for cut-outs, on scenes of held-out pairs; then
+    the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
+    """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
     validation = Pictures(load_split(data, "validation"), data, size)
     numbers, _ = evaluate_dvae(dvae, validation, device)
@@ -58,6 +68,12 @@ def evaluate_pipeline(
     for split, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, device)
         numbers |= {f"{split}_{name}": value for name, value in nll.items()}
+    if surgery_pictures:
+        images = validation_images(validation, surgery_pictures)
+        drawn = FirstCaptions(encoded["validation"])
+        text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])
+        parts = estimate_surgery(dvae, pipeline.prior, images, text_ids, device)
+        numbers |= {f"surgery_{name}": value for name, value in parts.items()}
     return numbers
 
 
