@@ -35,13 +35,23 @@ def test_the_other_densities_integrate_to_one(name):
     assert torch.trapezoid(log_density.exp(), x).item() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("location", [-3.0, 0.0, 1.7])
+def test_the_bernoulli_gives_two_probabilities_and_has_no_scale(location):
+    likelihood = LIKELIHOODS["bernoulli"](min_log_scale=-1.0)
+    both = torch.tensor([0.0, 1.0]).view(1, 1, 2, 1).expand(1, 3, 2, 1)
+    log_p = likelihood.log_prob(both, maps_of(location, 0.3, 2))
+    torch.testing.assert_close(log_p.exp().sum(dim=2), torch.ones(1, 3, 1))
+    torch.testing.assert_close(log_p[0, 0, 1, 0], torch.tensor(location).sigmoid().log())
+    assert torch.equal(log_p, likelihood.log_prob(both, maps_of(location, -5.0, 2)))
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_unmap_inverts_map(name):
     """A location at the mapped pixel (in the density's own space) comes back as the pixel."""
     likelihood = LIKELIHOODS[name]()
     pixel_values = torch.linspace(0, 1, 256).view(1, 1, 256, 1).expand(1, 3, 256, 1)
     mapped = likelihood.map_pixels(pixel_values)
-    location = torch.logit(mapped) if name == "logit_laplace" else mapped
+    location = torch.logit(mapped) if name in ("logit_laplace", "bernoulli") else mapped
     back = likelihood.unmap(torch.cat([location, torch.zeros_like(location)], dim=1))
     torch.testing.assert_close(back, pixel_values, atol=1e-6, rtol=0)
 
@@ -55,7 +65,7 @@ def test_the_median_of_the_logit_laplace_is_sigmoid_of_its_location():
     assert below.item() == pytest.approx(0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("name", sorted(set(LIKELIHOODS) - {"bernoulli"}))
 def test_the_floor_bounds_the_density_of_a_constant_picture(name):
     pixel_values = torch.full((1, 3, 4, 1), 0.5)
     location = 0.0 if name == "logit_laplace" else 0.5

@@ -50,7 +50,7 @@ def encode_pictures(
 
 
 def draw_picture(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple[np.ndarray, dict[str, Any]]:
-    """Picture i of the set, and after the last one a scene that (seed, i) alone decides: uint8 (S, S, 3), its parts."""
+    """Picture i of the set, or after the last one the scene of (seed, i): uint8 (S, S, 3) and its parts."""
     if i < len(pictures):
         return pictures.single(i)
     return pictures.scene(random.Random(f"scene-{seed}-{i}"), held_out)

@@ -38,8 +38,9 @@ def toy(seed: int) -> tuple[DVAE, torch.Tensor]:
     )
     dvae = DVAE(config)
     dvae.posterior.__class__ = FourNoises
-    dvae.posterior.values = torch.eye(4, dvae.posterior.noise_dim) * 3
-    torch.nn.init.normal_(dvae.posterior.noise_out.weight, std=0.5)
+    dvae.posterior.values = torch.eye(4, dvae.posterior.noise_dim) * 6
+    torch.nn.init.normal_(dvae.posterior.noise_out.weight, std=1.0)
+    torch.nn.init.constant_(dvae.posterior.log_scale, -1.0)
     return dvae, torch.rand(1, 3, 4, 4).expand(BATCH, -1, -1, -1)
 
 
@@ -64,13 +65,13 @@ def gradient(loss: torch.Tensor, dvae: DVAE) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_density_ratio_finds_the_kl_below_the_bound_and_its_gradient(seed):
     dvae, pixel_values = toy(seed)
     exact = kl_to_uniform_of(log_q(dvae, pixel_values))
     wanted = gradient(exact, dvae)
     adversary = PosteriorAdversary(dvae, PosteriorSettings(width=64, lr=2e-3), Accelerator(cpu=True))
-    steps = 1500
+    steps = 1000
     for step in range(steps):
         for group in adversary.optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - step / steps)
@@ -87,12 +88,12 @@ def test_the_density_ratio_finds_the_kl_below_the_bound_and_its_gradient(seed):
         gradients.append(gradient(numbers["surrogate"], dvae))
     estimate, bound = torch.stack(estimates).mean().item(), torch.stack(bounds).mean().item()
     assert estimate == pytest.approx(exact.item(), rel=0.01)
-    assert bound > 1.05 * exact.item(), "here the noise ties the codes together, so the closed bound is loose"
+    assert bound > 1.1 * exact.item(), "here the noise ties the codes together, so the closed bound is loose"
     assert F.cosine_similarity(torch.stack(gradients).mean(0), wanted, dim=0) > 0.99
 
 
 def test_the_bound_exceeds_the_kl_by_the_mutual_information_of_codes_and_noise():
-    dvae, pixel_values = toy(0)
+    dvae, pixel_values = toy(1)
     with torch.no_grad():
         hidden_states, q = dvae.encoder(pixel_values[:1]), log_q(dvae, pixel_values)
         bound, information = 0.0, 0.0
