@@ -1,0 +1,183 @@
+"""Rows 13, 14 and 17: what likelihood does not say of quality, the two-sample classifier, which modes a fit takes."""
+
+import math
+
+import pytest
+import torch
+
+from training.divergences import (
+    GaussianMixture,
+    categorical_jsd,
+    categorical_kl,
+    diluted_log_prob,
+    fit_gaussian,
+    gaussian_fits,
+    jsd,
+    kernel_density_log_prob,
+    kl,
+)
+from training.ring import sample_mixture
+from training.two_sample import c2st
+
+
+def mixture(*components: tuple[float, float, float]) -> GaussianMixture:
+    """(weight, mean, scale) of each, in float64."""
+    return GaussianMixture(*torch.tensor(components, dtype=torch.float64).T)
+
+
+def single(mean: float, scale: float) -> GaussianMixture:
+    return mixture((1.0, mean, scale))
+
+
+EVEN = mixture((0.5, -2.0, 0.5), (0.5, 2.0, 0.5))
+UNEVEN = mixture((0.7, -2.0, 0.6), (0.3, 2.0, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("data", "divergence", "mean", "scale", "value"),
+    [
+        (EVEN, "forward", 0.0, 2.061553, 0.723553),
+        (EVEN, "reverse", 1.999801, 0.500398, 0.693053),  # or the mode at −2, as good
+        (EVEN, "jsd", 0.0, 2.042405, 0.200963),
+        (UNEVEN, "forward", -0.8, 1.928730, 0.557954),
+        (UNEVEN, "reverse", -1.998157, 0.603165, 0.355860),
+        (UNEVEN, "jsd", -1.997133, 0.605090, 0.116962),
+    ],
+)
+def test_the_best_gaussian(data, divergence, mean, scale, value):
+    """Forward KL covers, reverse KL seeks a mode, and the JSD does the one or the other: it is not always seeking."""
+    fit = fit_gaussian(data, divergence)
+    symmetric = data is EVEN
+    assert (abs(fit.mean) if symmetric else fit.mean) == pytest.approx(mean, abs=1e-5)
+    assert fit.scale == pytest.approx(scale, abs=1e-5)
+    assert fit.divergence == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jsd"])
+def test_no_gaussian_of_a_grid_is_nearer(divergence):
+    """Three components, none of the row's numbers: brute force finds none better, and the fit's own value is right."""
+    data = mixture((0.3, -4.0, 0.8), (0.5, 0.5, 0.4), (0.2, 3.0, 1.2))
+    fit = fit_gaussian(data, divergence)
+    measure = {"forward": kl, "reverse": lambda p, q: kl(q, p), "jsd": jsd}[divergence]
+    values = [
+        measure(data, single(mean.item(), scale)).item()
+        for mean in torch.linspace(-5, 4, 37)
+        for scale in (0.3, 0.4, 0.5, 0.8, 1.2, 1.8, 2.5, 3.0)
+    ]
+    assert fit.divergence <= min(values) + 1e-9
+    assert fit.divergence == pytest.approx(measure(data, single(fit.mean, fit.scale)).item(), abs=1e-10)
+
+
+def test_forward_fit_has_the_datas_moments():
+    """Whatever the mixture, and in float32 as well."""
+    data = GaussianMixture(
+        torch.tensor([0.2, 0.5, 0.3]), torch.tensor([-3.0, 0.0, 7.0]), torch.tensor([1.0, 2.0, 0.5])
+    )
+    fit, (mean, scale) = fit_gaussian(data, "forward"), data.moments()
+    assert fit.mean == pytest.approx(mean.item(), abs=1e-5) and fit.scale == pytest.approx(scale.item(), abs=1e-5)
+
+
+def test_reverse_kl_and_jsd_have_several_minima():
+    """Why one start is not enough: in .7 / .3 the lesser mode is a minimum of its own."""
+    reverse = {round(fit.mean, 2) for fit in gaussian_fits(UNEVEN, "reverse")}
+    assert {-2.0, 2.0} == reverse
+    assert len({round(fit.mean, 2) for fit in gaussian_fits(UNEVEN, "jsd")}) == 3
+
+
+@pytest.mark.parametrize(("m", "s"), [(0.0, 1.0), (1.5, 0.2), (-3.0, 4.0)])
+def test_kl_between_gaussians_by_its_formula(m, s):
+    """KL(N(m, s²) ‖ N(0, 1)) = (s² + m² − 1) / 2 − log s; the JSD is symmetric and at most log 2."""
+    p, q = single(m, s), single(0.0, 1.0)
+    assert kl(p, q).item() == pytest.approx((s**2 + m**2 - 1) / 2 - math.log(s), abs=1e-9)
+    assert jsd(p, q).item() == pytest.approx(jsd(q, p).item(), abs=1e-12)
+    assert 0 <= jsd(p, q).item() + 1e-12 <= math.log(2) + 1e-12
+
+
+def test_far_apart_the_jsd_is_log_two_and_the_density_integrates_to_one():
+    assert jsd(single(0.0, 1.0), single(1000.0, 1e-3)).item() == pytest.approx(math.log(2), abs=1e-9)
+    x = torch.linspace(-10, 10, 20_001, dtype=torch.float64)
+    assert torch.trapezoid(UNEVEN.log_prob(x).exp(), x).item() == pytest.approx(1.0, abs=1e-9)
+    assert UNEVEN.expectation(torch.ones_like).item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_divergences_of_tables():
+    """Point masses: log 2 apart, 0 together; KL to a table without support is infinite."""
+    p, q = torch.tensor([[1.0, 0.0], [0.25, 0.75]], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert categorical_jsd(p[0], q).item() == pytest.approx(math.log(2), abs=1e-15)
+    assert categorical_jsd(p, p).tolist() == [0.0, 0.0]
+    assert categorical_kl(p, q).tolist() == [math.inf, math.inf]
+    assert categorical_kl(q, p[1]).item() == pytest.approx(-math.log(0.75), abs=1e-15)
+
+
+def test_wrong_mixtures_and_names_are_refused():
+    with pytest.raises(ValueError, match="the weights sum to"):
+        mixture((0.5, 0.0, 1.0), (0.3, 1.0, 1.0))
+    with pytest.raises(ValueError, match="must be one of forward, reverse, jsd"):
+        fit_gaussian(EVEN, "wasserstein")
+
+
+@pytest.mark.parametrize(("seed", "dimensions"), [(0, 2), (1, 2), (2, 8)])
+def test_perfect_samples_of_no_likelihood(seed, dimensions):
+    """Gaussians of ε = 1e-6 on the samples: no classifier tells its samples from new data, log-likelihood ≪ −1000."""
+    rng = torch.Generator().manual_seed(seed)
+    train, test = torch.randn(2, 1500, dimensions, dtype=torch.float64, generator=rng)
+    assert kernel_density_log_prob(test, train, bandwidth=1e-6).mean() <= -1000
+    assert kernel_density_log_prob(train, train, bandwidth=1e-6).mean() > 10
+    samples = sample_mixture(train, 1e-6, 1500, rng)
+    assert c2st(samples, test, steps=100).accuracy == pytest.approx(0.5, abs=0.06)
+
+
+def test_kernel_density_by_hand():
+    """Two samples at ±1, one dimension, bandwidth ½, at 0: the density N(1; 0, ¼)."""
+    value = kernel_density_log_prob(torch.zeros(1, 1), torch.tensor([[-1.0], [1.0]]), bandwidth=0.5)
+    assert value.item() == pytest.approx(-2 - math.log(0.5 * math.sqrt(2 * math.pi)), abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_noise_that_likelihood_does_not_see(share):
+    """share · p + (1 − share) · noise at 784 dimensions loses −log share nats, 4.605170 at .01, and never more."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 784, dtype=torch.float64, generator=rng)
+    p = torch.distributions.Normal(torch.zeros(784, dtype=torch.float64), 1.0)
+    log_p, log_noise = p.log_prob(x).sum(1), torch.distributions.Normal(0.0, 2.0).log_prob(x).sum(1)
+    gap = diluted_log_prob(log_p, log_noise, share) - log_p
+    assert gap.mean().item() == pytest.approx(math.log(share), abs=1e-6)
+    assert gap.min().item() >= math.log(share) - 1e-9
+    one_dimension = (
+        diluted_log_prob(p.log_prob(x)[:, 0], torch.full((2000,), -3.0).double(), share) - p.log_prob(x)[:, 0]
+    )
+    assert one_dimension.min().item() >= math.log(share) and one_dimension.mean().item() > math.log(share) + 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_classifier_finds_nothing_between_equals(seed):
+    first, second = torch.randn(2, 200_000, 1, generator=torch.Generator().manual_seed(seed))
+    result = c2st(first, second, seed=seed)
+    assert result.accuracy == pytest.approx(0.5, abs=0.005)
+    assert result.p_value > 1e-3 and result.standard_error == pytest.approx(0.5 / math.sqrt(200_000), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "seed"), [((200_000, 200_000), 0), ((200_000, 200_000), 1), ((40_000, 200_000), 2)]
+)
+def test_the_classifier_finds_what_can_be_found(counts, seed):
+    """N(0, 1) against N(2, 1): the best accuracy is Φ(1) = .8413, whatever the counts: each class is half of it."""
+    rng = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(counts[0], 1, generator=rng), 2 + torch.randn(counts[1], 1, generator=rng)
+    result = c2st(first, second, seed=seed)
+    assert result.accuracy == pytest.approx(0.8413, abs=4 * result.standard_error)
+    assert result.p_value < 1e-12
+
+
+def test_unequal_counts_of_equals_are_still_chance():
+    """The ½ needs equal class priors: a plain classifier would be right 9 times in 10 by the counts alone."""
+    first, second = torch.randn(180_000, 3, generator=torch.Generator().manual_seed(0)).split([162_000, 18_000])
+    result = c2st(first, second, steps=300)
+    assert result.accuracy == pytest.approx(0.5, abs=4 * result.standard_error)
+
+
+def test_samples_that_cannot_be_compared_are_refused():
+    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\) cannot be compared"):
+        c2st(torch.zeros(9, 2), torch.zeros(9, 3))
+    with pytest.raises(ValueError, match="3 and 9 samples"):
+        c2st(torch.zeros(3, 2), torch.zeros(9, 2))

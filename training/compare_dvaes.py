@@ -1,0 +1,100 @@
+"""Trained dVAEs side by side on pictures that none has seen: a table, and a picture of their reconstructions.
+
+    python -m training.compare_dvaes --models [runs/plain/dvae,runs/pixel/dvae] --scorer runs/emoji_cpu
+
+The Fréchet distance is between features of the scorer's picture tower (training/scorer.py) in the folder `--scorer`,
+which also holds its tokenizer: it compares these models with each other, and with no figure from elsewhere.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.utils import save_image
+
+from dvae import DVAE, codebook_usage, count_codes
+from prior_transformer import PriorTokenizer
+
+from .arguments import DataArguments
+from .codes import draw_picture
+from .data import Pictures, load_split, to_pixel_values
+from .evaluate import evaluate_dvae
+from .losses import high_frequency_power
+from .scorer import Scorer
+
+COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
+
+
+def main(argv: list[str] | None = None) -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python -m training.compare_dvaes", description=__doc__)
+    parser.add_argument("--models", type=list[str], required=True, help="folders of dVAEs")
+    parser.add_argument("--scorer", type=str, required=True, help="a folder with scorer.safetensors and tokenizer/")
+    parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes after the validation split")
+    parser.add_argument("--out", type=str, default="comparison.png")
+    parser.add_class_arguments(DataArguments, "data")
+    args = parser.instantiate(parser.parse_args(argv))
+    features = Features(Path(args.scorer))
+    print("| dVAE | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
+    rows = []
+    for folder in args.models:
+        dvae = DVAE.from_pretrained(folder, dtype=torch.float32).eval()
+        pictures = Pictures(load_split(args.data, "validation"), args.data, dvae.config.image_size)
+        pixel_values = unseen(pictures, args.scenes)
+        numbers, reconstructed = compare(dvae, pictures, pixel_values, features)
+        print(f"| {folder} | " + " | ".join(f"{numbers[name]:.4g}" for name in COLUMNS) + " |")
+        rows += [pixel_values[:16]] * (not rows) + [reconstructed[:16]]
+    save_image(torch.cat(rows), args.out, nrow=16)
+    print(f"{args.out}: the pictures above, then one row for each dVAE")
+
+
+class Features(nn.Module):
+    """The scorer's picture tower: (B, 3, S, S) in [0, 1] -> (B, 128)."""
+
+    num_features = 128
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        tokenizer = PriorTokenizer.from_pretrained(folder / "tokenizer")
+        self.scorer = Scorer(len(tokenizer), tokenizer.pad_token_id, dim=self.num_features)
+        self.scorer.load_state_dict(load_file(folder / "scorer.safetensors"))
+        self.eval()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.scorer.image(2 * pixel_values - 1)
+
+
+def unseen(pictures: Pictures, scenes: int) -> Tensor:
+    """The validation split, then scenes of held-out pairs where the set is one of cut-outs: (n, 3, S, S) in [0, 1]."""
+    total = len(pictures) + scenes * pictures.cutouts
+    drawn = [torch.from_numpy(draw_picture(pictures, i, seed=0, held_out=True)[0].copy()) for i in range(total)]
+    return to_pixel_values(torch.stack(drawn).permute(0, 3, 1, 2), torch.device("cpu"))
+
+
+@torch.no_grad()
+def compare(
+    dvae: DVAE, pictures: Pictures, pixel_values: Tensor, features: nn.Module
+) -> tuple[dict[str, float], Tensor]:
+    """
+    ELBO in nats and PSNR in dB of the validation split; of `pixel_values` (n, 3, S, S) the high-frequency power of the
+    reconstructions over the real, the Fréchet distance between them, and the codebook's use; and the reconstructions.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    numbers, _ = evaluate_dvae(dvae, pictures, pixel_values.device)
+    codes = torch.cat([dvae.encode(part) for part in pixel_values.split(64)])
+    reconstructed = torch.cat([dvae.decode(part) for part in codes.split(64)])
+    distance = FrechetInceptionDistance(feature=features, normalize=True)
+    for images, real in ((pixel_values, True), (reconstructed, False)):
+        for part in images.split(64):
+            distance.update(part, real=real)
+    power = high_frequency_power(reconstructed).mean() / high_frequency_power(pixel_values).mean()
+    usage = codebook_usage(count_codes(codes, dvae.config.codebook_size))
+    numbers |= usage | {"high_frequencies": power.item(), "frechet_distance": distance.compute().item()}
+    return numbers, reconstructed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Trains a GAN of pictures: noise -> pictures, against a patch discriminator.
+
+    accelerate launch -m training.train_gan training/configs/emoji_gan.yaml [--training.r1_gamma 1 …]
+
+Leaves output_dir/gan/generator (averaged weights), output_dir/gan/discriminator, checkpoints and pictures beside them.
+"""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
+
+from .arguments import GANTraining, parse
+from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
+from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
+from .evaluate import validation_images
+from .gan import gan_step
+from .objectives import gan_value
+from .precision import mixed_precision
+from .schedules import warmup_cosine
+
+
+def main(argv: list[str] | None = None) -> nn.ModuleDict:
+    """Returns `generator` and `discriminator` as trained, without the average."""
+    args = parse("gan", GANTraining, argv, __doc__)
+    training = args.training
+    accelerator = Accelerator(mixed_precision=mixed_precision(training.mixed_precision))
+    set_seed(training.seed, device_specific=True)
+    models = build(args.model or {}, training.seed)
+    count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
+    accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
+    size = models["generator"].config.image_size
+    with accelerator.local_main_process_first():
+        pictures = Pictures(load_split(args.data, "train"), args.data, size)
+        validation = Pictures(load_split(args.data, "validation"), args.data, size)
+    train(models, pictures, validation_images(validation, 256), args, accelerator, Path(args.output_dir))
+    return models
+
+
+def build(model: dict, seed: int) -> nn.ModuleDict:
+    """The two networks of the preset's `model: {generator: …, discriminator: …}`, the same on every process."""
+    unknown = set(model) - {"generator", "discriminator"}
+    if unknown:
+        raise ValueError(f"model has no key {sorted(unknown)[0]!r}: it holds generator and discriminator")
+    generator = GANGeneratorConfig(**model.get("generator", {}))
+    discriminator = PatchDiscriminatorConfig(**model.get("discriminator", {}))
+    if generator.image_size < discriminator.smallest_image:
+        raise ValueError(
+            f"image_size={generator.image_size} is too small for num_layers={discriminator.num_layers}, "
+            f"which needs {discriminator.smallest_image}: take fewer layers"
+        )
+    torch.manual_seed(seed)
+    return nn.ModuleDict({"generator": GANGenerator(generator), "discriminator": PatchDiscriminator(discriminator)})
+
+
+def train(
+    models: nn.ModuleDict, pictures: Pictures, validation: Tensor, args, accelerator: Accelerator, output_dir: Path
+) -> None:
+    training: GANTraining = args.training
+    models.to(memory_format=torch.channels_last)
+    optimizers = [
+        torch.optim.AdamW(model.parameters(), training.lr, training.betas, weight_decay=training.weight_decay)
+        for model in models.values()
+    ]
+    ema = averaged(models["generator"], training.ema).to(accelerator.device)
+    local_batch_size = training.local_batch_size(accelerator.num_processes)
+    length = training.steps * training.discriminator_steps * training.batch_size
+    drawn = DrawnPictures(pictures, length, training.seed, args.data.scenes, training.flip)
+    loader = in_order(drawn, local_batch_size, training.num_workers)
+    prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers, loader)
+    generator, discriminator, generator_optimizer, discriminator_optimizer, loader = prepared
+    accelerator.register_for_checkpointing(ema)
+    folder = output_dir / "gan-checkpoints"
+    step = load_checkpoint(accelerator, folder, training.resume_from)
+    batches = iter(accelerator.skip_first_batches(loader, step * training.discriminator_steps))
+    log = RunLog(output_dir / "gan-log.jsonl", accelerator.is_main_process)
+    bar = tqdm(total=training.steps, initial=step, desc="gan", disable=not accelerator.is_main_process)
+
+    while step < training.steps:
+        lr = warmup_cosine(step, training.lr, training.lr_end, training.warmup_steps, training.steps)
+        set_lr(generator_optimizer, lr)
+        set_lr(discriminator_optimizer, lr * training.discriminator_lr_ratio)
+        losses = gan_step(
+            generator,
+            discriminator,
+            generator_optimizer,
+            discriminator_optimizer,
+            sample_real=lambda count: to_pixel_values(next(batches), accelerator.device),
+            sample_latents=lambda count: latents(count, ema.module, accelerator.device),
+            batch_size=local_batch_size,
+            settings=training,
+            backward=accelerator.backward,
+        )
+        ema.update_parameters(models["generator"])
+        step += 1
+        bar.update()
+        if step % training.log_every == 0:
+            numbers = {name: loss.item() for name, loss in losses.items()}
+            bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()})
+            log.write(step, lr=lr, **numbers)
+        if step % training.evaluate_every == 0 or step == training.steps:
+            report(ema.module, models["discriminator"], validation, accelerator, output_dir, step, log)
+        if step % training.checkpoint_every == 0 or step == training.steps:
+            save_checkpoint(accelerator, folder, step, training.keep_checkpoints)
+    bar.close()
+
+
+def latents(count: int, generator: GANGenerator, device: torch.device, rng: torch.Generator | None = None) -> Tensor:
+    """(count, Z) standard normal."""
+    return torch.randn(count, generator.config.latent_size, generator=rng, device=device)
+
+
+@torch.no_grad()
+def report(
+    generator: GANGenerator,
+    discriminator: PatchDiscriminator,
+    validation: Tensor,
+    accelerator: Accelerator,
+    output_dir: Path,
+    step: int,
+    log: RunLog,
+) -> None:
+    """Saves the averaged generator, the discriminator, 64 pictures of fixed noise, and V on held-out pictures."""
+    if not accelerator.is_main_process:
+        return
+    device = accelerator.device
+    z = latents(len(validation), generator, device, torch.Generator(device).manual_seed(0))
+    fake = torch.cat([generator(part) for part in z.split(64)])
+    real_logits = torch.cat([discriminator(to_pixel_values(part, device)) for part in validation.split(64)])
+    fake_logits = torch.cat([discriminator(part) for part in fake.split(64)])
+    numbers = {"value": gan_value(real_logits, fake_logits).item()}
+    log.write(step, **{f"validation_{name}": value for name, value in numbers.items()})
+    tqdm.write(f"step {step}: value on held-out pictures {numbers['value']:.4g}")
+    folder = output_dir / "gan-pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_image(fake[:64], folder / f"samples-{step:07d}.png", nrow=8)
+    generator.save_pretrained(output_dir / "gan" / "generator")
+    discriminator.save_pretrained(output_dir / "gan" / "discriminator")
+    save_numbers(output_dir / "gan" / "metrics.json", {"step": step, **numbers})
+
+
+if __name__ == "__main__":
+    main()
