@@ -1,10 +1,17 @@
 """pixels <-> codes: the discrete VAE, its posteriors and likelihoods."""
 
 from .configuration_dvae import DVAEConfig
-from .density_ratio import CodeDiscriminator, CodeDiscriminatorConfig
+from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents, ImplicitLatents, LatentDraw, Moments
+from .density_ratio import (
+    CodeDiscriminator,
+    CodeDiscriminatorConfig,
+    LatentDiscriminator,
+    LatentDiscriminatorConfig,
+)
 from .discriminators import PatchDiscriminator, PatchDiscriminatorConfig
 from .generator import GANGenerator, GANGeneratorConfig
 from .image_processing_dvae import DVAEImageProcessor
+from .latent_priors import LATENT_PRIORS, FlowPrior, GaussianPrior
 from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
 from .modeling_dvae import DVAE, DVAEOutput, ELBOOutput, codebook_usage, count_codes
 from .posteriors import (
@@ -19,9 +26,12 @@ from .posteriors import (
     kl_to_uniform,
     sample_codes,
 )
+from .style import NoStyle, Style
 
 __all__ = [
     "DVAE",
+    "LATENT_POSTERIORS",
+    "LATENT_PRIORS",
     "LIKELIHOODS",
     "POSTERIORS",
     "Bernoulli",
@@ -32,17 +42,27 @@ __all__ = [
     "DVAEImageProcessor",
     "DVAEOutput",
     "ELBOOutput",
+    "FlowPrior",
     "GANGenerator",
     "GANGeneratorConfig",
     "Gaussian",
+    "GaussianLatents",
+    "GaussianPrior",
     "GumbelPosterior",
+    "ImplicitLatents",
     "ImplicitPosterior",
     "Laplace",
+    "LatentDiscriminator",
+    "LatentDiscriminatorConfig",
+    "LatentDraw",
     "LatentPosterior",
     "LogitLaplace",
+    "Moments",
+    "NoStyle",
     "PatchDiscriminator",
     "PatchDiscriminatorConfig",
     "PosteriorOutput",
+    "Style",
     "VectorQuantizedPosterior",
     "codebook_usage",
     "count_codes",

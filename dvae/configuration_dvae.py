@@ -42,6 +42,8 @@ class DVAEConfig(PreTrainedConfig):
         (nearest entry, straight-through).
     commitment: weight of the commitment loss, for "vq" alone.
     likelihood: "logit_laplace" (the paper's), "laplace", "gaussian", or "bernoulli" for binary pixels.
+    style_size: S, width of a continuous latent of the whole picture beside the codes; 0 for none.
+    style_posterior: its q, "gaussian" or "implicit". style_prior: its p, "gaussian" or "flow" (needs zuko).
     min_log_scale: floor under the likelihood's ln of the scale; None leaves it free, as the paper does. Drawings are
         constant over large areas, where a free scale falls without end and takes the loss with it.
 
@@ -64,6 +66,9 @@ class DVAEConfig(PreTrainedConfig):
     commitment: float | int = 0.25
     likelihood: Literal["logit_laplace", "laplace", "gaussian", "bernoulli"] = "logit_laplace"
     min_log_scale: float | int | None = None
+    style_size: int = 0
+    style_posterior: Literal["gaussian", "implicit"] = "implicit"
+    style_prior: Literal["gaussian", "flow"] = "gaussian"
 
     def __post_init__(self, **kwargs: Any):
         known = {field.name for field in fields(self)}
@@ -78,6 +83,8 @@ class DVAEConfig(PreTrainedConfig):
         for name in ("image_size", "downsample_factor", "codebook_dim", "blocks_per_group", "bottleneck"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.style_size < 0:
+            raise ValueError(f"style_size={self.style_size} must not be negative: 0 is no style")
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size={self.codebook_size} must be at least 2: one code says nothing")
         if self.image_size % self.downsample_factor:

@@ -1,4 +1,6 @@
-"""Discriminators whose logit is a log-density ratio: of code grids given a picture. Training-only parts."""
+"""Discriminators whose logit is a log-density ratio: of code grids or latents given a picture. Training-only parts."""
+
+import itertools
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -79,3 +81,55 @@ class CodeDiscriminator(PreTrainedModel):
             x = x + layer(F.leaky_relu(x, 0.2))
         pooled = F.leaky_relu(self.mix(x), 0.2).sum(dim=(2, 3)) / side  # (B, 2 · width)
         return self.head(pooled)[:, 0]
+
+
+@strict
+class LatentDiscriminatorConfig(CheckedConfig):
+    """
+    Architecture of a `LatentDiscriminator`.
+
+    feature_size: D, of the features of x. latent_size: d. width, num_layers: of its hidden layers.
+    """
+
+    model_type = "armchair_latent_discriminator"
+
+    feature_size: int = 2048
+    latent_size: int = 16
+    width: int = 128
+    num_layers: int = 2
+
+    def validate_sizes(self):
+        for name in ("feature_size", "latent_size", "width", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+class LatentDiscriminator(PreTrainedModel):
+    """T(x, z): features (B, D) and latents (B, d) -> log-ratio logits (B,)."""
+
+    config_class = LatentDiscriminatorConfig
+    config: LatentDiscriminatorConfig
+    base_model_prefix = "discriminator"
+    main_input_name = "z"
+
+    def __init__(self, config: LatentDiscriminatorConfig):
+        super().__init__(config)
+        sizes = [config.feature_size + config.latent_size, *[config.width] * config.num_layers]
+        layers = [layer for n, m in itertools.pairwise(sizes) for layer in (nn.Linear(n, m), nn.LeakyReLU(0.2))]
+        self.layers = nn.Sequential(*layers, nn.Linear(config.width, 1))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """N(0, 2 / fan_in), as He et al. have it for rectifiers."""
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=(2 / module.in_features) ** 0.5)
+            init.zeros_(module.bias)
+
+    def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        sizes = (self.config.feature_size, self.config.latent_size)
+        if (features.shape[1], z.shape[1]) != sizes or len(features) != len(z):
+            raise ValueError(
+                f"features {tuple(features.shape)} and z {tuple(z.shape)} must be (B, {sizes[0]}) and (B, {sizes[1]})"
+            )
+        return self.layers(torch.cat([features, z], dim=1))[:, 0]

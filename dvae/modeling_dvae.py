@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS
 from .posteriors import POSTERIORS, FaintConv2d, LatentPosterior, kl_to_uniform, sample_codes
+from .style import NoStyle, Style
 
 
 @dataclass
@@ -26,6 +27,7 @@ class DVAEOutput(ModelOutput):
     kl: (B,) KL to the uniform prior, summed over positions, in nats.
     auxiliary_loss: scalar, the posterior's own (VQ's codebook and commitment losses), else 0.
     hidden_states: (B, D, h, w), the encoder's features, before the posterior.
+    style, style_kl: (B, S) and (B,), the continuous latent of the picture and its KL, in nats; S = 0 without style.
     """
 
     maps: Tensor | None = None
@@ -35,12 +37,15 @@ class DVAEOutput(ModelOutput):
     kl: Tensor | None = None
     auxiliary_loss: Tensor | None = None
     hidden_states: Tensor | None = None
+    style: Tensor | None = None
+    style_kl: Tensor | None = None
 
 
 @dataclass
 class ELBOOutput(ModelOutput):
     """
-    elbo, log_likelihood, kl, bits_per_dim: one estimate a picture, (B,) each; elbo = log_likelihood − kl in nats.
+    elbo, log_likelihood, kl, style_kl, bits_per_dim: one estimate a picture, (B,) each; in nats
+        elbo = log_likelihood − kl − style_kl, of the codes and of the style, 0 where there is none.
     codes: (B, h, w) int64, the sample. logits: (B, K, h, w), unnormalised, of what it was drawn from.
     """
 
@@ -50,6 +55,7 @@ class ELBOOutput(ModelOutput):
     bits_per_dim: Tensor | None = None
     codes: Tensor | None = None
     logits: Tensor | None = None
+    style_kl: Tensor | None = None
 
 
 class ResidualBlock(nn.Module):
@@ -143,6 +149,7 @@ class DVAE(PreTrainedModel):
         self.posterior = POSTERIORS[config.posterior](
             config.widths[-1], config.codebook_size, config.codebook_dim, commitment=config.commitment
         )
+        self.style = Style(config) if config.style_size else NoStyle()
         self.decoder = Decoder(config, self.likelihood.num_maps)
         self.post_init()
 
@@ -154,7 +161,7 @@ class DVAE(PreTrainedModel):
             faint = 0.01 if isinstance(module, FaintConv2d) else 1.0
             init.normal_(module.weight, std=faint / math.sqrt(fan_in))
             init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
+        elif type(module) is nn.Linear:  # not the masked ones of a flow, which start as their library has them
             init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -191,8 +198,10 @@ class DVAE(PreTrainedModel):
         if latents == "continuous":
             return self.autoencode(hidden_states)
         q = self.posterior(hidden_states, temperature)
-        maps = self.decoder(q.latents)
-        return DVAEOutput(maps, q.codes, q.logits, q.latents, q.kl, q.auxiliary_loss, hidden_states)
+        style, style_kl = self.style(hidden_states)
+        latents = self.style.add(q.latents, style)
+        maps = self.decoder(latents)
+        return DVAEOutput(maps, q.codes, q.logits, latents, q.kl, q.auxiliary_loss, hidden_states, style, style_kl)
 
     def decode_argmax(self, pixel_values: Tensor) -> DVAEOutput:
         """pixel_values (B, 3, H, W) -> the output of argmax codes; a gradient reaches the decoder alone."""
@@ -200,9 +209,11 @@ class DVAE(PreTrainedModel):
             hidden_states = self.encoder(pixel_values)
             logits = self.posterior.logits(hidden_states)
             codes = logits.argmax(1)
-            latents = self.posterior.embed(codes)
-        zero = latents.new_zeros(())
-        return DVAEOutput(self.decoder(latents), codes, logits, latents, kl_to_uniform(logits), zero, hidden_states)
+            style, style_kl = self.style(hidden_states)
+            latents = self.style.add(self.posterior.embed(codes), style)
+            kl, zero = kl_to_uniform(logits), latents.new_zeros(())
+        maps = self.decoder(latents)
+        return DVAEOutput(maps, codes, logits, latents, kl, zero, hidden_states, style, style_kl)
 
     def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
         """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""
@@ -211,10 +222,16 @@ class DVAE(PreTrainedModel):
                 f"posterior={self.config.posterior!r} has no latent to warm up: take 'gumbel_codebook' or 'vq', "
                 "or train without a warm-up"
             )
-        latents = self.posterior.project(hidden_states)
-        zero = latents.new_zeros(())
+        style, style_kl = self.style(hidden_states)
+        latents = self.style.add(self.posterior.project(hidden_states), style)
         return DVAEOutput(
-            maps=self.decoder(latents), latents=latents, kl=latents.new_zeros(len(latents)), auxiliary_loss=zero
+            maps=self.decoder(latents),
+            latents=latents,
+            kl=latents.new_zeros(len(latents)),
+            auxiliary_loss=latents.new_zeros(()),
+            hidden_states=hidden_states,
+            style=style,
+            style_kl=style_kl,
         )
 
     @torch.no_grad()
@@ -224,17 +241,29 @@ class DVAE(PreTrainedModel):
         return self.posterior.encode(self.encoder(pixel_values))
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes (B, h, w) int64 in 0..K−1 -> pixel_values (B, 3, H, W) in [0, 1], float32."""
+    def encode_style(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values (B, 3, H, W) in [0, 1] -> style (B, S), without noise; S = 0 for a dVAE of codes alone."""
+        self.check_pixels(pixel_values)
+        return self.style.encode(self.encoder(pixel_values))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, style: Tensor | None = None) -> Tensor:
+        """
+        codes (B, h, w) int64 in 0..K−1 -> pixel_values (B, 3, H, W) in [0, 1], float32.
+
+        style: (B, S); None takes the centre of the style's prior.
+        """
         side = self.config.grid_size
         if codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):
             raise ValueError(f"codes {tuple(codes.shape)} must be (B, {side}, {side}) for grid_size={side}")
-        return self.likelihood.unmap(self.decoder(self.posterior.embed(codes)))
+        return self.likelihood.unmap(self.decoder(self.style.add(self.posterior.embed(codes), style)))
 
     @torch.no_grad()
     def reconstruct(self, pixel_values: Tensor) -> Tensor:
-        """pixel_values (B, 3, H, W) in [0, 1] -> the same through the codes."""
-        return self.decode(self.encode(pixel_values))
+        """pixel_values (B, 3, H, W) in [0, 1] -> the same through the codes, and the style where there is one."""
+        self.check_pixels(pixel_values)
+        hidden_states = self.encoder(pixel_values)
+        return self.decode(self.posterior.encode(hidden_states), self.style.encode(hidden_states))
 
     @torch.no_grad()
     def elbo(self, pixel_values: Tensor, generator: torch.Generator | None = None) -> ELBOOutput:
@@ -244,17 +273,19 @@ class DVAE(PreTrainedModel):
         The sample is a hard one, by Gumbel-max: the bound of the discrete model, not of its relaxation. Pixels of 8
         bits must come dequantised (x = (level + U) / 256) for bits per dimension to bound those of the 256 levels:
         bits_per_dim = −elbo / (3HW log 2) + 8; binary pixels need neither. Of an implicit posterior's KL it takes the
-        closed upper bound.
+        closed upper bound, of codes and of style.
         """
         self.check_pixels(pixel_values)
-        logits = self.posterior.draw_logits(self.encoder(pixel_values), generator)
+        hidden_states = self.encoder(pixel_values)
+        logits = self.posterior.draw_logits(hidden_states, generator)
         codes = sample_codes(logits, generator)
-        maps = self.decoder(self.posterior.embed(codes))
+        style, style_kl = self.style(hidden_states, generator)
+        maps = self.decoder(self.style.add(self.posterior.embed(codes), style))
         log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
         kl = kl_to_uniform(logits)
-        elbo = log_likelihood - kl
+        elbo = log_likelihood - kl - style_kl
         bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
-        return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits)
+        return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style_kl)
 
 
 def codebook_usage(counts: Tensor) -> dict[str, float]:

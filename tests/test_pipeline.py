@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import pipelines
-from dvae import DVAEImageProcessor
+from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 
 PROMPTS = ["an armchair", "a red apple"]
@@ -28,6 +28,22 @@ def test_output(tiny_pipeline):
     assert output.codes.dtype == torch.int64
     assert output.sampling == tiny_pipeline.sampling
     assert [(image.size, image.mode) for image in output.images] == [((16, 16), "RGB")] * 4
+
+
+@pytest.mark.parametrize("style", [{}, {"style_size": 2, "style_prior": "flow"}], ids=["codes", "codes and style"])
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_it_paints_with_a_dvae_of_each_posterior_as_saved(tiny_pipeline, posterior, style, tmp_path):
+    """And of what trained the dVAE nothing is in the folder but the dVAE."""
+    sizes = {key: getattr(tiny_pipeline.dvae.config, key) for key in ("image_size", "downsample_factor", "widths")}
+    torch.manual_seed(0)
+    dvae = DVAE(DVAEConfig(codebook_size=32, codebook_dim=8, **sizes, posterior=posterior, **style)).eval()
+    pipeline = TextToImagePipeline(dvae, tiny_pipeline.prior, tiny_pipeline.tokenizer, tiny_pipeline.image_processor)
+    pipeline.save_pretrained(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if "discriminator" in path.name or "adversar" in path.name]
+    loaded = TextToImagePipeline.from_pretrained(tmp_path)
+    painted = [paint(each, PROMPTS, seed=0, output_type="pt").images for each in (pipeline, loaded)]
+    assert torch.equal(*painted) and painted[0].shape == (2, 3, 16, 16)
+    assert painted[0][0].sub(painted[0][1]).abs().max() > 1e-4
 
 
 def test_output_types_agree(tiny_pipeline):

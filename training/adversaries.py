@@ -6,7 +6,8 @@
 Steps count from the end of the dVAE's warm-up as an autoencoder, which knows no codes.
 
 `PixelAdversary` tells reconstructions from pictures (a GAN), `PosteriorAdversary` codes of an implicit posterior from
-codes of the product of its marginals (adversarial variational Bayes). Their networks live in dvae/.
+codes of the product of its marginals, `StyleAdversary` the style from a Gaussian of its moments: both are adversarial
+variational Bayes. Their networks live in dvae/.
 """
 
 import math
@@ -24,12 +25,15 @@ from dvae import (
     CodeDiscriminatorConfig,
     DVAEOutput,
     ImplicitPosterior,
+    LatentDiscriminator,
+    LatentDiscriminatorConfig,
     PatchDiscriminator,
     PatchDiscriminatorConfig,
     sample_codes,
 )
 
-from .arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings
+from .arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
+from .avb import DensityRatioKL
 from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate
 
@@ -197,8 +201,45 @@ class PosteriorAdversary(Adversary):
         return {"discriminator_loss": loss, "q_logits": q_logits.mean(), "r_logits": r_logits.mean()}
 
 
+class StyleAdversary(Adversary):
+    """
+    The KL of an implicit style q(z | x) by a density ratio with adaptive contrast (`DensityRatioKL`), in place of the
+    closed upper bound.
+    """
+
+    name = "style"
+
+    def __init__(self, dvae: DVAE, settings: StyleSettings, accelerator: Accelerator):
+        if dvae.config.style_size == 0 or dvae.config.style_posterior != "implicit":
+            raise ValueError(
+                f"style_size={dvae.config.style_size}, style_posterior={dvae.config.style_posterior!r}: there is no "
+                "implicit style; set model.style_size above 0 and style_posterior to 'implicit', or leave "
+                "training.style_adversary out"
+            )
+        config = LatentDiscriminatorConfig(
+            feature_size=dvae.config.widths[-1], latent_size=dvae.config.style_size, width=settings.width
+        )
+        super().__init__(LatentDiscriminator(config), settings, accelerator)
+        self.style, self.num_pixel_channels = dvae.style, dvae.config.num_pixel_channels
+        self.ratio = DensityRatioKL(dvae.style.posterior, dvae.style.prior, self.network, draws=settings.draws)
+
+    def added(self, batch: Batch) -> dict[str, Tensor]:
+        output = batch.output
+        kl = self.ratio.kl(self.style.features(output.hidden_states), output.style).mean()
+        instead = batch.kl_weight * (kl - output.style_kl.mean()) / self.num_pixel_channels
+        return {"loss": batch.losses["loss"] + instead, "style_kl_ratio": kl}
+
+    def own_losses(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.style.features(batch.output.hidden_states.detach())
+        return {"discriminator_loss": self.ratio.discriminator_loss(features, batch.output.style, self.wrapped)}
+
+
 # The name of each is that of its settings in the preset.
-ADVERSARIES = {"pixel_adversary": PixelAdversary, "posterior_adversary": PosteriorAdversary}
+ADVERSARIES = {
+    "pixel_adversary": PixelAdversary,
+    "posterior_adversary": PosteriorAdversary,
+    "style_adversary": StyleAdversary,
+}
 
 
 def build_adversaries(dvae: DVAE, training: DVAETraining, accelerator: Accelerator) -> list[Adversary]:

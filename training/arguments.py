@@ -134,6 +134,13 @@ class PosteriorSettings(AdversarySettings):
 
 
 @dataclass
+class StyleSettings(AdversarySettings):
+    """draws: noises that the moments of adaptive contrast are averaged over."""
+
+    draws: int = 16
+
+
+@dataclass
 class DVAETraining(LoopTraining):
     """
     temperature, temperature_end, temperature_steps: cosine of τ. kl_weight, kl_steps: cosine of β from 0.
@@ -141,8 +148,8 @@ class DVAETraining(LoopTraining):
     kmeans_latents: how many latents the k-means sees.
     decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
     flip: random horizontal flips; captions play no part in the dVAE.
-    pixel_adversary, posterior_adversary: None, or the settings of one (`--training.pixel_adversary '{}'` takes its
-        defaults).
+    pixel_adversary, posterior_adversary, style_adversary: None, or the settings of one
+        (`--training.pixel_adversary '{}'` takes its defaults).
     """
 
     temperature: float = 1.0
@@ -156,6 +163,7 @@ class DVAETraining(LoopTraining):
     flip: bool = True
     pixel_adversary: PixelSettings | None = None
     posterior_adversary: PosteriorSettings | None = None
+    style_adversary: StyleSettings | None = None
 
 
 @dataclass
@@ -186,8 +194,6 @@ class GANTraining(LoopTraining, GANSettings):
     weight_decay: float = 0.0
     discriminator_lr_ratio: float = 1.0
     flip: bool = True
-    pixel_adversary: PixelSettings | None = None
-    posterior_adversary: PosteriorSettings | None = None
 
     def __post_init__(self):
         super().__post_init__()

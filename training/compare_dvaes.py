@@ -85,7 +85,7 @@ def compare(
 
     numbers, _ = evaluate_dvae(dvae, pictures, pixel_values.device)
     codes = torch.cat([dvae.encode(part) for part in pixel_values.split(64)])
-    reconstructed = torch.cat([dvae.decode(part) for part in codes.split(64)])
+    reconstructed = torch.cat([dvae.reconstruct(part) for part in pixel_values.split(64)])
     distance = FrechetInceptionDistance(feature=features, normalize=True)
     for images, real in ((pixel_values, True), (reconstructed, False)):
         for part in images.split(64):

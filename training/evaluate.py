@@ -92,11 +92,12 @@ def evaluate_dvae(
         pixel_values = to_pixel_values(images, device)
         noise = torch.rand(pixel_values.shape, generator=generator, device=device)
         bound = dvae.elbo((255 * pixel_values + noise) / 256, generator)
-        codes = dvae.encode(pixel_values)
-        reconstructed = dvae.decode(codes)
+        hidden_states = dvae.encoder(pixel_values)
+        codes = dvae.posterior.encode(hidden_states)
+        reconstructed = dvae.decode(codes, dvae.style.encode(hidden_states))
         counts = counts + count_codes(codes, dvae.config.codebook_size)
         sums["psnr"].append(psnr(pixel_values, reconstructed))
-        for name in ("elbo", "log_likelihood", "kl", "bits_per_dim"):
+        for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
             sums[name].append(bound[name])
         if pairs is None:
             pairs = torch.cat([pixel_values[:16], reconstructed[:16]])

@@ -16,15 +16,21 @@ def dvae_losses(
     pixels (B, 3, H, W), output of `DVAE.forward` -> scalars, means over the batch, in nats.
 
     reconstruction_loss: −log p(x | c), mean over subpixels too.
-    kl: KL to the uniform prior, summed over positions, as it is.
-    loss = reconstruction_loss + kl_weight · kl / (3HW) + auxiliary_loss. kl_weight = 1 is the ELBO over 3HW. The
-        paper's β = 6.6 weighs a mean over positions and is divided by 192 = 3·256² / 32²: the same scale.
+    kl: KL to the uniform prior, summed over positions, as it is. style_kl: of the style, 0 where there is none.
+    loss = reconstruction_loss + kl_weight · (kl + style_kl) / (3HW) + auxiliary_loss. kl_weight = 1 is the ELBO over
+        3HW. The paper's β = 6.6 weighs a mean over positions and is divided by 192 = 3·256² / 32²: the same scale.
     """
     num_pixel_channels = math.prod(pixel_values.shape[1:])
     reconstruction = -likelihood.log_prob(pixel_values, output.maps).mean()
-    kl = output.kl.mean()
-    loss = reconstruction + kl_weight * kl / num_pixel_channels + output.auxiliary_loss
-    return {"loss": loss, "reconstruction_loss": reconstruction, "kl": kl, "auxiliary_loss": output.auxiliary_loss}
+    kl, style_kl = output.kl.mean(), output.style_kl.mean()
+    loss = reconstruction + kl_weight * (kl + style_kl) / num_pixel_channels + output.auxiliary_loss
+    return {
+        "loss": loss,
+        "reconstruction_loss": reconstruction,
+        "kl": kl,
+        "style_kl": style_kl,
+        "auxiliary_loss": output.auxiliary_loss,
+    }
 
 
 def psnr(pixel_values: Tensor, reconstructed: Tensor) -> Tensor:

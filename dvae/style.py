@@ -1,0 +1,55 @@
+"""A continuous latent of the whole picture, beside its codes: for what is costly to say in codes, such as light."""
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_dvae import DVAEConfig
+from .continuous_posteriors import LATENT_POSTERIORS, LatentDraw
+from .latent_priors import LATENT_PRIORS
+
+
+class Style(nn.Module):
+    """
+    z (B, S) ~ q(z | x), of the encoder's features averaged over the grid; added, projected, to every latent of a code.
+    """
+
+    def __init__(self, config: DVAEConfig):
+        super().__init__()
+        size = config.style_size
+        noise = {"noise_size": size} if config.style_posterior == "implicit" else {}
+        self.posterior = LATENT_POSTERIORS[config.style_posterior](config.widths[-1], size, **noise)
+        self.prior = LATENT_PRIORS[config.style_prior](size)
+        self.project = nn.Linear(size, config.codebook_dim)
+
+    @staticmethod
+    def features(hidden_states: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w) -> (B, D), in float32 or better."""
+        return hidden_states.mean(dim=(2, 3)).to(torch.promote_types(hidden_states.dtype, torch.float32))
+
+    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """-> z (B, S), a sample, and its KL (B,): log q − log p at z; of an implicit q an upper bound."""
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            draw: LatentDraw = self.posterior(self.features(hidden_states), generator)
+            return draw.z, draw.log_prob() - self.prior.log_prob(draw.z)
+
+    def encode(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states -> z (B, S), without noise."""
+        return self.posterior.mode(self.features(hidden_states))
+
+    def add(self, latents: Tensor, z: Tensor | None) -> Tensor:
+        """latents (B, E, h, w), z (B, S), None for the prior's centre -> (B, E, h, w)."""
+        z = self.prior.centre()[None] if z is None else z
+        return latents + self.project(z)[:, :, None, None]
+
+
+class NoStyle(nn.Module):
+    """The codes say all: the style of style_size=0, (B, 0)."""
+
+    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return self.encode(hidden_states), hidden_states.new_zeros(len(hidden_states), dtype=torch.float32)
+
+    def encode(self, hidden_states: Tensor) -> Tensor:
+        return hidden_states.new_zeros(len(hidden_states), 0)
+
+    def add(self, latents: Tensor, z: Tensor | None) -> Tensor:
+        return latents

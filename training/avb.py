@@ -1,0 +1,184 @@
+"""Variational autoencoders with continuous latents, and adversarial variational Bayes (arXiv 1701.04722).
+
+    ELBO = E_q[log p(x | z)] − KL(q(z | x) ‖ p(z))
+
+The KL of a Gaussian posterior has a closed log-density in it; that of an implicit one is found by a density ratio T.
+`DensityRatioKL` is the part that the dVAE's style adversary uses too; `train_latent_model` stands alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from dvae import Moments
+
+from .schedules import cosine
+
+
+class DensityRatioKL:
+    """
+    KL(q(z | x) ‖ p) of an implicit posterior by a discriminator T(features, z).
+
+    adaptive_contrast: T compares q, standardised by its own moments, with N(0, I), so that it has to learn only what
+        is not Gaussian: KL = E_q[T + log r − log p], r = N(moments). Without it T compares q with p itself and
+        KL = E_q[T], which falls far short where the two are far apart, and is then no bound (section 3.3).
+    draws: noises that the moments are averaged over.
+    """
+
+    def __init__(
+        self,
+        posterior: nn.Module,
+        prior: nn.Module,
+        discriminator: nn.Module,
+        *,
+        adaptive_contrast: bool = True,
+        draws: int = 16,
+    ):
+        self.posterior, self.prior, self.discriminator = posterior, prior, discriminator
+        self.adaptive_contrast, self.draws = adaptive_contrast, draws
+
+    def kl(self, features: Tensor, z: Tensor) -> Tensor:
+        """
+        features (B, D), z (B, d) of q(z | x) -> (B,), an estimate in nats with a gradient to z and to the prior.
+
+        T, the moments and the features hold still: right, because E_q ∇ log q = 0 (proposition 2).
+        """
+        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        if not self.adaptive_contrast:
+            return functional_call(self.discriminator, weights, (features.detach(), z)).float()
+        moments = self.posterior.moments(features.detach(), self.draws)
+        ratio = functional_call(self.discriminator, weights, (features.detach(), moments.standardise(z))).float()
+        return ratio + moments.log_prob(z) - self.prior.log_prob(z)
+
+    def contrasted(self, features: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, D), z (B, d) of q -> what T tells apart, (B, d) each, no gradient: of q, and of r or p."""
+        with torch.no_grad():
+            if not self.adaptive_contrast:
+                return z.detach(), self.prior.sample(len(z))
+            moments: Moments = self.posterior.moments(features, self.draws)
+            return moments.standardise(z.detach()), torch.randn_like(z)
+
+    def discriminator_loss(self, features: Tensor, z: Tensor, discriminator: nn.Module | None = None) -> Tensor:
+        """
+        E softplus(−T(x, z)) + E softplus(T(x, η)), scalar, in nats: at its least where T is the log-ratio.
+
+        discriminator: what to call in place of the own one, as wrapped for several processes.
+        """
+        features = features.detach()
+        both = torch.cat(self.contrasted(features, z))
+        q_logits, r_logits = (discriminator or self.discriminator)(features.repeat(2, 1), both).float().chunk(2)
+        return F.softplus(-q_logits).mean() + F.softplus(r_logits).mean()
+
+
+class LatentModel(nn.Module):
+    """
+    p(x, z) = p(x | z) p(z), with q(z | x).
+
+    posterior: one of `dvae.LATENT_POSTERIORS`, of features that are x itself. prior: one of `dvae.LATENT_PRIORS`.
+    log_likelihood: (x (B, D), z (B, d)) -> log p(x | z), (B,), a module where it has weights.
+    """
+
+    def __init__(self, posterior: nn.Module, prior: nn.Module, log_likelihood: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.posterior, self.prior, self.log_likelihood = posterior, prior, log_likelihood
+
+    def elbo(self, x: Tensor, adversary: DensityRatioKL | None = None) -> dict[str, Tensor]:
+        """
+        x (B, D) -> elbo, log_likelihood, kl: one-sample estimates, (B,) each, in nats; elbo = log_likelihood − kl.
+
+        kl: by the adversary; or without one from log q − log p, right for a Gaussian posterior and an upper bound for
+        an implicit one. `z` (B, d) is the draw.
+        """
+        draw = self.posterior(x)
+        log_likelihood = self.log_likelihood(x, draw.z)
+        kl = draw.log_prob() - self.prior.log_prob(draw.z) if adversary is None else adversary.kl(x, draw.z)
+        return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl, "z": draw.z}
+
+
+@dataclass
+class LatentTraining:
+    """
+    steps of batch_size draws of x; both rates fall to 0 on a cosine. discriminator_steps: of T for each of the
+    model's, and discriminator_warmup before its first. kl_steps: over which the KL's weight rises to 1 on a cosine.
+    """
+
+    steps: int = 3000
+    batch_size: int = 512
+    lr: float = 1e-3
+    discriminator_lr: float = 2e-3
+    discriminator_steps: int = 1
+    discriminator_warmup: int = 0
+    kl_steps: int = 0
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+def train_latent_model(
+    model: LatentModel,
+    sample: Callable[[int], Tensor],
+    training: LatentTraining,
+    adversary: DensityRatioKL | None = None,
+) -> None:
+    """Trains a VAE in place, or with an adversary an AVB; sample: a count -> x (count, D)."""
+    optimizer = torch.optim.Adam(model.parameters(), training.lr, training.betas)
+    own = None
+    if adversary is not None:
+        own = torch.optim.Adam(adversary.discriminator.parameters(), training.discriminator_lr, training.betas)
+    for step in range(training.steps):
+        _set_lr(optimizer, cosine(step, training.lr, 0.0, training.steps))
+        if own is not None:
+            _set_lr(own, cosine(step, training.discriminator_lr, 0.0, training.steps))
+            for _ in range(training.discriminator_steps + training.discriminator_warmup * (step == 0)):
+                x = sample(training.batch_size)
+                with torch.no_grad():
+                    z = model.posterior(x).z
+                _descend(own, adversary.discriminator_loss(x, z))
+        parts = model.elbo(sample(training.batch_size), adversary)
+        kl_weight = cosine(step, 0.0, 1.0, training.kl_steps)
+        _descend(optimizer, (kl_weight * parts["kl"] - parts["log_likelihood"]).mean())
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+class Bound(NamedTuple):
+    """Means over draws, in nats: elbo = log_likelihood − kl."""
+
+    elbo: float
+    log_likelihood: float
+    kl: float
+
+
+@torch.no_grad()
+def estimate_bound(
+    model: LatentModel, x: Tensor, adversary: DensityRatioKL | None = None, draws: int = 100_000
+) -> Bound:
+    """The mean over x (n, D), each drawn draws / n times."""
+    parts = model.elbo(x.repeat(draws // len(x), 1), adversary)
+    return Bound(*(parts[name].double().mean().item() for name in Bound._fields))
+
+
+@torch.no_grad()
+def log_evidence(model: LatentModel, x: Tensor, side: float = 6.0, points: int = 401) -> Tensor:
+    """
+    log p(x) = log ∫ p(x | z) p(z) dz of a model with z in R², by quadrature on [−side, side]²: x (n, D) -> (n,).
+    """
+    axis = torch.linspace(-side, side, points, dtype=x.dtype)
+    z = torch.cartesian_prod(axis, axis)  # (points², 2)
+    cell = 2 * torch.log(axis[1] - axis[0])
+    log_prior = model.prior.log_prob(z)
+    return torch.stack(
+        [torch.logsumexp(model.log_likelihood(row.expand(len(z), -1), z) + log_prior, 0) + cell for row in x]
+    )
