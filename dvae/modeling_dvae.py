@@ -27,7 +27,8 @@ class DVAEOutput(ModelOutput):
     kl: (B,) KL to the uniform prior, summed over positions, in nats.
     auxiliary_loss: scalar, the posterior's own (VQ's codebook and commitment losses), else 0.
     hidden_states: (B, D, h, w), the encoder's features, before the posterior.
-    style, style_kl: (B, S) and (B,), the continuous latent of the picture and its KL, in nats; S = 0 without style.
+    style, style_log_q, style_kl: (B, S), (B,), (B,), the picture's continuous latent, its log-density under the
+        posterior and its KL, in nats, as `StyleOutput` has them; S = 0 without style.
     """
 
     maps: Tensor | None = None
@@ -38,6 +39,7 @@ class DVAEOutput(ModelOutput):
     auxiliary_loss: Tensor | None = None
     hidden_states: Tensor | None = None
     style: Tensor | None = None
+    style_log_q: Tensor | None = None
     style_kl: Tensor | None = None
 
 
@@ -198,10 +200,10 @@ class DVAE(PreTrainedModel):
         if latents == "continuous":
             return self.autoencode(hidden_states)
         q = self.posterior(hidden_states, temperature)
-        style, style_kl = self.style(hidden_states)
-        latents = self.style.add(q.latents, style)
+        style = self.style(hidden_states)
+        latents = self.style.add(q.latents, style.z)
         maps = self.decoder(latents)
-        return DVAEOutput(maps, q.codes, q.logits, latents, q.kl, q.auxiliary_loss, hidden_states, style, style_kl)
+        return DVAEOutput(maps, q.codes, q.logits, latents, q.kl, q.auxiliary_loss, hidden_states, *style)
 
     def decode_argmax(self, pixel_values: Tensor) -> DVAEOutput:
         """pixel_values (B, 3, H, W) -> the output of argmax codes; a gradient reaches the decoder alone."""
@@ -209,11 +211,11 @@ class DVAE(PreTrainedModel):
             hidden_states = self.encoder(pixel_values)
             logits = self.posterior.logits(hidden_states)
             codes = logits.argmax(1)
-            style, style_kl = self.style(hidden_states)
-            latents = self.style.add(self.posterior.embed(codes), style)
+            style = self.style(hidden_states)
+            latents = self.style.add(self.posterior.embed(codes), style.z)
             kl, zero = kl_to_uniform(logits), latents.new_zeros(())
         maps = self.decoder(latents)
-        return DVAEOutput(maps, codes, logits, latents, kl, zero, hidden_states, style, style_kl)
+        return DVAEOutput(maps, codes, logits, latents, kl, zero, hidden_states, *style)
 
     def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
         """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""
@@ -222,16 +224,17 @@ class DVAE(PreTrainedModel):
                 f"posterior={self.config.posterior!r} has no latent to warm up: take 'gumbel_codebook' or 'vq', "
                 "or train without a warm-up"
             )
-        style, style_kl = self.style(hidden_states)
-        latents = self.style.add(self.posterior.project(hidden_states), style)
+        style = self.style(hidden_states)
+        latents = self.style.add(self.posterior.project(hidden_states), style.z)
         return DVAEOutput(
             maps=self.decoder(latents),
             latents=latents,
             kl=latents.new_zeros(len(latents)),
             auxiliary_loss=latents.new_zeros(()),
             hidden_states=hidden_states,
-            style=style,
-            style_kl=style_kl,
+            style=style.z,
+            style_log_q=style.log_q,
+            style_kl=style.kl,
         )
 
     @torch.no_grad()
@@ -279,13 +282,13 @@ class DVAE(PreTrainedModel):
         hidden_states = self.encoder(pixel_values)
         logits = self.posterior.draw_logits(hidden_states, generator)
         codes = sample_codes(logits, generator)
-        style, style_kl = self.style(hidden_states, generator)
-        maps = self.decoder(self.style.add(self.posterior.embed(codes), style))
+        style = self.style(hidden_states, generator)
+        maps = self.decoder(self.style.add(self.posterior.embed(codes), style.z))
         log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
         kl = kl_to_uniform(logits)
-        elbo = log_likelihood - kl - style_kl
+        elbo = log_likelihood - kl - style.kl
         bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
-        return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style_kl)
+        return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style.kl)
 
 
 def codebook_usage(counts: Tensor) -> dict[str, float]:

@@ -1,11 +1,24 @@
 """A continuous latent of the whole picture, beside its codes: for what is costly to say in codes, such as light."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from .configuration_dvae import DVAEConfig
-from .continuous_posteriors import LATENT_POSTERIORS, LatentDraw
+from .continuous_posteriors import LATENT_POSTERIORS
 from .latent_priors import LATENT_PRIORS
+
+
+class StyleOutput(NamedTuple):
+    """
+    z: (B, S), a sample. log_q: (B,), its log-density; of an implicit posterior that given its noise.
+    kl: (B,), log q − log p at z, in nats; of an implicit posterior in the mean an upper bound.
+    """
+
+    z: Tensor
+    log_q: Tensor
+    kl: Tensor
 
 
 class Style(nn.Module):
@@ -26,11 +39,11 @@ class Style(nn.Module):
         """hidden_states (B, D, h, w) -> (B, D), in float32 or better."""
         return hidden_states.mean(dim=(2, 3)).to(torch.promote_types(hidden_states.dtype, torch.float32))
 
-    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """-> z (B, S), a sample, and its KL (B,): log q − log p at z; of an implicit q an upper bound."""
+    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> StyleOutput:
         with torch.autocast(hidden_states.device.type, enabled=False):
-            draw: LatentDraw = self.posterior(self.features(hidden_states), generator)
-            return draw.z, draw.log_prob() - self.prior.log_prob(draw.z)
+            draw = self.posterior(self.features(hidden_states), generator)
+            log_q = draw.log_prob()
+            return StyleOutput(draw.z, log_q, log_q - self.prior.log_prob(draw.z))
 
     def encode(self, hidden_states: Tensor) -> Tensor:
         """hidden_states -> z (B, S), without noise."""
@@ -45,8 +58,9 @@ class Style(nn.Module):
 class NoStyle(nn.Module):
     """The codes say all: the style of style_size=0, (B, 0)."""
 
-    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return self.encode(hidden_states), hidden_states.new_zeros(len(hidden_states), dtype=torch.float32)
+    def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> StyleOutput:
+        zeros = hidden_states.new_zeros(len(hidden_states), dtype=torch.float32)
+        return StyleOutput(self.encode(hidden_states), zeros, zeros)
 
     def encode(self, hidden_states: Tensor) -> Tensor:
         return hidden_states.new_zeros(len(hidden_states), 0)

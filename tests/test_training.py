@@ -70,6 +70,9 @@ ADVERSARIES = {
     "--model.posterior": "implicit",
     "--training.pixel_adversary": '{"num_layers": 1, "width": 8, "start": 8, "warmup": 4, "r1": 1.0}',
     "--training.posterior_adversary": '{"width": 8, "start": 6, "warmup": 6, "draws": 2}',
+    "--model.style_size": "3",
+    "--model.style_prior": "flow",
+    "--training.style_adversary": '{"width": 8, "start": 5, "warmup": 5, "draws": 4}',
 }
 WITH_ADVERSARIES = [part for pair in ADVERSARIES.items() for part in pair]
 
@@ -116,7 +119,7 @@ def test_a_run_with_adversaries_resumes_and_leaves_them_out_of_the_model(preset,
     whole = train_dvae.main([preset, *WITH_ADVERSARIES])
     folder = tmp_path / "run"
     networks = {path: load_file(path) for path in sorted((folder / "adversaries").glob("*/model.safetensors"))}
-    assert [path.parent.name for path in networks] == ["pixel", "posterior"]
+    assert [path.parent.name for path in networks] == ["pixel", "posterior", "style"]
     checkpoint = str(folder / "dvae-checkpoints" / "step-0000020")
     resumed = train_dvae.main([preset, *WITH_ADVERSARIES, "--training.resume_from", checkpoint])
     for key, value in whole.state_dict().items():
@@ -126,7 +129,13 @@ def test_a_run_with_adversaries_resumes_and_leaves_them_out_of_the_model(preset,
         assert all(torch.equal(weights[key], again[key]) for key in weights)
     assert load_file(folder / "dvae" / "model.safetensors").keys() == DVAE(whole.config).state_dict().keys()
     numbers = json.loads((folder / "dvae-log.jsonl").read_text().splitlines()[30])
-    assert {"adversarial_weight", "pixel_discriminator_loss", "pixel_r1", "kl_ratio"} <= numbers.keys()
+    assert {
+        "adversarial_weight",
+        "pixel_discriminator_loss",
+        "pixel_r1",
+        "kl_ratio",
+        "style_kl_ratio",
+    } <= numbers.keys()
 
 
 def test_gradient_accumulation_takes_the_step_of_the_whole_batch(preset):

@@ -172,6 +172,7 @@ class PriorTraining(LoopTraining):
     caption_dropout: share of captions replaced by the empty one, for guidance. bpe_dropout: merges left out.
     cached_scenes: composed scenes encoded beside the pictures. scene_share: share of each batch drawn from them.
     sampling: defaults of the saved pipeline (guidance_scale, temperature, top_k, top_p).
+    dvae, tokenizer: folders of these; None takes output_dir/dvae and output_dir/tokenizer.
     """
 
     caption_dropout: float = 0.1
@@ -179,6 +180,8 @@ class PriorTraining(LoopTraining):
     cached_scenes: int = 0
     scene_share: float = 0.0
     sampling: dict[str, Any] = field(default_factory=dict)
+    dvae: str | None = None
+    tokenizer: str | None = None
 
 
 @dataclass

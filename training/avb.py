@@ -48,19 +48,26 @@ class DensityRatioKL:
 
         T, the moments and the features hold still: right, because E_q ∇ log q = 0 (proposition 2).
         """
-        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         if not self.adaptive_contrast:
-            return functional_call(self.discriminator, weights, (features.detach(), z)).float()
-        moments = self.posterior.moments(features.detach(), self.draws)
-        ratio = functional_call(self.discriminator, weights, (features.detach(), moments.standardise(z))).float()
-        return ratio + moments.log_prob(z) - self.prior.log_prob(z)
+            return self.ratio(features, z)
+        return self.log_q(features, z) - self.prior.log_prob(z)
+
+    def log_q(self, features: Tensor, z: Tensor) -> Tensor:
+        """features (B, D), z (B, d) -> T + log r, (B,): with adaptive contrast the estimate of log q(z | x)."""
+        moments: Moments = self.posterior.moments(features.detach(), self.draws)
+        return self.ratio(features, moments.standardise(z)) + moments.log_prob(z)
+
+    def ratio(self, features: Tensor, z: Tensor) -> Tensor:
+        """T(features, z), (B,), with a gradient to z and none to its weights."""
+        weights = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        return functional_call(self.discriminator, weights, (features.detach(), z)).float()
 
     def contrasted(self, features: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, D), z (B, d) of q -> what T tells apart, (B, d) each, no gradient: of q, and of r or p."""
         with torch.no_grad():
             if not self.adaptive_contrast:
                 return z.detach(), self.prior.sample(len(z))
-            moments: Moments = self.posterior.moments(features, self.draws)
+            moments = self.posterior.moments(features, self.draws)
             return moments.standardise(z.detach()), torch.randn_like(z)
 
     def discriminator_loss(self, features: Tensor, z: Tensor, discriminator: nn.Module | None = None) -> Tensor:

@@ -2,8 +2,9 @@
 
     accelerate launch -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …]
 
-Takes output_dir/dvae and output_dir/tokenizer, or those that --dvae and --tokenizer name. Leaves output_dir/prior,
-output_dir/pipeline (what `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures beside them.
+Takes output_dir/dvae and output_dir/tokenizer, or what training.dvae and training.tokenizer name. Leaves
+output_dir/prior, output_dir/pipeline (what `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures beside
+them.
 """
 
 from pathlib import Path
@@ -35,8 +36,10 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
         gradient_accumulation_steps=training.gradient_accumulation_steps,
     )
     set_seed(training.seed, device_specific=True)
-    dvae = DVAE.from_pretrained(need(output_dir / "dvae", "train_dvae"), dtype=torch.float32).to(accelerator.device)
-    tokenizer = PriorTokenizer.from_pretrained(need(output_dir / "tokenizer", "train_tokenizer"))
+    dvae_folder = need(Path(training.dvae or output_dir / "dvae"), "train_dvae")
+    dvae = DVAE.from_pretrained(dvae_folder, dtype=torch.float32).to(accelerator.device)
+    tokenizer_folder = need(Path(training.tokenizer or output_dir / "tokenizer"), "train_tokenizer")
+    tokenizer = PriorTokenizer.from_pretrained(tokenizer_folder)
     prior = build(args.model, training, dvae, tokenizer, accelerator)
     with accelerator.main_process_first():
         splits = ["train", "validation"] + [HELDOUT_SPLIT] * (training.cached_scenes > 0)

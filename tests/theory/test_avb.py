@@ -4,10 +4,8 @@ import math
 
 import pytest
 import torch
-from torchvision.ops import MLP
 
 from dvae import (
-    Bernoulli,
     FlowPrior,
     GaussianLatents,
     GaussianPrior,
@@ -23,6 +21,7 @@ from training.avb import (
     log_evidence,
     train_latent_model,
 )
+from training.four_points import train_four_points
 
 
 def adversary_of(model: LatentModel, feature_size: int, **options) -> DensityRatioKL:
@@ -53,44 +52,6 @@ def test_on_a_ring_it_finds_the_evidence_and_a_gaussian_does_not():
     z = model.posterior(x.expand(4000, 1)).z.detach()
     angles = torch.atan2(z[:, 1], z[:, 0]).div(math.pi / 4).floor()
     assert angles.unique().numel() == 8 and z.norm(dim=1).mean() == pytest.approx(1.4, abs=0.15)  # all around
-
-
-class FourPoints(torch.nn.Module):
-    """log p(x | z) of one-hot x, by Bernoulli pixels whose logits an MLP gives."""
-
-    def __init__(self):
-        super().__init__()
-        self.network = MLP(2, [64, 64, 4])
-
-    def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        return Bernoulli().log_density(x, self.network(z), torch.zeros(())).sum(1)
-
-
-def four_points(count: int) -> torch.Tensor:
-    return torch.eye(4).repeat(count // 4, 1)
-
-
-def train_four_points(implicit: bool, seed: int = 0) -> tuple[LatentModel, DensityRatioKL | None]:
-    """The VAE of four one-hot points in R², or the AVB."""
-    torch.manual_seed(seed)
-    if not implicit:
-        model = LatentModel(GaussianLatents(4, 2), GaussianPrior(2), FourPoints())
-        train_latent_model(model, four_points, LatentTraining(steps=3000, batch_size=256, lr=2e-3))
-        return model, None
-    model = LatentModel(ImplicitLatents(4, 2), GaussianPrior(2), FourPoints())
-    adversary = adversary_of(model, 4, draws=64)
-    training = LatentTraining(
-        steps=2500,
-        batch_size=256,
-        lr=7e-4,
-        discriminator_lr=3e-3,
-        discriminator_steps=4,
-        discriminator_warmup=200,
-        kl_steps=1000,
-        betas=(0.5, 0.99),
-    )
-    train_latent_model(model, four_points, training, adversary)
-    return model, adversary
 
 
 def test_the_vae_of_four_points():
