@@ -3,8 +3,7 @@
     accelerate launch -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …]
 
 Takes output_dir/dvae and output_dir/tokenizer, or what training.dvae and training.tokenizer name. Leaves
-output_dir/prior, output_dir/pipeline (what `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures beside
-them.
+output_dir/prior, output_dir/pipeline (what `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures.
 """
 
 from pathlib import Path

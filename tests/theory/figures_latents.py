@@ -34,7 +34,7 @@ def four_points() -> None:
     """Samples of q(z | x) of the four points, for the VAE and the AVB: round islands, and the plane divided."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.6), layout="constrained", sharex=True, sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 5), layout="constrained", sharex=True, sharey=True)
     x = draw_points(4 * 1500)
     for axis, (name, implicit) in zip(axes, {"VAE, Gaussian": False, "AVB, implicit": True}.items(), strict=True):
         model, _ = train_four_points(implicit)
