@@ -1,5 +1,6 @@
 """pixels <-> codes: the discrete VAE, its posteriors and likelihoods."""
 
+from .codebook_usage import codebook_usage, count_codes
 from .configuration_dvae import DVAEConfig
 from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents, ImplicitLatents, LatentDraw, Moments
 from .density_ratio import (
@@ -13,7 +14,7 @@ from .generator import GANGenerator, GANGeneratorConfig
 from .image_processing_dvae import DVAEImageProcessor
 from .latent_priors import LATENT_PRIORS, FlowPrior, GaussianPrior
 from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
-from .modeling_dvae import DVAE, DVAEOutput, ELBOOutput, codebook_usage, count_codes
+from .modeling_dvae import DVAE, DVAEOutput, ELBOOutput
 from .posteriors import (
     POSTERIORS,
     CodebookGumbelPosterior,

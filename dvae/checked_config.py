@@ -1,4 +1,4 @@
-"""The base of the small networks' configs: an unknown key is an error that names it."""
+"""The base of the configs: an unknown key is an error that names it."""
 
 import difflib
 from dataclasses import fields
@@ -6,7 +6,19 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .configuration_dvae import _KNOWN_TO_TRANSFORMERS
+# What transformers itself passes or writes beside the fields.
+_KNOWN_TO_TRANSFORMERS = {
+    "_commit_hash",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "torch_dtype",
+}
 
 
 class CheckedConfig(PreTrainedConfig):

@@ -1,29 +1,14 @@
 """The architecture of the dVAE: saved as config.json, validated once, here."""
 
-import difflib
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-# What transformers itself passes or writes beside the fields.
-_KNOWN_TO_TRANSFORMERS = {
-    "_commit_hash",
-    "_name_or_path",
-    "attn_implementation",
-    "auto_map",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "torch_dtype",
-}
+from .checked_config import CheckedConfig
 
 
 @strict
-class DVAEConfig(PreTrainedConfig):
+class DVAEConfig(CheckedConfig):
     """
     Architecture of a `DVAE`; the defaults are the paper's (arXiv 2102.12092, appendix A).
 
@@ -69,15 +54,6 @@ class DVAEConfig(PreTrainedConfig):
     style_size: int = 0
     style_posterior: Literal["gaussian", "implicit"] = "implicit"
     style_prior: Literal["gaussian", "flow"] = "gaussian"
-
-    def __post_init__(self, **kwargs: Any):
-        known = {field.name for field in fields(self)}
-        unknown = [key for key in kwargs if key not in known | _KNOWN_TO_TRANSFORMERS]
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
-            raise TypeError(f"{type(self).__name__} has no key {unknown[0]!r}{hint}")
-        super().__post_init__(**kwargs)
 
     def validate_sizes(self):
         for name in ("image_size", "downsample_factor", "codebook_dim", "blocks_per_group", "bottleneck"):

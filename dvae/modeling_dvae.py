@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
@@ -289,15 +288,3 @@ class DVAE(PreTrainedModel):
         elbo = log_likelihood - kl - style.kl
         bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
         return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style.kl)
-
-
-def codebook_usage(counts: Tensor) -> dict[str, float]:
-    """Counts of each code (K,) -> perplexity exp H of their shares, and the share of codes ever used."""
-    p = counts.double() / counts.sum().clamp_min(1)
-    perplexity = torch.exp(-torch.special.xlogy(p, p).sum())
-    return {"perplexity": perplexity.item(), "codes_used": (counts > 0).double().mean().item()}
-
-
-def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
-    """codes of any shape -> how often each of the K codes occurs, (K,) int64."""
-    return F.one_hot(codes.flatten(), codebook_size).sum(0)
