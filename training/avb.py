@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from dvae import Moments
 
+from .checkpoints import set_lr
 from .schedules import cosine
 
 
@@ -136,9 +137,9 @@ def train_latent_model(
     if adversary is not None:
         own = torch.optim.Adam(adversary.discriminator.parameters(), training.discriminator_lr, training.betas)
     for step in range(training.steps):
-        _set_lr(optimizer, cosine(step, training.lr, 0.0, training.steps))
+        set_lr(optimizer, cosine(step, training.lr, 0.0, training.steps))
         if own is not None:
-            _set_lr(own, cosine(step, training.discriminator_lr, 0.0, training.steps))
+            set_lr(own, cosine(step, training.discriminator_lr, 0.0, training.steps))
             for _ in range(training.discriminator_steps + training.discriminator_warmup * (step == 0)):
                 x = sample(training.batch_size)
                 with torch.no_grad():
@@ -147,11 +148,6 @@ def train_latent_model(
         parts = model.elbo(sample(training.batch_size), adversary)
         kl_weight = cosine(step, 0.0, 1.0, training.kl_steps)
         _descend(optimizer, (kl_weight * parts["kl"] - parts["log_likelihood"]).mean())
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
