@@ -1,15 +1,4 @@
-"""The loop that draws image codes from a prior, and the small functions it is made of.
-
-The loop knows a prior by this protocol and nothing else:
-
-- `prior.config.grid_size`, `prior.config.image_vocab_size`
-- `prior.make_cache(batch_size)`: an empty static cache for the whole stream
-- `prior.embed_text(text_ids (B, T)) -> (B, 1 + T, D)`: the prefix, its start included
-- `prior.embed_codes(codes (B, n), start=i) -> (B, n, D)`: codes of raster positions i .. i + n - 1
-- `prior.transform(embeddings (B, n, D), cache=cache, start=i) -> (B, n, D)`: from stream position i on
-- `prior.image_logits(hidden_states (B, n, D)) -> (B, n, K)`
-- `prior.null_text_ids(B) -> (B, T)`: the empty caption, for guidance
-"""
+"""The loop that draws image codes from a prior, and the small functions it is made of."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .decoding import Decoder
 from .settings import SamplingSettings
 
 Callback = Callable[[int, Tensor], None]
@@ -109,7 +99,7 @@ def generate_codes(
     """Draw the codes of B pictures, in raster order, over a static cache.
 
     Args:
-        prior: any model of the protocol above.
+        prior: any model of the protocol in decoding.py.
         text_ids: (B, T) int64, one caption a picture; it is read, never written.
         keys: (B, N) int64 by `draw_keys`, N = grid_size²: keys[b, i] is the chance in code i of picture b.
         settings: how to draw; None is the plain model at temperature 1.
@@ -132,46 +122,17 @@ def generate_codes(
         codes = text_ids.new_zeros(len(text_ids), length)
         first = fixed_codes.shape[1]
         codes[:, :first] = fixed_codes
-        decoder = _Decoder(prior, text_ids, settings.guidance_scale)
+        guided = settings.guidance_scale != 1
+        decoder = Decoder(prior, text_ids, prior.null_text_ids(len(text_ids)).to(text_ids.device) if guided else None)
         for i in range(first, length):
             logits = decoder.prefill(codes[:, :first]) if i == first else decoder.step(codes[:, i - 1 : i], i - 1)
+            if guided:
+                logits = guide(*logits.chunk(2), settings.guidance_scale)
             logits = filter_logits(logits, settings.temperature, settings.top_k, settings.top_p)
             codes[:, i] = sample_codes(logits, keys[:, i])
             if callback is not None:
                 callback(i, codes[:, : i + 1].clone())
     return codes.clone()  # outside inference mode: a normal tensor, of use in training as well
-
-
-class _Decoder:
-    """Prefill and step over one cache. Guidance is a doubled batch: the captions, then as many empty ones."""
-
-    def __init__(self, prior: Any, text_ids: Tensor, guidance_scale: float):
-        self.prior, self.guidance_scale = prior, guidance_scale
-        if guidance_scale != 1:
-            empty = prior.null_text_ids(len(text_ids)).to(text_ids.device)
-            text_ids = torch.cat([text_ids, empty])  # (2B, T), a new tensor: the caller's stays as it is
-        self.text_ids = text_ids
-        self.cache = prior.make_cache(len(text_ids))
-
-    def prefill(self, codes: Tensor) -> Tensor:
-        """The text and the known codes (B, n), all at once -> logits (B, K) of code n."""
-        embeddings = self.prior.embed_text(self.text_ids)  # (B or 2B, 1 + T, D)
-        if codes.shape[1] > 0:
-            embeddings = torch.cat([embeddings, self.prior.embed_codes(self._double(codes), start=0)], dim=1)
-        return self._logits(embeddings, start=0)
-
-    def step(self, code: Tensor, position: int) -> Tensor:
-        """One more code (B, 1), the one at this raster position -> logits (B, K) of the next."""
-        embeddings = self.prior.embed_codes(self._double(code), start=position)
-        return self._logits(embeddings, start=1 + self.text_ids.shape[1] + position)
-
-    def _double(self, codes: Tensor) -> Tensor:
-        return codes if self.guidance_scale == 1 else torch.cat([codes, codes])
-
-    def _logits(self, embeddings: Tensor, start: int) -> Tensor:
-        hidden_states = self.prior.transform(embeddings, cache=self.cache, start=start)
-        logits = self.prior.image_logits(hidden_states[:, -1:])[:, 0].float()
-        return logits if self.guidance_scale == 1 else guide(*logits.chunk(2), self.guidance_scale)
 
 
 def _check(prior: Any, text_ids: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor) -> None:
