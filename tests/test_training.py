@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from dvae import DVAE
 from pipelines import TextToImagePipeline
 from training import evaluate, train_dvae, train_prior, train_tokenizer
-from training.arguments import DataArguments, LoopTraining
+from training.arguments import LoopTraining
 from training.codes import CachedCodes, encode_pictures, fingerprint
 from training.data import Pictures, load_split
+from training.data_arguments import DataArguments
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 DVAE_SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 16, "codebook_dim": 8, "widths": [8, 12, 16]}

@@ -18,28 +18,10 @@ from typing import Any
 
 import yaml
 
+from .data_arguments import DataArguments
 from .gan import GANSettings
 
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
-
-
-@dataclass
-class DataArguments:
-    """
-    path: a folder (pictures with metadata.jsonl, or Parquet) or a Hub id: anything `datasets.load_dataset` loads.
-    text_column: column of captions; None takes `text` or `caption`, or writes captions from `name` and `keywords`.
-    train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at most
-        1,000 pictures, are held out by a hash of their place.
-    scenes: share of composed scenes among the pictures drawn, for sets of named cut-outs (the emoji).
-    max_pictures: take the first ones only, to try a run.
-    """
-
-    path: str = "training/data/emoji"
-    text_column: str | None = None
-    train_split: str = "train"
-    validation_split: str = "validation"
-    scenes: float = 0.0
-    max_pictures: int | None = None
 
 
 @dataclass

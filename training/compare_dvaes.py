@@ -16,9 +16,9 @@ from torchvision.utils import save_image
 from dvae import DVAE, codebook_usage, count_codes
 from prior_transformer import PriorTokenizer
 
-from .arguments import DataArguments
 from .codes import draw_picture
 from .data import Pictures, load_split, to_pixel_values
+from .data_arguments import DataArguments
 from .evaluate import evaluate_dvae
 from .losses import high_frequency_power
 from .scorer import Scorer

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
 
-from .arguments import DataArguments
 from .captions import write_caption
+from .data_arguments import DataArguments
 from .scenes import draw_scene, sample_scene
 
 CAPTION_COLUMNS = ("text", "caption")

@@ -18,9 +18,9 @@ from dvae import DVAE, codebook_usage, count_codes
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .arguments import DataArguments
 from .codes import Collate, encode_pictures
 from .data import Pictures, caption, load_split, to_pixel_values
+from .data_arguments import DataArguments
 from .losses import psnr
 from .scenes import HELDOUT_SPLIT
 from .surgery import estimate_surgery

@@ -18,7 +18,8 @@ from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .arguments import DataArguments, PriorTraining, parse
+from .arguments import PriorTraining, parse
+from .data_arguments import DataArguments
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",

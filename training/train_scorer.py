@@ -20,8 +20,9 @@ from tqdm import tqdm
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer
 
-from .arguments import DataArguments, parse
+from .arguments import parse
 from .data import Pictures, load_split, shuffled
+from .data_arguments import DataArguments
 from .precision import cpu_computes_bf16
 from .schedules import warmup_cosine
 from .scorer import Scorer, r_precision, ranks

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from prior_transformer import PriorTokenizer
 
-from .arguments import DataArguments, TokenizerTraining, parse
+from .arguments import TokenizerTraining, parse
 from .data import caption, caption_column, is_cutouts, load_split, row_parts
+from .data_arguments import DataArguments
 from .scenes import sample_scene
 
 

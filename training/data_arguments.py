@@ -1,0 +1,43 @@
+"""Which pictures a run sees: the `data` of a preset."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class DataArguments:
+    """
+    path: a folder of pictures with metadata.jsonl; a file or a folder of JSON lines, CSV, Parquet, Arrow or
+        WebDataset tars; or a Hub id (training/sources.py).
+    text_column: column of captions; None takes `text` or `caption`, or writes captions from `name` and `keywords`.
+    train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at most
+        1,000 pictures, are held out by a hash of their place.
+    streaming: decode pictures when they are drawn, in workers, instead of once and into memory. shuffle_buffer: how
+        many undecoded pictures a worker then holds to draw from.
+    crop: "center", or "dalle", the paper's random crops in training; evaluation takes the centre in both cases.
+    min_side, max_pixels: pictures with a shorter side or more pixels than these are left out before they are decoded.
+    max_broken_share: a run stops when more than this share of the rows cannot be used.
+    scenes: share of composed scenes among the pictures drawn, for sets of named cut-outs (the emoji).
+    max_pictures: take the first ones only, to try a run.
+    """
+
+    path: str = "training/data/emoji"
+    text_column: str | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+    streaming: bool = False
+    shuffle_buffer: int = 1000
+    crop: Literal["center", "dalle"] = "center"
+    min_side: int = 16
+    max_pixels: int = 2**26
+    max_broken_share: float = 0.1
+    scenes: float = 0.0
+    max_pictures: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.max_broken_share <= 1:
+            raise ValueError(f"max_broken_share={self.max_broken_share} must be in [0, 1]")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer={self.shuffle_buffer} must be at least 1; 1 draws shard after shard")
+        if self.streaming and self.scenes > 0:
+            raise ValueError(f"scenes={self.scenes} are composed of cut-outs in memory: set data.streaming to false")
