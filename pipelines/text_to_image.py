@@ -1,28 +1,20 @@
 """The pipeline: prompt -> text ids -> codes -> pixels -> pictures, each step a public method."""
 
-import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dvae import DVAE, DVAEImageProcessor
-from prior_transformer import PriorTokenizer, PriorTransformer
-
-from .checks import check_components, check_num_images, check_prompts, check_seeds
-from .loading import load_component, load_samples
-from .locate import INDEX_NAME, SAMPLES_NAME, find_pipeline, read_index
-from .model_card import write_model_card
+from .checks import check_num_images, check_prompts, check_seeds
 from .sampling import Callback, draw_keys, generate_codes
+from .saving import SavedPipeline
 from .settings import SamplingSettings
 
 Images = list[Image.Image] | np.ndarray | Tensor
@@ -44,66 +36,8 @@ class TextToImagePipelineOutput:
     sampling: SamplingSettings
 
 
-class TextToImagePipeline(ModelHubMixin):
-    """Paints pictures from prompts.
-
-    Args:
-        dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other.
-        sampling: settings that a call uses unless told otherwise, keys as in `SamplingSettings`; saved with it.
-        metrics: the run's own numbers for the model card: {name: number} or {section: {name: number}}.
-        data: what it was trained on for the model card: {source: licence}.
-        samples: a picture for the model card.
-
-    Raises:
-        ValueError: when two parts do not fit, with both numbers.
-    """
-
-    def __init__(
-        self,
-        dvae: DVAE,
-        prior: PriorTransformer,
-        tokenizer: PriorTokenizer,
-        image_processor: DVAEImageProcessor,
-        *,
-        sampling: dict[str, float] | None = None,
-        metrics: dict[str, Any] | None = None,
-        data: dict[str, str] | None = None,
-        samples: Image.Image | None = None,
-    ):
-        check_components(dvae, prior, tokenizer, image_processor)
-        self.dvae = dvae
-        self.prior = prior
-        self.tokenizer = tokenizer
-        self.image_processor = image_processor
-        self.sampling = SamplingSettings(**(sampling or {}))
-        self.metrics = metrics or {}
-        self.data = data or {}
-        self.samples = samples
-        self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
-
-    @property
-    def components(self) -> dict[str, Any]:
-        """The four parts by name: `TextToImagePipeline(**pipeline.components)` shares them."""
-        return {
-            "dvae": self.dvae,
-            "prior": self.prior,
-            "tokenizer": self.tokenizer,
-            "image_processor": self.image_processor,
-        }
-
-    @property
-    def device(self) -> torch.device:
-        return self.prior.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.prior.dtype
-
-    def to(self, *args: Any, **kwargs: Any) -> "TextToImagePipeline":
-        """Move both models to a device or dtype, as `torch.nn.Module.to` does; returns the pipeline itself."""
-        self.dvae.to(*args, **kwargs)
-        self.prior.to(*args, **kwargs)
-        return self
+class TextToImagePipeline(SavedPipeline):
+    """Paints pictures from prompts; its parts, and how it is loaded and saved, are `SavedPipeline`'s."""
 
     def __call__(
         self,
@@ -212,78 +146,6 @@ class TextToImagePipeline(ModelHubMixin):
         if isinstance(seed, list | tuple):
             return [int(value) for value in seed]
         return [int(seed) + i for _ in range(num_prompts) for i in range(num_images_per_prompt)]
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-    ) -> "TextToImagePipeline":
-        """Load a saved pipeline: the embedded one (None), a folder, or a Hub id.
-
-        dtype: what the weights are turned into. Files often hold float16 to be small, while a CPU is slow and
-            inexact in it: float32 unless told otherwise. On a GPU, torch.bfloat16 is a good choice.
-
-        Raises:
-            OSError: when there is no such pipeline, or a part of it is missing or broken.
-        """
-        folder = find_pipeline(
-            pretrained_model_name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-        index = read_index(folder)
-        return cls(
-            dvae=load_component(DVAE, folder / "dvae", dtype=dtype),
-            prior=load_component(PriorTransformer, folder / "prior", dtype=dtype),
-            tokenizer=load_component(PriorTokenizer, folder / "tokenizer"),
-            image_processor=load_component(DVAEImageProcessor, folder / "image_processor"),
-            sampling=index.get("sampling"),
-            metrics=index.get("metrics"),
-            data=index.get("data"),
-            samples=load_samples(folder),
-        )
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """A subfolder a component, model_index.json, samples.png; `save_pretrained` adds the card.
-
-        Weights are saved as they are: `pipeline.to(torch.float16)` first makes the folder half as large.
-        """
-        for name, component in self.components.items():
-            component.save_pretrained(save_directory / name)
-        index = {
-            "_class_name": type(self).__name__,
-            **{name: type(component).__name__ for name, component in self.components.items()},
-            "sampling": asdict(self.sampling),
-            "metrics": self.metrics,
-            "data": self.data,
-        }
-        (save_directory / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        if self.samples is not None:
-            self.samples.save(save_directory / SAMPLES_NAME)
-        (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights is not this pipeline's
-
-    def generate_model_card(self, repo_id: str | None = None) -> ModelCard:
-        """The model card, from this pipeline's own numbers; repo_id goes into its lines of use."""
-        return ModelCard(write_model_card(self, self.metrics, repo_id=repo_id))
-
-    def push_to_hub(self, repo_id: str, *, token: str | None = None, private: bool | None = None, **kwargs) -> str:
-        """Upload the whole pipeline, with its card, as one commit; returns the commit's address.
-
-        Further arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`.
-        """
-        repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
-        kwargs["model_card_kwargs"] = {"repo_id": repo_id}
-        return super().push_to_hub(repo_id, token=token, private=private, **kwargs)
 
 
 @contextmanager

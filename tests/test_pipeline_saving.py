@@ -152,7 +152,7 @@ class FakeApi:
 
 @pytest.mark.parametrize("repo_id", ["someone/emoji", "emoji"])
 def test_push_to_hub_sends_the_whole_pipeline(tiny_pipeline, monkeypatch, repo_id):
-    monkeypatch.setattr("pipelines.text_to_image.HfApi", FakeApi)
+    monkeypatch.setattr("pipelines.saving.HfApi", FakeApi)
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", FakeApi)
     url = tiny_pipeline.push_to_hub(repo_id, token="none", private=True)
     assert url == "https://hub/someone/emoji/commit/1"
@@ -181,7 +181,7 @@ def test_push_to_hub_of_a_part_alone(tiny_pipeline, monkeypatch, part):
 
 
 def test_save_and_push_in_one_call(tiny_pipeline, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.text_to_image.HfApi", FakeApi)
+    monkeypatch.setattr("pipelines.saving.HfApi", FakeApi)
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", FakeApi)
     url = tiny_pipeline.save_pretrained(tmp_path / "emoji", push_to_hub=True)
     assert url == "https://hub/someone/emoji/commit/1"
