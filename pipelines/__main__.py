@@ -20,6 +20,7 @@ examples:
   python -m pipelines "an armchair shaped like an avocado"
   python -m pipelines "red apple" "green apple" --num 8 --grid --out apples.png
   python -m pipelines "sailboat" --seed 7 --guidance-scale 5 --out pictures
+  python -m pipelines serve --port 8000    (OpenAI's image API; python -m pipelines serve --help)
 
 Each picture's metadata holds its prompt, seed, sampler and model, so any picture can be painted again.
 """
@@ -88,8 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for what a user can put right, explained in one line."""
-    parser = build_parser()
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["serve"]:  # as a prompt: -- serve
+        from .serving.command import main as serve
+
+        return serve(argv[1:])
+    parser = build_parser()
     if not argv:
         parser.print_help()
         return 0

@@ -1,0 +1,134 @@
+"""`python -m pipelines serve`: the service as a process. Fast to say what is wrong: what is heavy comes last."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import NoReturn
+
+from ..locate import find_pipeline
+from .settings import ServerSettings
+
+KEY_VARIABLE = "ARMCHAIR_API_KEY"
+
+EPILOG = f"""\
+examples:
+  python -m pipelines serve
+  {KEY_VARIABLE}=… python -m pipelines serve --model you/your-model --host 0.0.0.0 --max-batch 16
+
+  curl http://127.0.0.1:8000/v1/images/generations -H 'Content-Type: application/json' \\
+       -d '{{"prompt": "an armchair shaped like an avocado", "seed": 0, "response_format": "url"}}'
+
+Beside it: /v1/models, /health, /metrics (Prometheus) and /openapi.json. SIGTERM or Ctrl-C stops it once what it has
+accepted is painted. A prompt that is the word serve: python -m pipelines -- serve
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line rather than the usage and a line."""
+        self.exit(2, f"error: {message}; python -m pipelines serve --help lists what can be passed\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m pipelines serve",
+        description="Paint pictures for clients of OpenAI's image API: POST /v1/images/generations.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded)")
+    parser.add_argument(
+        "--device", default="cpu", help="where to paint, as torch names it, such as cuda (default: cpu)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen at, 0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"what clients must show; better by the variable {KEY_VARIABLE} (default: none)",
+    )
+    for field in fields(ServerSettings):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.type,
+            default=field.default,
+            metavar="N" if field.type is int else "S",
+            help=f"{field.metadata['help']} (default: {field.default})",
+        )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Serve until stopped; returns the exit code: 0, or 2 for what a user can put right, explained in one line."""
+    args = build_parser().parse_args(argv)
+    try:
+        settings = ServerSettings(**{field.name: getattr(args, field.name) for field in fields(ServerSettings)})
+        folder = find_pipeline(args.model)
+        check_installed()
+        listener = bind(args.host, args.port)
+    except (OSError, OverflowError, ValueError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    serve(args, settings, folder, listener)
+    return 0
+
+
+def check_installed() -> None:
+    """Raises ValueError when the packages of the extra are not there."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"serving needs {error.name}; pip install 'armchair[serve]'") from error
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket of this address, which refuses connections until the server listens. Raises OSError with the remedy."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise OSError(f"cannot listen at {host}:{port} ({error}); pass another --host or --port") from error
+    return listener
+
+
+def serve(args: argparse.Namespace, settings: ServerSettings, folder: Path, listener: socket.socket) -> None:
+    """Load the pipeline and answer until SIGTERM or SIGINT."""
+    import uvicorn
+    from transformers.utils import logging
+
+    from ..text_to_image import TextToImagePipeline
+    from .app import create_app
+
+    logging.disable_progress_bar()  # loading takes no time worth a bar
+    pipeline = TextToImagePipeline.from_pretrained(folder).to(args.device)
+    api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
+    name = model_name(args.model)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            host, port = listener.getsockname()[:2]
+            address = f"[{host}]" if ":" in host else host
+            print(f"serving {name} at http://{address}:{port}/v1", "with a key" if api_key else "", flush=True)
+
+    app = create_app(pipeline, name=name, settings=settings, api_key=api_key)
+    # what was accepted is answered within the timeout: a stop need not wait longer
+    server = Server(uvicorn.Config(app, timeout_graceful_shutdown=int(settings.timeout) + 5))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises the signal once more when it has stopped
+    server.run(sockets=[listener])
+
+
+def model_name(model: str | None) -> str:
+    """What clients call it: a Hub id as it is, of a folder the last part alone."""
+    if model is None:
+        return "armchair"
+    return Path(model).resolve().name if Path(model).is_dir() else model

@@ -1,0 +1,65 @@
+"""The service on a loopback port, in a thread, for the tests of it."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import openai
+import uvicorn
+
+from pipelines import TextToImagePipeline
+from pipelines.serving.app import create_app
+from pipelines.serving.settings import ServerSettings
+
+
+class GatedPipeline(TextToImagePipeline):
+    """Paints only while its gate is open, so that a test decides what waits; knows its batches and their codes."""
+
+    def __init__(self, **components):
+        super().__init__(**components, sampling={"guidance_scale": 2.0, "top_k": 20})
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.gate.set()
+        self.batches, self.drawn = [], 0
+
+    def generate_codes(self, text_ids, *, seed, callback, **sampling):
+        self.batches.append(seed)
+        self.entered.set()
+        assert self.gate.wait(timeout=60)
+
+        def counting(i, codes):
+            self.drawn += 1
+            callback(i, codes)
+
+        return super().generate_codes(text_ids, seed=seed, callback=counting, **sampling)
+
+
+@contextlib.contextmanager
+def running_server(pipeline: TextToImagePipeline, api_key: str | None = None, **settings) -> Iterator[str]:
+    """Its address, such as http://127.0.0.1:40000."""
+    app = create_app(pipeline, settings=ServerSettings(**settings), api_key=api_key)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=10))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+
+
+def client_of(address: str, api_key: str = "none", **options) -> openai.OpenAI:
+    """OpenAI's own client, without its retries."""
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=api_key, **{"max_retries": 0, "timeout": 60, **options})
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what must come soon."""
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not come")

@@ -1,0 +1,106 @@
+"""`python -m pipelines serve`: the process, from its start to its stop, and one clear line for each mistake."""
+
+import concurrent.futures
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+import pytest
+from running_server import client_of, until
+
+from pipelines.__main__ import main
+from pipelines.serving.command import model_name
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pipeline):
+    """Stopped while pictures wait: they are painted, what comes later is refused, the exit code is 0."""
+    argv = ["serve", "--model", tiny_folder, "--port", "0", "--max-batch", "1", "--max-n", "40"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *argv],
+        cwd=ROOT,
+        env={**os.environ, "ARMCHAIR_API_KEY": "key"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = server.stdout.readline().split()
+        assert line[:3] == ["serving", Path(tiny_folder).name, "at"] and line[4:] == ["with", "a", "key"]
+        with client_of(line[3].removesuffix("/v1"), "key") as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert [model.id for model in client.models.list()] == [Path(tiny_folder).name]
+            stream = client.images.generate(prompt="a red apple", stream=True, partial_images=1)
+            next(stream)
+            accepted = pool.submit(client.images.generate, prompt="a red apple", n=40, extra_body={"seed": 0})
+            while not client.with_options(base_url=line[3].removesuffix("v1")).get("/health", cast_to=object)[
+                "waiting"
+            ]:
+                pass
+            server.send_signal(signal.SIGTERM)
+            assert len(accepted.result().data) == 40
+            assert [event.type for event in stream] == ["image_generation.completed"]
+        assert server.wait(timeout=30) == 0
+        with client_of(line[3]) as late, pytest.raises(openai.APIConnectionError):
+            late.images.generate(prompt="a red apple")
+    finally:
+        server.kill()
+        log = server.communicate()[1]
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--model", "/no/such/folder"], ["/no/such/folder", "pass a folder"]),
+        (["--max-batch", "0"], ["max_batch=0", "1 or more"]),
+        (["--max-queue", "5"], ["max_queue=5", "max_n=10"]),
+        (["--timeout", "nan"], ["timeout=nan", "seconds"]),
+        (["--body-timeout", "0"], ["body_timeout=0", "seconds"]),
+        (["--batch-wait", "500"], ["batch_wait=500", "timeout=120"]),
+        (["--port", "70000"], ["70000", "another"]),
+        (["--host", "256.0.0.1"], ["256.0.0.1", "another"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(argv, words, tiny_folder, capsys):
+    assert main(["serve", "--model", tiny_folder, *argv]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert all(word in err for word in words)
+
+
+def test_a_port_in_use_is_one_line(tiny_folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--model", tiny_folder, "--port", port]) == 2
+    assert port in capsys.readouterr().err
+
+
+def test_a_missing_extra_says_what_to_install(tiny_folder):
+    """And help needs neither it nor torch."""
+    code = (
+        "import sys, runpy; sys.modules.update(dict.fromkeys(['fastapi', 'torch'])); "
+        "runpy.run_module('pipelines', run_name='__main__')"
+    )
+    run = [sys.executable, "-c", code, "serve"]
+    done = subprocess.run([*run, "--model", tiny_folder], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "pip install 'armchair[serve]'" in done.stderr
+    done = subprocess.run([*run, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in ("--max-queue", "127.0.0.1", "ARMCHAIR_API_KEY", "429", "/v1/images/generations"):
+        assert words in done.stdout
+
+
+def test_the_prompt_serve_can_be_painted(tiny_folder, tmp_path, capsys):
+    assert main(["--model", tiny_folder, "--seed", "0", "--out", str(tmp_path), "--", "serve"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "serve-seed0.png")
+
+
+def test_a_folder_does_not_show_where_it_lies(tiny_folder):
+    assert model_name(tiny_folder) == Path(tiny_folder).name
+    assert (model_name(None), model_name("you/your-model")) == ("armchair", "you/your-model")
