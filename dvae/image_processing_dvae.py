@@ -42,6 +42,16 @@ class DVAEImageProcessor(ImageProcessingMixin):
 
     def fit(self, image: ImageLike) -> Image.Image:
         """One picture -> RGB of size × size: transparency on the background, shorter side to size, centre crop."""
+        image = self.on_background(image)
+        if image.size == (self.size, self.size):
+            return image
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        return image.resize((self.size, self.size), Image.Resampling.LANCZOS, box=box)
+
+    def on_background(self, image: ImageLike) -> Image.Image:
+        """One picture -> RGB of its own size, transparency laid on the background."""
         image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
         if not isinstance(image, Image.Image):
             raise TypeError(f"an image must be a PIL image or a uint8 array, not {type(image).__name__}")
@@ -49,13 +59,7 @@ class DVAEImageProcessor(ImageProcessingMixin):
             image = image.convert("RGBA")
             ground = Image.new("RGBA", image.size, (*self.background, 255))
             image = Image.alpha_composite(ground, image)
-        image = image.convert("RGB")
-        if image.size == (self.size, self.size):
-            return image
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        return image.resize((self.size, self.size), Image.Resampling.LANCZOS, box=box)
+        return image.convert("RGB")
 
     def postprocess(
         self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil"

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from .data import Pictures, caption, shuffled, to_pixel_values
+from .data import Pictures, shuffled, to_pixel_values
+from .decoding import caption
 
 
 def fingerprint(dvae: DVAE, **settings: Any) -> str:

@@ -1,4 +1,4 @@
-"""Captioned pictures: from any set that `datasets` loads, to batches that depend on the seed and the place alone.
+"""Captioned pictures: from any set that `sources` opens, to batches that depend on the seed and the place alone.
 
 Picture i of a run is drawn by a generator seeded with (seed, i): the same picture whatever the number of workers or
 processes, and whether or not the run was stopped before.
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -19,55 +18,47 @@ from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
 
-from .captions import write_caption
+from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
+from .decoding import BrokenRow, Tally, open_picture, row_parts
 from .scenes import draw_scene, sample_scene
+from .sources import Source, open_splits
 
 CAPTION_COLUMNS = ("text", "caption")
 
 
-def load_split(data: DataArguments, split: str) -> Dataset:
+def load_split(data: DataArguments, split: str) -> Source:
     """
-    The pictures of `data.path`; split is "train" or "validation".
+    The rows of `data.path`; split is "train" or "validation".
 
     Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names.
     """
-    splits = _load(data.path)
+    splits = open_splits(data.path, data.streaming)
     wanted = data.train_split if split == "train" else data.validation_split
     if wanted in splits:
         pictures = splits[wanted]
-    elif split == "validation":
-        pictures = _held_out(splits[data.train_split], held_out=True)
-    else:
+    elif data.train_split not in splits:
         raise ValueError(f"{data.path} has no split {wanted!r}: it has {', '.join(splits)}; say --data.train_split")
-    if split == "train" and data.validation_split not in splits:
-        pictures = _held_out(pictures, held_out=False)
+    else:
+        pictures = splits[data.train_split]
+        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
+    if split == "train" and wanted in splits and data.validation_split not in splits:
+        pictures = pictures.select(_held_out(len(pictures), held_out=False))
     caption_column(data, pictures)
     if data.max_pictures is not None:
         pictures = pictures.select(range(min(data.max_pictures, len(pictures))))
     return pictures
 
 
-def _load(path: str) -> DatasetDict:
-    try:
-        return load_dataset(path)
-    except (OSError, ValueError) as error:  # no such folder, nothing to read in it, an unknown id, offline
-        reason = str(error).splitlines()[0]
-        remedy = "give a folder of pictures with metadata.jsonl, of Parquet, or a Hub id"
-        raise ValueError(f"no data at {path}: {remedy} ({reason})") from error
-
-
-def _held_out(pictures: Dataset, held_out: bool) -> Dataset:
+def _held_out(count: int, held_out: bool) -> np.ndarray:
     """5 % of the places, at most 1,000, by a hash; or the others."""
-    chosen = [i for i in range(len(pictures)) if hashlib.sha1(str(i).encode()).digest()[0] < 13][:1000]
-    if held_out:
-        return pictures.select(chosen)
-    return pictures.select(sorted(set(range(len(pictures))) - set(chosen)))
+    chosen = [i for i in range(count) if hashlib.sha1(str(i).encode()).digest()[0] < 13][:1000]
+    return np.array(chosen, np.int64) if held_out else np.setdiff1d(np.arange(count), chosen)
 
 
-def caption_column(data: DataArguments, pictures: Dataset) -> str | None:
+def caption_column(data: DataArguments, pictures: Source) -> str | None:
     """The column of captions; None where captions are written from `name` and `keywords`."""
-    columns = pictures.column_names
+    columns = pictures.columns
     candidates = [data.text_column] if data.text_column else [*CAPTION_COLUMNS, "name"]
     found = [column for column in candidates if column in columns]
     if "image" not in columns or not found:
@@ -75,45 +66,62 @@ def caption_column(data: DataArguments, pictures: Dataset) -> str | None:
     return None if found[0] == "name" else found[0]
 
 
-def is_cutouts(pictures: Dataset) -> bool:
+def is_cutouts(pictures: Source) -> bool:
     """Whether the set is one of named cut-outs, of which scenes are composed: it has names and no captions."""
-    return "name" in pictures.column_names and not set(CAPTION_COLUMNS) & set(pictures.column_names)
-
-
-def row_parts(row: dict[str, Any], column: str | None) -> dict[str, Any]:
-    """A row without its picture -> the parts that a caption is written from."""
-    if column is not None:
-        return {"text": row[column] or ""}
-    return {"kind": "single", "things": [{key: row[key] for key in ("name", "keywords", "style")}]}
-
-
-def caption(parts: dict[str, Any], rng: random.Random) -> str:
-    """A caption as it is, or one written from the parts."""
-    return parts["text"] if "text" in parts else write_caption(parts, rng)
+    return "name" in pictures.columns and not set(CAPTION_COLUMNS) & set(pictures.columns)
 
 
 class Pictures:
-    """Pictures of a set, decoded once to uint8 and kept in memory: (3, S, S), or cut-outs (S, S, 4) with alpha."""
+    """
+    Pictures of a set, decoded once to uint8 and kept in memory: (3, S, S), or cut-outs (S, S, 4) with alpha. Rows that
+    cannot be used are left out and counted in `tally`. With the paper's crops a picture keeps what these may show.
+    """
 
-    def __init__(self, pictures: Dataset, data: DataArguments, image_size: int):
+    def __init__(self, pictures: Source, data: DataArguments, image_size: int):
         self.image_size = image_size
         self.cutouts = is_cutouts(pictures)
+        self.crops = data.crop == "dalle" and not self.cutouts
+        self.processor = DVAEImageProcessor(image_size)
+        self.tally = Tally(len(pictures), data.max_broken_share)
+        self.images, self.parts = [], []
         column = caption_column(data, pictures)
-        self.parts = [row_parts(row, column) for row in pictures.remove_columns("image")]
-        processor = DVAEImageProcessor(image_size)
-        decode = _cutout if self.cutouts else _rgb
-        self.images = [decode(row["image"], processor) for row in tqdm(pictures, desc="decoding", leave=False)]
+        for row in tqdm(pictures.rows(), total=len(pictures), desc="decoding", leave=False):
+            self.tally.seen += 1
+            try:
+                parts = row_parts(row, column)
+                image = open_picture(row.columns["image"], data)
+            except BrokenRow as broken:
+                self.tally.add(row, str(broken))
+                continue
+            self.images.append(self._fit(image))
+            self.parts.append(parts)
+        if not self.images:
+            raise ValueError(f"{data.path} has no picture that can be used: {self.tally} of {len(pictures)} rows")
+        if self.tally.broken:
+            tqdm.write(f"{self.tally.broken} of {self.tally.seen} rows of {data.path} skipped: {self.tally}")
         self.rows = [parts["things"][0] for parts in self.parts] if self.cutouts else []
+
+    def _fit(self, image: Image.Image) -> np.ndarray:
+        if self.cutouts:
+            return _cutout(image, self.processor)
+        return larger(image, self.processor) if self.crops else np.asarray(self.processor.fit(image))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def single(self, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """Picture `index` as it is: RGB uint8 (S, S, 3) and its parts."""
+        """Picture `index` as it is, its centre: RGB uint8 (S, S, 3) and its parts."""
         parts = self.parts[index]
-        if not self.cutouts:
-            return self.images[index], parts
-        return draw_scene(parts, [self.images[index]], random.Random(0), self.image_size), parts
+        if self.cutouts:
+            return draw_scene(parts, [self.images[index]], random.Random(0), self.image_size), parts
+        return np.asarray(self.processor.fit(self.images[index])) if self.crops else self.images[index], parts
+
+    def drawn(self, index: int, rng: random.Random) -> np.ndarray:
+        """Picture `index` as training sees it: a random crop, where the set is drawn so; RGB uint8 (S, S, 3)."""
+        if not self.crops:
+            return self.single(index)[0]
+        image = torch.from_numpy(self.images[index]).permute(2, 0, 1)  # (3, H, W)
+        return dvae_crop(image, self.image_size, rng).permute(1, 2, 0).numpy()
 
     def scene(self, rng: random.Random, held_out: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
         """A composed scene: RGB uint8 (S, S, 3) and its parts. For sets of cut-outs alone."""
@@ -129,8 +137,13 @@ def _cutout(image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
     return np.asarray(premultiplied.convert("RGBA"))
 
 
-def _rgb(image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
-    return np.asarray(processor.fit(image))
+def larger(image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
+    """RGB uint8 (H, W, 3), whole, the shorter side no larger than the paper's crops need it."""
+    image = processor.on_background(image)
+    scale = round(LARGEST_ZOOM * processor.size) / min(image.size)
+    if scale < 1:
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    return np.array(image)
 
 
 class DrawnPictures(torch.utils.data.Dataset):
@@ -147,7 +160,7 @@ class DrawnPictures(torch.utils.data.Dataset):
         if rng.random() < self.scenes:
             image, _ = self.pictures.scene(rng)
         else:
-            image, _ = self.pictures.single(shuffled(i, len(self.pictures), self.seed))
+            image = self.pictures.drawn(shuffled(i, len(self.pictures), self.seed), rng)
         if self.flip and rng.random() < 0.5:
             image = image[:, ::-1]
         return torch.from_numpy(image.copy()).permute(2, 0, 1)  # (3, S, S) uint8

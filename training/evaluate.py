@@ -19,8 +19,9 @@ from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .codes import Collate, encode_pictures
-from .data import Pictures, caption, load_split, to_pixel_values
+from .data import Pictures, load_split, to_pixel_values
 from .data_arguments import DataArguments
+from .decoding import caption
 from .losses import psnr
 from .scenes import HELDOUT_SPLIT
 from .surgery import estimate_surgery

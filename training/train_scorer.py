@@ -97,7 +97,7 @@ def score(
     scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining, folder: Path
 ) -> dict[str, float]:
     """R-precision among 100 names and top-5 among all: held-out real pictures, reconstructions, prompts."""
-    every = sorted(set(load_split(data, "train")["name"]))
+    every = sorted(set(load_split(data, "train").column("name")))
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
     held_out = Pictures(load_split(data, "validation"), data, 64)

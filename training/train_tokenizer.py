@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from accelerate import PartialState
-from datasets import Dataset
 from tqdm import tqdm
 
 from prior_transformer import PriorTokenizer
 
 from .arguments import TokenizerTraining, parse
-from .data import caption, caption_column, is_cutouts, load_split, row_parts
+from .data import caption_column, is_cutouts, load_split
 from .data_arguments import DataArguments
+from .decoding import BrokenRow, caption, row_parts
 from .scenes import sample_scene
+from .sources import Source
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,15 +33,23 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(tokenizer)} tokens, {text_length} a caption, in {Path(args.output_dir) / 'tokenizer'}")
 
 
-def draw_captions(pictures: Dataset, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
+def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
     """`captions` captions: each row's in turn, and scenes in their share, where the set is one of cut-outs."""
-    column = caption_column(data, pictures)
-    parts = [row_parts(row, column) for row in pictures.remove_columns("image")]
+    parts = list(captioned(pictures, caption_column(data, pictures)))
     things = [part["things"][0] for part in parts] if is_cutouts(pictures) else []
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
         composed = things and rng.random() < data.scenes
         yield caption(sample_scene(things, rng) if composed else parts[i % len(parts)], rng)
+
+
+def captioned(pictures: Source, column: str | None) -> Iterator[dict]:
+    """What each row's caption is written from; rows without one are left out."""
+    for row in pictures.rows(columns=[column] if column else ["name", "keywords", "style"]):
+        try:
+            yield row_parts(row, column)
+        except BrokenRow:
+            continue
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""Every format gives the same rows; a broken row is skipped, counted and named, and too many stop the run."""
+
+import random
+from collections import Counter
+
+import broken_sets
+import numpy as np
+import pytest
+import torch
+
+from training.crops import dvae_crop, prior_crop
+from training.data import DrawnPictures, Pictures, load_split
+from training.data_arguments import DataArguments
+from training.readers import LinesReader, TarReader
+from training.sources import open_splits
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, str]:
+    return {kind: broken_sets.write(kind, tmp_path_factory.mktemp(kind)) for kind in broken_sets.FORMATS}
+
+
+@pytest.mark.parametrize("kind", broken_sets.FORMATS)
+def test_a_set_with_broken_rows_is_read_but_for_these_which_are_counted_and_named(kind, sets, capsys):
+    data = DataArguments(path=sets[kind])
+    pictures, held_out = (Pictures(load_split(data, split), data, 16) for split in ("train", "validation"))
+    assert pictures.tally.reasons + held_out.tally.reasons == broken_sets.expected(kind)
+    texts = sorted(int(parts["text"].split()[-1]) for parts in pictures.parts + held_out.parts)
+    assert texts == [i for i in range(100) if i not in broken_sets.BROKEN]
+    assert pictures.tally.seen + held_out.tally.seen == 100
+    assert f"of {sets[kind]} skipped" in (printed := capsys.readouterr().out)
+    assert printed.count("skipped, ") == len(broken_sets.BROKEN)
+
+
+def test_every_format_gives_the_same_pictures_in_the_same_order(sets):
+    drawn = {}
+    for kind in broken_sets.FORMATS:
+        pictures = Pictures(load_split(DataArguments(path=sets[kind]), "train"), DataArguments(path=sets[kind]), 16)
+        drawn[kind] = [(parts["text"], image.tobytes()) for image, parts in map(pictures.single, range(len(pictures)))]
+    for kind in broken_sets.FORMATS:
+        assert drawn[kind] == drawn["folder"], kind
+
+
+def test_units_and_choices_of_places_give_the_rows_that_one_pass_gives(sets):
+    for kind in ("parquet", "arrow", "tar"):
+        source = open_splits(sets[kind])["train"]
+        captions = [row.columns["caption"] for row in source.rows()]
+        assert captions == source.column("caption") == [broken_sets.row(i)[1] for i in range(100)]
+        assert [row.columns["caption"] for row in source.rows(37, 59)] == captions[37:59]
+        chosen = source.select([3, 17, 50, 99])
+        assert chosen.column("caption") == [captions[i] for i in (3, 17, 50, 99)]
+        own = [chosen.own_rows(unit).tolist() for unit in range(len(chosen.units))]
+        assert sum(map(len, own)) == 4
+        assert next(source.rows(70, 71)).where.startswith(str(source.units[-1][0].path)[:-10])
+
+
+def test_past_the_share_a_run_stops_with_both_numbers(sets):
+    data = DataArguments(path=sets["parquet"], max_broken_share=0.02)
+    with pytest.raises(ValueError, match=r"2 of the first \d+ rows cannot be used .* max_broken_share=0.02 of 9"):
+        Pictures(load_split(data, "train"), data, 16)
+    nothing = DataArguments(path=sets["parquet"], min_side=50, max_broken_share=1.0)
+    with pytest.raises(ValueError, match=r"no picture that can be used: .*too small"):
+        Pictures(load_split(nothing, "train"), nothing, 16)
+
+
+def test_a_large_picture_is_left_out_before_it_is_decoded(sets):
+    data = DataArguments(path=sets["tar"], max_pixels=479, max_broken_share=1.0)
+    with pytest.raises(ValueError, match="too large"):
+        Pictures(load_split(data, "train"), data, 16)
+
+
+def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):
+    (tmp_path / "rows.csv").write_text('image,text\n1.png,12\n2.png,"two\nlines, ""quoted"""\n3.png,\n')
+    reader = LinesReader(str(tmp_path / "rows.csv"))
+    assert [row.columns["text"] for row in reader.read(0)] == ["12", 'two\nlines, "quoted"', ""]
+    assert reader.read(0)[0].columns["image"]["path"] == str(tmp_path / "1.png")
+
+
+def test_what_is_no_json_lines_and_what_has_no_captions_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"image": "1.png"}\n{"image": 2')
+    with pytest.raises(ValueError, match=r"rows.jsonl must be JSON lines"):
+        open_splits(str(tmp_path / "rows.jsonl"))
+    broken_sets.write("folder", tmp_path / "bare", count=2)
+    (tmp_path / "bare" / "metadata.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"pictures and no captions: give it one of metadata.jsonl"):
+        open_splits(str(tmp_path / "bare"))
+
+
+def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.readers.ROWS_A_UNIT", 3)
+    broken_sets.write_tar(tmp_path / "a.tar", [broken_sets.row(i) for i in range(8)], start=0, prefix="long/" * 50)
+    reader = TarReader(str(tmp_path / "a.tar"))
+    assert reader.lengths == [3, 3, 2] and reader.columns == ["image", "caption"]
+    assert [row.columns["caption"].split()[-1] for row in reader.read(1)] == ["3", "4", "5"]
+    assert reader.read(2)[1].where == f"{tmp_path / 'a.tar'}/{'long/' * 50}00007"
+
+
+@pytest.mark.parametrize("crop", [dvae_crop, prior_crop])
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (40, 90), (200, 64), (10, 12)])
+def test_a_crop_is_square_shows_part_of_the_picture_and_depends_on_its_generator_alone(crop, height, width):
+    """Red says the row, green the column: a crop's are those of one square inside the picture."""
+    rows = torch.linspace(0, 255, height)[:, None].expand(height, width)
+    columns = torch.linspace(0, 255, width)[None].expand(height, width)
+    image = torch.stack([rows, columns, rows * 0]).to(torch.uint8)
+    crops = [crop(image, 16, random.Random(seed)) for seed in range(40)]
+    assert all(c.shape == (3, 16, 16) and c.dtype == torch.uint8 for c in crops)
+    assert torch.equal(crops[7], crop(image, 16, random.Random(7)))
+    assert len({c.numpy().tobytes() for c in crops}) >= (10 if min(height, width) > 16 else 1)
+    seen = np.array([[c[0].float().mean() / 255 * height, c[1].float().mean() / 255 * width] for c in crops])
+    assert abs(seen.mean(0) / (height, width) - 0.5).max() < 0.1, "on average about the centre"
+
+
+def test_the_priors_crop_stays_near_the_centre_and_the_dvaes_reaches_the_ends():
+    image = (torch.arange(800) // 4)[None, None].expand(3, 100, 800).to(torch.uint8)  # 100 × 800, says its column
+    middles = {c: [4 * c(image, 16, random.Random(i))[0].float().mean() for i in range(200)] for c in CROPS}
+    assert 100 / 3 - 2 < min(middles[dvae_crop]) < 110 and 690 < max(middles[dvae_crop]) < 800 - 100 / 3 + 2
+    first, last = 700 * 3 // 8 + 800 / 18, 700 * 5 // 8 + 1000 / 18  # middles of the outermost crops
+    assert first - 3 < min(middles[prior_crop]) < 330 and 470 < max(middles[prior_crop]) < last + 3
+
+
+CROPS = [dvae_crop, prior_crop]
+
+
+def test_drawn_pictures_are_cropped_in_training_and_centred_in_evaluation(sets):
+    centre, crops = DataArguments(path=sets["parquet"]), DataArguments(path=sets["parquet"], crop="dalle")
+    plain, cropped = (Pictures(load_split(data, "train"), data, 16) for data in (centre, crops))
+    same = sum(np.array_equal(plain.single(i)[0], cropped.single(i)[0]) for i in range(len(plain)))
+    assert same == len(plain)
+    first, again = (DrawnPictures(cropped, 400, seed=0) for _ in range(2))
+    assert torch.equal(first[123], again[123])
+    of_one = Counter(first[i].numpy().tobytes() for i in range(400))
+    assert len(of_one) > 2 * len(cropped), "a picture is cropped otherwise in another epoch"

@@ -1,0 +1,118 @@
+"""A row -> a picture and what its caption is written from; or the reason why it cannot be used, which is counted."""
+
+import io
+import random
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from .captions import write_caption
+from .data_arguments import DataArguments
+from .readers import Row, open_binary
+
+NAMED = 5  # broken rows that the log names, of each reason
+FIRST_ROWS = 1000  # the share of broken rows is of at least so many rows, or of all
+
+
+class BrokenRow(Exception):
+    """A row that cannot be used; its text is the reason, one of a few."""
+
+
+def open_picture(image: dict[str, Any] | None, data: DataArguments) -> Image.Image:
+    """
+    Decodes a picture whose size was read and found within `data.min_side` and `data.max_pixels` first; turned upright.
+
+    Raises BrokenRow: "no picture", "missing file", "too large", "too small" or "undecodable".
+    """
+    if image is None:
+        raise BrokenRow("no picture")
+    data_bytes = image["bytes"] if image["bytes"] is not None else read_file(image["path"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's of large pictures and odd metadata: the bounds below are stricter
+        try:
+            opened = Image.open(io.BytesIO(data_bytes))  # reads the header alone
+            check_size(opened.size, data)
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+        except BrokenRow:
+            raise
+        except Image.DecompressionBombError as error:
+            raise BrokenRow("too large") from error
+        except Exception as error:  # what a codec raises on foreign bytes is anything: SyntaxError, struct.error, …
+            raise BrokenRow("undecodable") from error
+
+
+def read_file(path: str) -> bytes:
+    try:
+        with open_binary(path) as file:
+            return file.read()
+    except OSError as error:
+        raise BrokenRow("missing file") from error
+
+
+def check_size(size: tuple[int, int], data: DataArguments) -> None:
+    if size[0] * size[1] > data.max_pixels:
+        raise BrokenRow("too large")
+    if min(size) < data.min_side:
+        raise BrokenRow("too small")
+
+
+def row_parts(row: Row, column: str | None) -> dict[str, Any]:
+    """The parts that a row's caption is written from. Raises BrokenRow: "empty caption"."""
+    if column is None:
+        if not row.columns.get("name"):
+            raise BrokenRow("empty caption")
+        return {"kind": "single", "things": [{key: row.columns[key] for key in ("name", "keywords", "style")}]}
+    text = row.columns.get(column)
+    if not isinstance(text, str) or not text.strip():
+        raise BrokenRow("empty caption")
+    return {"text": text}
+
+
+def caption(parts: dict[str, Any], rng: random.Random) -> str:
+    """A caption as it is, or one written from the parts."""
+    return parts["text"] if "text" in parts else write_caption(parts, rng)
+
+
+class Tally:
+    """
+    Rows seen, and the broken ones by reason.
+
+    total: rows there are; max_broken_share: a larger share of broken rows is an error.
+    quiet: name none in the log.
+    """
+
+    def __init__(self, total: int, max_broken_share: float, quiet: bool = False):
+        self.total, self.max_broken_share, self.quiet = total, max_broken_share, quiet
+        self.seen = 0
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def broken(self) -> int:
+        return self.reasons.total()
+
+    def add(self, row: Row, reason: str) -> None:
+        """A broken row, named in the log while it is one of the first. Raises a ValueError past the share."""
+        self.count(seen=0, skipped=[(row.where, reason)])
+        rows = max(self.seen, min(self.total, FIRST_ROWS))
+        if self.broken > self.max_broken_share * rows:
+            raise ValueError(
+                f"{self.broken} of the first {max(self.seen, 1)} rows cannot be used ({self}), more than "
+                f"max_broken_share={self.max_broken_share} of {rows}: mend the set (python -m training.validate_data "
+                "names all such rows), or raise --data.max_broken_share"
+            )
+
+    def count(self, seen: int, skipped: Iterable[tuple[str, str]]) -> None:
+        """Rows that another process has seen, and those that it skipped: (name, reason)."""
+        self.seen += seen
+        for where, reason in skipped:
+            self.reasons[reason] += 1
+            if self.reasons[reason] <= NAMED and not self.quiet:
+                tqdm.write(f"skipped, {reason}: {where}")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()) or "none broken"

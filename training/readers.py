@@ -1,0 +1,249 @@
+"""Files of captioned pictures, read in units: a row group, a record batch, a run of lines or of a tar's members.
+
+A reader knows its file's columns and how many rows each unit has without reading a picture; it reads one unit at a
+time and decodes nothing. What it holds is small and survives pickling: each worker opens the file for itself.
+"""
+
+import functools
+import io
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+ROWS_A_UNIT = 256  # where the format has no units of its own
+PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+TEXT_SUFFIXES = ("txt", "text", "caption")
+
+
+class Row(NamedTuple):
+    """A row, undecoded: `columns["image"]` is {"bytes": … or None, "path": … or None}, or None. where: its name."""
+
+    where: str
+    columns: dict[str, Any]
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """A local file or one of a URL (hf://…), to be read and sought in."""
+    return fsspec.open(path, "rb").open() if "://" in path else Path(path).open("rb")
+
+
+class TableRows(Sequence):
+    """Rows of an Arrow table, each made when it is asked for."""
+
+    def __init__(self, table: pa.Table, path: str, first: int):
+        self.table, self.path, self.first = table, path, first
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, i: int) -> Row:
+        columns = self.table.slice(i, 1).to_pylist()[0]
+        where = f"{self.path}, row {self.first + i}"
+        for name in ("image", "file_name"):
+            if name in columns:
+                columns["image"] = picture(columns[name], posixpath.dirname(self.path))
+                break
+        return Row(where, columns)
+
+
+def picture(value: Any, folder: str) -> dict[str, Any] | None:
+    """A picture's cell: bytes, a path relative to `folder`, or both in a struct."""
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if isinstance(value, str):
+        return {"bytes": None, "path": posixpath.join(folder, value)} if value else None
+    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
+        return {"bytes": None, "path": posixpath.join(folder, value["path"])}
+    return value if isinstance(value, dict) and value.get("bytes") is not None else None
+
+
+class Reader:
+    """One file. columns: names, `image` among them; lengths: rows of each unit."""
+
+    columns: list[str]
+    lengths: list[int]
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def read(self, unit: int, columns: list[str] | None = None) -> Sequence[Row]:
+        """A unit's rows, of these columns alone where the format can tell them apart."""
+        raise NotImplementedError
+
+    def first(self, unit: int) -> int:
+        return sum(self.lengths[:unit])
+
+
+class ParquetReader(Reader):
+    """A unit is a row group."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        with open_binary(path) as file:
+            parquet = pq.ParquetFile(file)
+            self.columns = with_image(parquet.schema_arrow.names)
+            self.lengths = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+
+    def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
+        with open_binary(self.path) as file:
+            table = pq.ParquetFile(file).read_row_group(unit, columns=columns)
+        return TableRows(table, self.path, self.first(unit))
+
+
+class ArrowReader(Reader):
+    """A unit is a record batch of the memory-mapped file, of either IPC format."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        if "://" in path:
+            raise ValueError(f"{path}: Arrow files are memory-mapped, so they must be local: download the set first")
+        batches = mapped_batches(path)
+        self.columns = with_image(batches[0].schema.names if batches else [])
+        self.lengths = [len(batch) for batch in batches]
+
+    def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
+        table = pa.Table.from_batches([mapped_batches(self.path)[unit]])
+        return TableRows(table.select(columns) if columns else table, self.path, self.first(unit))
+
+
+@functools.lru_cache(maxsize=64)
+def mapped_batches(path: str) -> list[pa.RecordBatch]:
+    source = pa.memory_map(path)
+    try:
+        return list(pa.ipc.open_stream(source))
+    except pa.ArrowInvalid:  # not a stream, so a file
+        source.seek(0)
+        reader = pa.ipc.open_file(source)
+        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+
+
+class LinesReader(Reader):
+    """JSON lines, CSV, or a metadata file: small rows with paths relative to the file, kept in memory."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        with open_binary(path) as file:
+            self.table = TABLES[posixpath.splitext(path)[1].lower()](file, path)
+        self.columns = with_image(self.table.column_names)
+        starts = range(0, self.table.num_rows, ROWS_A_UNIT)
+        self.lengths = [min(ROWS_A_UNIT, self.table.num_rows - start) for start in starts]
+
+    def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
+        table = self.table.slice(unit * ROWS_A_UNIT, self.lengths[unit])
+        return TableRows(table.select(columns) if columns else table, self.path, unit * ROWS_A_UNIT)
+
+
+def json_table(file: IO[bytes], path: str) -> pa.Table:
+    try:
+        return pa.json.read_json(file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} must be JSON lines, an object with the same keys a line ({error})") from error
+
+
+def csv_table(file: IO[bytes], path: str) -> pa.Table:
+    """All columns as text: a caption may be a number."""
+    data = file.read()
+    parse = pa.csv.ParseOptions(newlines_in_values=True)
+    try:
+        with pa.csv.open_csv(io.BytesIO(data), parse_options=parse) as reader:
+            names = reader.schema.names
+        convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+        return pa.csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} must be CSV with a header, each row as long as it ({error})") from error
+
+
+def parquet_table(file: IO[bytes], path: str) -> pa.Table:
+    return pq.ParquetFile(file).read()
+
+
+TABLES = {".jsonl": json_table, ".json": json_table, ".csv": csv_table, ".parquet": parquet_table}
+
+
+def with_image(names: list[str]) -> list[str]:
+    """`file_name`, the image folder's name of the column, is `image`."""
+    return ["image" if name == "file_name" and "image" not in names else name for name in names]
+
+
+class TarReader(Reader):
+    """
+    A WebDataset tar: members that share a name up to its first dot are one row; a picture's suffix is `image`, .txt
+    is `text`, the keys of .json are columns. A unit is a run of rows; its offset is found by one pass over headers.
+    """
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        if "://" in path:
+            raise ValueError(f"{path}: a tar is sought in, so it must be local: download the set first")
+        self.offsets: list[int] = []
+        self.lengths, names = [], {"image": None}
+        with Path(path).open("rb") as file:
+            for i, (_, members) in enumerate(grouped(tarfile.TarFile(fileobj=file))):
+                if i % ROWS_A_UNIT == 0:
+                    self.offsets.append(members[0].offset)
+                    self.lengths.append(0)
+                self.lengths[-1] += 1
+                if i < 5:
+                    names |= dict.fromkeys(tar_columns(file, members))
+        self.columns = list(names)
+
+    def read(self, unit: int, columns: list[str] | None = None) -> list[Row]:
+        rows = []
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offsets[unit])
+            groups = grouped(tarfile.TarFile(fileobj=file))
+            for _, (key, members) in zip(range(self.lengths[unit]), groups, strict=False):
+                rows.append(Row(f"{self.path}/{key}", tar_columns(file, members)))
+        return rows
+
+
+def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
+    """Members in runs of one key: their path up to the first dot of its last part."""
+    key, members = None, []
+    for member in tar:
+        if not member.isfile():
+            continue
+        folder, name = posixpath.split(member.name)
+        own = posixpath.join(folder, name.partition(".")[0])
+        if own != key and members:
+            yield key, members
+            members = []
+        key = own
+        members.append(member)
+    if members:
+        yield key, members
+
+
+def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo]) -> dict[str, Any]:
+    """The columns of one row's members; bytes that are no JSON or no UTF-8 leave theirs out."""
+    columns: dict[str, Any] = {"image": None}
+    for member in members:
+        suffix = member.name.rpartition(".")[2].lower()
+        if suffix not in (*PICTURE_SUFFIXES, *TEXT_SUFFIXES, "json"):
+            continue
+        file.seek(member.offset_data)
+        data = file.read(member.size)
+        if suffix in PICTURE_SUFFIXES:
+            columns["image"] = {"bytes": data, "path": member.name}
+        elif suffix in TEXT_SUFFIXES:
+            columns["text"] = data.decode("utf-8", errors="replace")
+        else:
+            columns |= json_columns(data)
+    return columns
+
+
+def json_columns(data: bytes) -> dict[str, Any]:
+    try:
+        columns = json.loads(data)
+    except ValueError:
+        return {}
+    return {k: v for k, v in columns.items() if k != "image"} if isinstance(columns, dict) else {}

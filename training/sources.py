@@ -1,0 +1,103 @@
+"""Where captioned pictures come from: a path or a Hub id -> the rows of a split, undecoded, in units.
+
+| what | rows |
+| --- | --- |
+| folder of pictures | its metadata.jsonl, .csv or .parquet: `file_name` and the captions |
+| .jsonl, .csv | `image` or `file_name`, a path relative to the file; the captions |
+| .parquet, .arrow | `image`: bytes, a path, or datasets' struct of both; the captions |
+| .tar (WebDataset) | 0001.jpg with 0001.txt or 0001.json beside it |
+| Hub id | any of these; downloaded and kept, or with data.streaming read where it lies |
+
+Files, splits and formats are found as `datasets.load_dataset` finds them: folders of these files and globs work too.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetBuilder, load_dataset_builder
+from huggingface_hub import snapshot_download
+
+from .readers import ArrowReader, LinesReader, ParquetReader, Reader, Row, TarReader
+
+SUFFIXES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+SUFFIXES |= {".tar": "webdataset"}
+READERS = {"json": LinesReader, "csv": LinesReader, "parquet": ParquetReader, "arrow": ArrowReader}
+READERS |= {"webdataset": TarReader, "imagefolder": LinesReader}
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+
+
+class Source:
+    """
+    Rows of files, in units that are read at once. `places` are the rows of all files that belong to it, in order: a
+    split that was held out of another is a choice of its places.
+    """
+
+    def __init__(self, readers: Sequence[Reader], places: np.ndarray | None = None):
+        self.readers = readers
+        self.units = [(reader, unit) for reader in readers for unit in range(len(reader.lengths))]
+        self.starts = np.cumsum([0, *(reader.lengths[unit] for reader, unit in self.units)])  # (U + 1,)
+        self.places = np.arange(self.starts[-1]) if places is None else places
+        columns = [name for reader in readers for name in reader.columns]
+        self.columns = list(dict.fromkeys(columns))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def select(self, which: Sequence[int] | np.ndarray) -> "Source":
+        """The rows at `which` of this source's own rows."""
+        return Source(self.readers, self.places[np.asarray(which, dtype=np.int64)])
+
+    def own_rows(self, unit: int) -> np.ndarray:
+        """Which rows of a unit belong to this source, counted from the unit's first."""
+        lo, hi = np.searchsorted(self.places, self.starts[unit : unit + 2])
+        return self.places[lo:hi] - self.starts[unit]
+
+    def read(self, unit: int, columns: list[str] | None = None) -> Sequence[Row]:
+        """All rows of a unit."""
+        reader, index = self.units[unit]
+        return reader.read(index, [name for name in columns if name in reader.columns] if columns else None)
+
+    def rows(self, start: int = 0, stop: int | None = None, columns: list[str] | None = None) -> Iterator[Row]:
+        """Rows start to stop in order; one unit is held at a time."""
+        places = self.places[start:stop]
+        units = np.searchsorted(self.starts, places, side="right") - 1
+        held, rows = None, []
+        for place, unit in zip(places.tolist(), units.tolist(), strict=True):
+            if unit != held:
+                held, rows = unit, self.read(unit, columns)
+            yield rows[place - self.starts[unit]]
+
+    def column(self, name: str) -> list[Any]:
+        """A column's values, without reading pictures where the format allows it."""
+        return [row.columns.get(name) for row in self.rows(columns=[name])]
+
+
+def open_splits(path: str, streaming: bool = False) -> dict[str, Source]:
+    """The splits at `path`. Raises a ValueError with the remedy when there is nothing to read."""
+    try:
+        builder = find(path, streaming)
+    except (OSError, ValueError) as error:  # no such folder, nothing to read in it, an unknown id, offline
+        reason = str(error).splitlines()[0]
+        remedy = "give a folder of pictures with metadata.jsonl; JSON lines, CSV, Parquet, Arrow, tars; or a Hub id"
+        raise ValueError(f"no data at {path}: {remedy} ({reason})") from error
+    kind = builder.name
+    if kind not in READERS:
+        raise ValueError(f"{path} holds {kind} files: it must hold one of {', '.join(READERS)}")
+    files = {str(split): [str(file) for file in files] for split, files in builder.config.data_files.items()}
+    if kind == "imagefolder":
+        files = {split: [file for file in own if Path(file).name in METADATA] for split, own in files.items()}
+        if not any(files.values()):
+            raise ValueError(f"{path} has pictures and no captions: give it one of {', '.join(METADATA)}")
+    return {split: Source([READERS[kind](file) for file in own]) for split, own in files.items() if own}
+
+
+def find(path: str, streaming: bool) -> DatasetBuilder:
+    """datasets' builder of a file, a glob, a folder or a Hub id; a Hub id is downloaded first unless streaming."""
+    suffix = Path(path).suffix.lower()
+    if suffix in SUFFIXES and not Path(path).is_dir():
+        return load_dataset_builder(SUFFIXES[suffix], data_files=path)
+    if Path(path).is_dir() or streaming:
+        return load_dataset_builder(path)
+    return load_dataset_builder(snapshot_download(path, repo_type="dataset"))
