@@ -11,7 +11,7 @@ variational Bayes. Their networks live in dvae/.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -36,6 +36,7 @@ from .arguments import AdversarySettings, DVAETraining, PixelSettings, Posterior
 from .avb import DensityRatioKL
 from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate
+from .stepping import descend
 
 
 class Batch(NamedTuple):
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
 
 
 class Adversary:
-    """A network with an optimiser of its own, both given to Accelerate, which checkpoints and synchronises them."""
+    """A network with an optimiser of its own, both given to Accelerate, which synchronises them."""
 
     def __init__(self, network: nn.Module, settings: AdversarySettings, accelerator: Accelerator):
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=0.0)
@@ -71,14 +72,16 @@ class Adversary:
         return self.added(batch) if self.speaks(step) else {}
 
     def learn(self, step: int, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step of the network, after the dVAE's. {} before `start − warmup`."""
+        """One optimiser step of the network, after the dVAE's, unless spoilt. {} before `start − warmup`."""
         if not self.learns(step):
             return {}
         numbers = self.own_losses(batch)
-        self.accelerator.backward(numbers["discriminator_loss"])
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        descend(self.accelerator, numbers["discriminator_loss"], self.optimizer, self.network.parameters())
         return {f"{self.name}_{key}": value.detach() for key, value in numbers.items()}
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {f"{self.name}_network": self.network, f"{self.name}_optimizer": self.optimizer}
 
 
 class PixelAdversary(Adversary):
@@ -162,13 +165,15 @@ class PosteriorAdversary(Adversary):
         super().__init__(CodeDiscriminator(config), settings, accelerator)
         self.posterior, self.num_pixel_channels = dvae.posterior, dvae.config.num_pixel_channels
         self.baseline = RunningMean(settings.baseline).to(accelerator.device)
-        accelerator.register_for_checkpointing(self.baseline)
 
     def added(self, batch: Batch) -> dict[str, Tensor]:
         output, numbers = batch.output, self.kl(batch.output)
         closed = output.kl.mean()
         instead = batch.kl_weight * (numbers.pop("surrogate") - closed) / self.num_pixel_channels
         return {"loss": batch.losses["loss"] + instead, **numbers}
+
+    def parts(self) -> dict[str, Any]:
+        return {**super().parts(), "posterior_baseline": self.baseline}
 
     def kl(self, output: DVAEOutput) -> dict[str, Tensor]:
         """

@@ -45,6 +45,7 @@ class LoopTraining:
     ema: decay of the averaged weights, which are evaluated and saved.
     resume_from: a checkpoint folder, or "latest". init_from: a saved model whose weights to start from.
     keep_checkpoints: the newest ones kept.
+    max_skipped_steps: how many steps in a row may have a loss or gradient that is not finite; each changes nothing.
     """
 
     steps: int = 1000
@@ -64,6 +65,7 @@ class LoopTraining:
     evaluate_every: int = 1000
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    max_skipped_steps: int = 20
     resume_from: str | None = None
     init_from: str | None = None
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from dvae import Moments
 
-from .checkpoints import set_lr
 from .schedules import cosine
+from .stepping import set_lr
 
 
 class DensityRatioKL:

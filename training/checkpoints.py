@@ -1,78 +1,156 @@
-"""What both loops do with a run's state: averaged weights, checkpoints, a log of numbers."""
+"""A run's checkpoints: whole or not there at all, whatever ends the process.
+
+    run-checkpoints/step-0000020/
+        progress.json                   step, batch size, processes, steps skipped
+        model.safetensors, …            a file a part; of a sharded run one a process: model-3.safetensors
+        rng-0.safetensors               the random generators of each process
+
+A folder is written as `partial`, brought to disk, and renamed. Nodes of one run share the folder.
+"""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from safetensors import SafetensorError
+
+from .states import load_state, restore, rng_state, save_state, set_rng_state, sync
+from .stepping import agreed
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights: ema ← decay · ema + (1 − decay) · weights."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+class Checkpoints:
+    """
+    The checkpoints in `folder`, of which the newest `keep` stay.
 
+    parts: by name, each a module, an optimiser, or anything with state_dict() and load_state_dict().
+    sharded: whether each process holds a piece of the parts, and writes it, rather than all of them.
+    """
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
-    """Writes folder/step-N whole (model, average, optimiser, RNG), then removes all but the newest `keep`."""
-    accelerator.wait_for_everyone()
-    target, partial = folder / f"step-{step:07d}", folder / "partial"
-    accelerator.save_state(str(partial))
-    if accelerator.is_main_process:
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+    def __init__(self, folder: Path, keep: int, accelerator: Accelerator, parts: dict[str, Any], sharded: bool):
+        self.folder, self.keep, self.accelerator, self.parts, self.sharded = folder, keep, accelerator, parts, sharded
 
+    def whole(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.folder.glob("step-*"))
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step-*"))
+    def find(self, resume_from: str | None) -> Path | None:
+        """
+        "latest" of the folder, None where it has none yet; or the checkpoint at a path.
 
+        Raises a FileNotFoundError where there is none at the path.
+        """
+        if resume_from is None:
+            return None
+        if resume_from == "latest":
+            if not self.whole():
+                self.accelerator.print(f"no checkpoint in {self.folder} yet: starting from step 0")
+                return None
+            return self.whole()[-1]
+        if not (Path(resume_from) / "progress.json").is_file():
+            names = [path.name for path in self.whole()]
+            raise FileNotFoundError(f"no checkpoint at {resume_from}: {self.folder} holds {names}")
+        return Path(resume_from)
 
-def load_checkpoint(accelerator: Accelerator, folder: Path, resume_from: str | None) -> int:
-    """Restores "latest" of `folder`, or the checkpoint at a path; returns its step, 0 where there is nothing to do."""
-    if resume_from is None:
-        return 0
-    if resume_from == "latest":
-        found = checkpoints(folder)
-        if not found:
-            accelerator.print(f"no checkpoint in {folder} yet: starting from step 0")
-            return 0
-        resume_from = str(found[-1])
-    if not Path(resume_from).is_dir():
-        raise FileNotFoundError(
-            f"no checkpoint at {resume_from}: {folder} holds {[p.name for p in checkpoints(folder)]}"
-        )
-    accelerator.load_state(resume_from)
-    return int(Path(resume_from).name.removeprefix("step-"))
+    def load(self, path: Path, batch_size: int) -> dict[str, Any]:
+        """
+        Puts the checkpoint at `path` into the parts and this process's random generators -> its progress.
 
+        Raises a ValueError where the place in the data, or the shards, would be others.
+        """
+        progress = json.loads((path / "progress.json").read_text())
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if progress["batch_size"] != batch_size:
+            raise ValueError(
+                f"{path} was made with batch_size={progress['batch_size']}, not {batch_size}: its place in the data "
+                "would be another; resume with the same one, or start anew with --training.init_from"
+            )
+        if (self.sharded or progress["sharded"]) and (progress["processes"], progress["sharded"]) != (
+            processes,
+            self.sharded,
+        ):
+            kinds = {True: "sharded", False: "whole"}
+            raise ValueError(
+                f"{path} was made by {progress['processes']} processes, {kinds[progress['sharded']]}; this run has "
+                f"{processes}, {kinds[self.sharded]}: resume with the same, or start anew with --training.init_from"
+            )
+        for name, part in self.parts.items():
+            restore(part, load_state(path / self._file(name)))
+        if progress["processes"] == processes:
+            set_rng_state(load_state(path / f"rng-{rank}.safetensors"))
+        else:
+            self.accelerator.print(f"{path} was made by {progress['processes']} processes: noise will differ")
+        return progress
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    def clean(self, step: int) -> None:
+        """
+        At a run's start from `step`: removes what a killed one left half written, and sets aside, as `aside-step-N`,
+        checkpoints of a later step, which "latest" would take for this run's.
+        """
+        if self.accelerator.is_main_process:
+            for path in self.folder.glob("partial*"):
+                shutil.rmtree(path)
+            for path in self.whole():
+                if int(path.name.removeprefix("step-")) > step:
+                    aside = path.with_name(f"aside-{path.name}")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.rename(aside)
+                    print(f"{path} is not this run's, which starts at step {step}: set aside as {aside.name}")
+        self.accelerator.wait_for_everyone()
 
+    def save(self, step: int, **progress: Any) -> bool:
+        """
+        Writes step-N, then removes the oldest. Where the disk is full all processes return False, after one line that
+        says so, and the checkpoints before are as they were.
+        """
+        target, partial = self.folder / f"step-{step:07d}", self.folder / "partial"
+        if target.exists():
+            return True
+        error = self._write(partial, {"step": step, **progress})
+        if agreed(self.accelerator, error is not None)[0]:
+            if error is not None:
+                self._report(step, error)
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+            return False
+        if self.accelerator.is_main_process:
+            sync(partial)
+            partial.rename(target)
+            sync(self.folder)
+            self._prune()
+        self.accelerator.wait_for_everyone()
+        return True
 
-class RunLog:
-    """Appends a line of numbers a call to a JSON-lines file; on other processes than the first it does nothing."""
+    def _write(self, partial: Path, progress: dict[str, Any]) -> Exception | None:
+        """This process's files -> the error of a disk that is full."""
+        accelerator = self.accelerator
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            if self.sharded or accelerator.is_main_process:
+                for name, part in self.parts.items():
+                    save_state(part.state_dict(), partial / self._file(name))
+            save_state(rng_state(), partial / f"rng-{accelerator.process_index}.safetensors")
+            if accelerator.is_main_process:
+                path = partial / "progress.json"
+                facts = {**progress, "processes": accelerator.num_processes, "sharded": self.sharded}
+                path.write_text(json.dumps(facts, indent=2) + "\n")
+                sync(path)
+        except (OSError, SafetensorError) as error:
+            return error
+        return None
 
-    def __init__(self, path: Path, enabled: bool):
-        self.path, self.enabled = path, enabled
-        if enabled:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    def _file(self, name: str) -> str:
+        return f"{name}-{self.accelerator.process_index}.safetensors" if self.sharded else f"{name}.safetensors"
 
-    def write(self, step: int, **numbers: Any) -> None:
-        if self.enabled:
-            rounded = {k: float(f"{float(v):.6g}") for k, v in numbers.items()}
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **rounded}) + "\n")
+    def _report(self, step: int, error: Exception) -> None:
+        whole = self.whole()
+        last = f"{whole[-1]} is whole" if whole else "there is none before it"
+        free = shutil.disk_usage(self.folder).free / 2**20
+        print(f"checkpoint of step {step} not written: {error} ({free:,.0f} MiB free); {last}", flush=True)
 
-
-def save_numbers(path: Path, numbers: dict[str, Any]) -> None:
-    """Numbers to JSON, for the model card."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(numbers, indent=2) + "\n")
+    def _prune(self) -> None:
+        """Under another name first: what is half removed must not look like a checkpoint."""
+        for old in self.whole()[: -self.keep]:
+            shutil.rmtree(old.rename(old.with_name(f"partial-{old.name}")))

@@ -91,18 +91,23 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
+def descend(loss: Tensor, optimizer: Optimizer) -> None:
+    """Backward, and a step."""
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def discriminator_step(
     discriminator: nn.Module,
     optimizer: Optimizer,
     real: Tensor,
     fake: Tensor,
     settings: GANSettings,
-    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    descend: Callable[[Tensor, Optimizer], None] = descend,
 ) -> dict[str, Tensor]:
     losses = discriminator_losses(discriminator, real, fake, settings)
-    backward(losses["discriminator_loss"])
-    optimizer.step()
-    optimizer.zero_grad()
+    descend(losses["discriminator_loss"], optimizer)
     return losses
 
 
@@ -116,18 +121,16 @@ def gan_step(
     sample_latents: Sampler,
     batch_size: int,
     settings: GANSettings,
-    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    descend: Callable[[Tensor, Optimizer], None] = descend,
 ) -> dict[str, Tensor]:
     """One step of the generator after `discriminator_steps` of the discriminator -> their losses, detached scalars."""
     for _ in range(settings.discriminator_steps):
         real = sample_real(batch_size)
         with torch.no_grad():
             fake = generator(sample_latents(batch_size))
-        losses = discriminator_step(discriminator, discriminator_optimizer, real, fake, settings, backward)
+        losses = discriminator_step(discriminator, discriminator_optimizer, real, fake, settings, descend)
     loss = generator_loss(unwrapped(discriminator), real, generator(sample_latents(batch_size)), settings)
-    backward(loss)
-    generator_optimizer.step()
-    generator_optimizer.zero_grad()
+    descend(loss, generator_optimizer)
     losses["generator_loss"] = loss
     return {name: value.detach() for name, value in losses.items()}
 

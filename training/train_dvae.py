@@ -19,13 +19,15 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
-from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
 from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .losses import dvae_losses
 from .precision import mixed_precision
+from .run import Run
+from .run_log import save_numbers
 from .schedules import cosine, warmup_cosine
+from .stepping import set_lr
 
 
 def main(argv: list[str] | None = None) -> DVAE:
@@ -66,8 +68,6 @@ def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerato
     optimizer = torch.optim.AdamW(
         dvae.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    ema = averaged(dvae, training.ema).to(accelerator.device)
-    accumulation = training.gradient_accumulation_steps
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     drawn = DrawnPictures(
         pictures, training.steps * training.batch_size, training.seed, args.data.scenes, training.flip
@@ -75,50 +75,32 @@ def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerato
     loader = in_order(drawn, local_batch_size, training.num_workers)
     model, optimizer, loader = accelerator.prepare(dvae.train(), optimizer, loader)
     adversaries = build_adversaries(dvae, training, accelerator)
-    accelerator.register_for_checkpointing(ema)
-    folder = output_dir / "dvae-checkpoints"
-    step = load_checkpoint(accelerator, folder, training.resume_from)
-    log = RunLog(output_dir / "dvae-log.jsonl", accelerator.is_main_process)
-    bar = tqdm(total=training.steps, initial=step, desc="dvae", disable=not accelerator.is_main_process)
+    parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
+    run = Run("dvae", training, accelerator, output_dir, model=dvae, optimizer=optimizer, **parts)
 
     new_step = True
-    for images in accelerator.skip_first_batches(loader, step * accumulation):
-        if new_step and 0 < step == training.autoencoder_steps:
-            fill_codebook(dvae, ema, pictures, training, accelerator)
-        if new_step and step == training.steps - training.decoder_steps:
-            dvae.load_state_dict(ema.module.state_dict())  # the encoder stays as it is averaged
-        lr, temperature, kl_weight = schedules(step, training)
-        since_warmup = step - training.autoencoder_steps
-        with accelerator.accumulate(model, *[adversary.wrapped for adversary in adversaries]):
+    with run:
+        for images in run.batches(loader):
+            if new_step:
+                enter_phase(run, dvae, pictures)
+            lr, temperature, kl_weight = schedules(run.step, training)
             set_lr(optimizer, lr)
-            pixel_values = to_pixel_values(images, accelerator.device)
-            output = model(pixel_values, temperature=temperature, latents=phase(step, training))
-            losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight)
-            for adversary in adversaries:
-                losses |= adversary.losses(since_warmup, Batch(pixel_values, output, losses, kl_weight))
-            accelerator.backward(losses["loss"])
-            if accelerator.sync_gradients and training.max_grad_norm:
-                accelerator.clip_grad_norm_(dvae.parameters(), training.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            for adversary in adversaries:
-                losses |= adversary.learn(since_warmup, Batch(pixel_values, output, losses, kl_weight))
-        new_step = accelerator.sync_gradients
-        if not new_step:
-            continue
-        ema.update_parameters(dvae)
-        step += 1
-        bar.update()
-        if step % training.log_every == 0:
-            numbers = {name: loss.item() for name, loss in losses.items()}
-            bar.set_postfix({name: f"{numbers[name]:.4g}" for name in ("loss", "reconstruction_loss", "kl")})
-            log.write(step, lr=lr, temperature=temperature, kl_weight=kl_weight, **numbers)
-        if step % training.evaluate_every == 0 or step == training.steps:
-            report(ema.module, validation, args, accelerator, output_dir, step, log)
-            save_networks(adversaries, output_dir / "adversaries", accelerator)
-        if step % training.checkpoint_every == 0 or step == training.steps:
-            save_checkpoint(accelerator, folder, step, training.keep_checkpoints)
-    bar.close()
+            since_warmup = run.step - training.autoencoder_steps
+            with accelerator.accumulate(model, *[adversary.wrapped for adversary in adversaries]):
+                pixel_values = to_pixel_values(images, accelerator.device)
+                output = model(pixel_values, temperature=temperature, latents=phase(run.step, training))
+                losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight)
+                for adversary in adversaries:
+                    losses |= adversary.losses(since_warmup, Batch(pixel_values, output, losses, kl_weight))
+                run.descend(losses["loss"])
+                for adversary in adversaries:
+                    losses |= adversary.learn(since_warmup, Batch(pixel_values, output, losses, kl_weight))
+            new_step = run.end_step(losses, lr=lr, temperature=temperature, kl_weight=kl_weight)
+            if new_step:
+                if run.due(training.evaluate_every):
+                    report(run.average.module(), validation, args, accelerator, output_dir, run)
+                    save_networks(adversaries, output_dir / "adversaries", accelerator)
+                run.checkpoint()
 
 
 def has_phases(training: DVAETraining) -> bool:
@@ -144,9 +126,19 @@ def schedules(step: int, training: DVAETraining) -> tuple[float, float, float]:
     return lr, temperature, cosine(since, 0.0, training.kl_weight, training.kl_steps)
 
 
+def enter_phase(run: Run, dvae: DVAE, pictures: Pictures) -> None:
+    """What is done once, between a phase's last step and the next one's first."""
+    training: DVAETraining = run.training
+    if 0 < run.step == training.autoencoder_steps:
+        fill_codebook(dvae, pictures, training, run.accelerator)
+        run.average.restart()
+    if run.step == training.steps - training.decoder_steps:
+        run.average.copy_to_model()  # the encoder stays as it is averaged
+
+
 @torch.no_grad()
-def fill_codebook(dvae: DVAE, ema, pictures: Pictures, training: DVAETraining, accelerator: Accelerator) -> None:
-    """The codebook becomes the k-means of latents of fresh draws, the same on every process; the average restarts."""
+def fill_codebook(dvae: DVAE, pictures: Pictures, training: DVAETraining, accelerator: Accelerator) -> None:
+    """The codebook becomes the k-means of latents of fresh draws, the same on every process."""
     if not isinstance(dvae.posterior, LatentPosterior):
         return
     count = training.kmeans_latents // dvae.config.grid_size**2
@@ -157,26 +149,24 @@ def fill_codebook(dvae: DVAE, ema, pictures: Pictures, training: DVAETraining, a
         latents.append(z.movedim(1, -1).flatten(0, 2))  # (B·h·w, E)
     centres, mean_distance = kmeans(torch.cat(latents), dvae.config.codebook_size, seed=training.seed)
     dvae.posterior.set_codebook(centres, mean_distance)
-    ema.module.load_state_dict(dvae.state_dict())
     accelerator.print(
         f"codebook from k-means of {sum(map(len, latents)):,} latents, mean distance {mean_distance:.4g}"
     )
 
 
-def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, output_dir: Path, step: int, log: RunLog):
+def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, output_dir: Path, run: Run) -> None:
     """Evaluates the averaged weights on the first process, saves them, and a picture: above as is, below through."""
     if not accelerator.is_main_process:
         return
-    dvae.eval()
     numbers, pairs = evaluate_dvae(dvae, validation, accelerator.device)
-    log.write(step, **{f"validation_{name}": value for name, value in numbers.items()})
-    tqdm.write(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    run.log.write(run.step, **{f"validation_{name}": value for name, value in numbers.items()})
+    tqdm.write(f"step {run.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
     folder = output_dir / "dvae-pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    save_image(pairs, folder / f"reconstructions-{step:07d}.png", nrow=16)
+    save_image(pairs, folder / f"reconstructions-{run.step:07d}.png", nrow=16)
     dvae.save_pretrained(output_dir / "dvae")
     DVAEImageProcessor(dvae.config.image_size).save_pretrained(output_dir / "dvae")
-    save_numbers(output_dir / "dvae" / "metrics.json", {"step": step, **numbers})
+    save_numbers(output_dir / "dvae" / "metrics.json", {"step": run.step, **numbers})
 
 
 def save_networks(adversaries: list[Adversary], folder: Path, accelerator: Accelerator) -> None:

@@ -17,13 +17,15 @@ from tqdm import tqdm
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
 
 from .arguments import GANTraining, parse
-from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
 from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
 from .evaluate import validation_images
 from .gan import gan_step
 from .objectives import gan_value
 from .precision import mixed_precision
+from .run import Run
+from .run_log import save_numbers
 from .schedules import warmup_cosine
+from .stepping import set_lr
 
 
 def main(argv: list[str] | None = None) -> nn.ModuleDict:
@@ -68,47 +70,43 @@ def train(
         torch.optim.AdamW(model.parameters(), training.lr, training.betas, weight_decay=training.weight_decay)
         for model in models.values()
     ]
-    ema = averaged(models["generator"], training.ema).to(accelerator.device)
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     length = training.steps * training.discriminator_steps * training.batch_size
     drawn = DrawnPictures(pictures, length, training.seed, args.data.scenes, training.flip)
     loader = in_order(drawn, local_batch_size, training.num_workers)
     prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers, loader)
     generator, discriminator, generator_optimizer, discriminator_optimizer, loader = prepared
-    accelerator.register_for_checkpointing(ema)
-    folder = output_dir / "gan-checkpoints"
-    step = load_checkpoint(accelerator, folder, training.resume_from)
-    batches = iter(accelerator.skip_first_batches(loader, step * training.discriminator_steps))
-    log = RunLog(output_dir / "gan-log.jsonl", accelerator.is_main_process)
-    bar = tqdm(total=training.steps, initial=step, desc="gan", disable=not accelerator.is_main_process)
-
-    while step < training.steps:
-        lr = warmup_cosine(step, training.lr, training.lr_end, training.warmup_steps, training.steps)
-        set_lr(generator_optimizer, lr)
-        set_lr(discriminator_optimizer, lr * training.discriminator_lr_ratio)
-        losses = gan_step(
-            generator,
-            discriminator,
-            generator_optimizer,
-            discriminator_optimizer,
-            sample_real=lambda count: to_pixel_values(next(batches), accelerator.device),
-            sample_latents=lambda count: latents(count, ema.module, accelerator.device),
-            batch_size=local_batch_size,
-            settings=training,
-            backward=accelerator.backward,
-        )
-        ema.update_parameters(models["generator"])
-        step += 1
-        bar.update()
-        if step % training.log_every == 0:
-            numbers = {name: loss.item() for name, loss in losses.items()}
-            bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()})
-            log.write(step, lr=lr, **numbers)
-        if step % training.evaluate_every == 0 or step == training.steps:
-            report(ema.module, models["discriminator"], validation, accelerator, output_dir, step, log)
-        if step % training.checkpoint_every == 0 or step == training.steps:
-            save_checkpoint(accelerator, folder, step, training.keep_checkpoints)
-    bar.close()
+    parts = {"discriminator": models["discriminator"], "discriminator_optimizer": discriminator_optimizer}
+    run = Run(
+        "gan",
+        training,
+        accelerator,
+        output_dir,
+        model=models["generator"],
+        optimizer=generator_optimizer,
+        **parts,
+    )
+    batches = run.batches(loader, per_step=training.discriminator_steps)
+    with run:
+        while run.step < training.steps:
+            lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
+            set_lr(generator_optimizer, lr)
+            set_lr(discriminator_optimizer, lr * training.discriminator_lr_ratio)
+            losses = gan_step(
+                generator,
+                discriminator,
+                generator_optimizer,
+                discriminator_optimizer,
+                sample_real=lambda count: to_pixel_values(next(batches), accelerator.device),
+                sample_latents=lambda count: latents(count, models["generator"], accelerator.device),
+                batch_size=local_batch_size,
+                settings=training,
+                descend=run.descend,
+            )
+            run.end_step(losses, lr=lr)
+            if run.due(training.evaluate_every):
+                report(run.average.module(), models["discriminator"], validation, accelerator, output_dir, run)
+            run.checkpoint()
 
 
 def latents(count: int, generator: GANGenerator, device: torch.device, rng: torch.Generator | None = None) -> Tensor:
@@ -123,8 +121,7 @@ def report(
     validation: Tensor,
     accelerator: Accelerator,
     output_dir: Path,
-    step: int,
-    log: RunLog,
+    run: Run,
 ) -> None:
     """Saves the averaged generator, the discriminator, 64 pictures of fixed noise, and V on held-out pictures."""
     if not accelerator.is_main_process:
@@ -135,14 +132,14 @@ def report(
     real_logits = torch.cat([discriminator(to_pixel_values(part, device)) for part in validation.split(64)])
     fake_logits = torch.cat([discriminator(part) for part in fake.split(64)])
     numbers = {"value": gan_value(real_logits, fake_logits).item()}
-    log.write(step, **{f"validation_{name}": value for name, value in numbers.items()})
-    tqdm.write(f"step {step}: value on held-out pictures {numbers['value']:.4g}")
+    run.log.write(run.step, **{f"validation_{name}": value for name, value in numbers.items()})
+    tqdm.write(f"step {run.step}: value on held-out pictures {numbers['value']:.4g}")
     folder = output_dir / "gan-pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    save_image(fake[:64], folder / f"samples-{step:07d}.png", nrow=8)
+    save_image(fake[:64], folder / f"samples-{run.step:07d}.png", nrow=8)
     generator.save_pretrained(output_dir / "gan" / "generator")
     discriminator.save_pretrained(output_dir / "gan" / "discriminator")
-    save_numbers(output_dir / "gan" / "metrics.json", {"step": step, **numbers})
+    save_numbers(output_dir / "gan" / "metrics.json", {"step": run.step, **numbers})
 
 
 if __name__ == "__main__":

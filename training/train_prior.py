@@ -17,14 +17,16 @@ from dvae import DVAE
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .arguments import PriorTraining, parse
-from .checkpoints import RunLog, averaged, load_checkpoint, save_checkpoint, save_numbers, set_lr
 from .codes import CachedCodes, Collate, cached_codes, captions_of
 from .data import Pictures, in_order, load_split
 from .evaluate import evaluate_prior
 from .finish import save_pipeline
 from .precision import mixed_precision
+from .run import Run
+from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
 from .schedules import warmup_cosine
+from .stepping import set_lr
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:
@@ -105,8 +107,6 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     optimizer = torch.optim.AdamW(
         weight_decay_groups(prior, training.weight_decay), lr=training.lr, betas=training.betas, fused=True
     )
-    ema = averaged(prior, training.ema).to(accelerator.device)
-    accumulation = training.gradient_accumulation_steps
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     drawn = CachedCodes(
         encoded["train"],
@@ -117,37 +117,20 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     )
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(prior.train(), optimizer, loader)
-    accelerator.register_for_checkpointing(ema)
-    folder = output_dir / "prior-checkpoints"
-    step = load_checkpoint(accelerator, folder, training.resume_from)
-    log = RunLog(output_dir / "prior-log.jsonl", accelerator.is_main_process)
-    bar = tqdm(total=training.steps, initial=step, desc="prior", disable=not accelerator.is_main_process)
+    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
 
-    for batch in accelerator.skip_first_batches(loader, step * accumulation):
-        lr = warmup_cosine(step, training.lr, training.lr_end, training.warmup_steps, training.steps)
-        with accelerator.accumulate(model):
+    with run:
+        for batch in run.batches(loader):
+            lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
-            input_ids = prior.join(batch["text_ids"], batch["codes"])
-            output = model(input_ids, labels=input_ids)
-            accelerator.backward(output.loss)
-            if accelerator.sync_gradients and training.max_grad_norm:
-                accelerator.clip_grad_norm_(prior.parameters(), training.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        if not accelerator.sync_gradients:
-            continue
-        ema.update_parameters(prior)
-        step += 1
-        bar.update()
-        if step % training.log_every == 0:
-            numbers = {name: output[name].item() for name in ("loss", "text_loss", "image_loss")}
-            bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()})
-            log.write(step, lr=lr, **numbers)
-        if step % training.evaluate_every == 0 or step == training.steps:
-            report(ema.module, dvae, tokenizer, encoded, args, accelerator, output_dir, step, log)
-        if step % training.checkpoint_every == 0 or step == training.steps:
-            save_checkpoint(accelerator, folder, step, training.keep_checkpoints)
-    bar.close()
+            with accelerator.accumulate(model):
+                input_ids = prior.join(batch["text_ids"], batch["codes"])
+                output = model(input_ids, labels=input_ids)
+                run.descend(output.loss)
+            if run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr):
+                if run.due(training.evaluate_every):
+                    report(run.average.module(), dvae, tokenizer, encoded, args, accelerator, output_dir, run)
+                run.checkpoint()
 
 
 def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
@@ -161,25 +144,24 @@ def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dic
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path, step: int, log: RunLog) -> None:
+def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path, run: Run) -> None:
     """Evaluates the averaged weights on the first process; saves them, the pipeline and a page of samples."""
     if not accelerator.is_main_process:
         return
-    prior.eval()
     numbers = {}
     for split in ("validation", HELDOUT_SPLIT):
         if split in encoded:
             nll = evaluate_prior(prior, tokenizer, encoded[split], accelerator.device)
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
-    log.write(step, **numbers)
-    tqdm.write(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    run.log.write(run.step, **numbers)
+    tqdm.write(f"step {run.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
     prior.save_pretrained(output_dir / "prior")
-    save_numbers(output_dir / "prior" / "metrics.json", {"step": step, **numbers})
+    save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
     prompts = captions_of(encoded["validation"], count=16)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
     folder = output_dir / "prior-pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline.samples.save(folder / f"samples-{step:07d}.png")
+    pipeline.samples.save(folder / f"samples-{run.step:07d}.png")
 
 
 if __name__ == "__main__":

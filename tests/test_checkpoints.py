@@ -1,0 +1,185 @@
+"""Never lose a run: killed, stopped, out of disk, or with numbers that are not finite."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from toy_run import Toy, toy_run
+
+from training.states import load_state, restore, save_state
+
+ROOT = Path(__file__).parent.parent
+
+
+def equal(first: Toy, second: Toy) -> bool:
+    weights = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in weights)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state = {"a": torch.randn(3), 1: [torch.arange(4), (True, None, "x")], "b": {"pi": 0.1 + 0.2, "empty": []}}
+    save_state(state, tmp_path / "state.safetensors")
+    loaded = load_state(tmp_path / "state.safetensors")
+    assert torch.equal(loaded["a"], state["a"]) and torch.equal(loaded[1][0], state[1][0])
+    assert loaded[1][1] == (True, None, "x") and loaded["b"] == state["b"]
+    with pytest.raises(TypeError, match=r"state\.f is a builtin_function_or_method"):
+        save_state({"f": print}, tmp_path / "other.safetensors")
+
+
+def test_another_models_state_is_refused_by_name():
+    state = Toy().state_dict()
+    with pytest.raises(ValueError, match=r"lacks \['linear\.bias'\]"):
+        restore(Toy(), {name: tensor for name, tensor in state.items() if name != "linear.bias"})
+    with pytest.raises(ValueError, match=r"linear\.bias is \(3,\) in the checkpoint and \(64,\) in the model"):
+        restore(Toy(), {**state, "linear.bias": torch.zeros(3)})
+
+
+def test_a_checkpoint_is_safetensors_and_json_alone(tmp_path):
+    toy_run(tmp_path, steps=5, scaler=torch.amp.GradScaler("cpu"))
+    parts = ["average", "model", "optimizer", "rng-0", "scaler"]
+    expected = sorted([f"{part}.safetensors" for part in parts] + ["progress.json"])
+    assert names(tmp_path / "toy-checkpoints" / "step-0000005") == expected
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", ["plain", "scaled"])
+def test_resumed_equals_not_stopped(kind, accumulation, tmp_path):
+    """Bit for bit, the average too; the scaler doubles at every third step."""
+
+    def scaler() -> torch.amp.GradScaler | None:
+        return torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3) if kind == "scaled" else None
+
+    settings = {"steps": 20, "gradient_accumulation_steps": accumulation}
+    whole = toy_run(tmp_path / "whole", scaler=scaler(), **settings)
+    stop = {8: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    with pytest.raises(SystemExit) as left:
+        toy_run(tmp_path / "stopped", scaler=scaler(), before_step=stop, **settings)
+    assert left.value.code == 75
+    assert names(tmp_path / "stopped" / "toy-checkpoints") == ["step-0000005", "step-0000008"]
+    resumed = toy_run(tmp_path / "stopped", scaler=scaler(), resume_from="latest", **settings)
+    assert equal(whole, resumed)
+    for name in ("average", "optimizer", *["scaler"] * (kind == "scaled")):
+        first, second = (
+            load_state(tmp_path / run / "toy-checkpoints" / "step-0000020" / f"{name}.safetensors")
+            for run in ("whole", "stopped")
+        )
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("kind", ["plain", "scaled"])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(kind, tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0) if kind == "scaled" else None
+    toy_run(tmp_path, steps=12, checkpoint_every=1, keep_checkpoints=12, broken=(4, 9, 10), scaler=scaler)
+
+    def part(name: str, step: int):
+        return load_state(tmp_path / "toy-checkpoints" / f"step-{step:07d}" / f"{name}.safetensors")
+
+    for name in ("model", "average"):
+        torch.testing.assert_close(part(name, 3), part(name, 4), rtol=0, atol=0)
+        torch.testing.assert_close(part(name, 8), part(name, 10), rtol=0, atol=0)
+        assert not torch.equal(part("model", 10)["linear.bias"], part("model", 11)["linear.bias"])
+    assert [part("optimizer", step)["state"][0]["step"].item() for step in (3, 4, 12)] == [3, 3, 9]
+    progress = json.loads((tmp_path / "toy-checkpoints" / "step-0000012" / "progress.json").read_text())
+    assert progress == {"step": 12, "batch_size": 4, "skipped": 3, "processes": 1, "sharded": False}
+    lines = [json.loads(line) for line in (tmp_path / "toy-log.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 0, 0, 1, 1, 1, 1, 1, 2, 3, 3, 3]
+    if kind == "scaled":
+        assert [part("scaler", step)["scale"] for step in (3, 4, 12)] == [8.0, 4.0, 1.0]
+
+
+def test_too_many_such_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"4 steps in a row, up to step 10.*_steps=3.*step-0000005"):
+        toy_run(tmp_path, steps=20, broken=(2, 7, 8, 9, 10), max_skipped_steps=3)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole_and_is_said_in_one_line(tmp_path, capsys):
+    """A limit on a file's size stands for the disk; the run goes on, and saves again when there is room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fill = {8: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))}
+    free = {13: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)}
+    try:
+        toy_run(tmp_path, steps=14, before_step=fill)
+        [line] = [line for line in capsys.readouterr().out.splitlines() if "checkpoint" in line and "10" in line]
+        assert "checkpoint of step 10 not written" in line and "File too large" in line
+        assert line.endswith("step-0000005 is whole")
+        assert names(tmp_path / "toy-checkpoints") == ["step-0000005"]
+        toy_run(tmp_path, steps=15, before_step=free, resume_from="latest")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resumed = toy_run(tmp_path, steps=20, resume_from="latest")
+    assert equal(toy_run(tmp_path / "whole", steps=20), resumed)
+
+
+def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alone(tmp_path):
+    """kill −9, up to 20 times, mostly while it saves: there is a checkpoint every other step."""
+    settings = {"steps": 60, "checkpoint_every": 2}
+    whole = toy_run(tmp_path / "whole", **settings)
+    rng, kills = random.Random(0), 0
+    while kills < 20:
+        child = os.fork()
+        if child == 0:
+            toy_run(tmp_path / "killed", resume_from="latest", **settings)
+            os._exit(0)
+        time.sleep(rng.uniform(0.0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+            kills += 1
+        else:
+            break  # it was done before the kill
+    assert kills > 5, "a run that is never killed shows nothing"
+    resumed = toy_run(tmp_path / "killed", resume_from="latest", **settings)
+    assert names(tmp_path / "killed" / "toy-checkpoints") == ["step-0000058", "step-0000060"]
+    assert equal(whole, resumed)
+
+
+def test_a_later_checkpoint_of_another_run_is_set_aside_and_left_behind_pieces_go(tmp_path, capsys):
+    folder = tmp_path / "toy-checkpoints"
+    toy_run(tmp_path, steps=10)
+    (folder / "partial").mkdir()
+    (folder / "partial-step-0000002").mkdir()
+    toy_run(tmp_path, steps=6, keep_checkpoints=1)
+    assert names(folder) == ["aside-step-0000005", "aside-step-0000010", "step-0000006"]
+    assert "set aside as aside-step-0000010" in capsys.readouterr().out
+
+
+def test_what_would_be_another_run_is_refused(tmp_path):
+    toy_run(tmp_path, steps=5)
+    with pytest.raises(ValueError, match=r"batch_size=4, not 8: its place in the data would be another"):
+        toy_run(tmp_path, steps=5, batch_size=8, resume_from="latest")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at nowhere: .* holds \['step-0000005'\]"):
+        toy_run(tmp_path, steps=5, resume_from="nowhere")
+
+
+def test_a_truncated_file_is_an_error_and_not_other_weights(tmp_path):
+    toy_run(tmp_path, steps=5)
+    path = tmp_path / "toy-checkpoints" / "step-0000005" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SafetensorError):
+        toy_run(tmp_path, steps=5, resume_from="latest")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step_when_one_is_told_and_skip_one_that_is_spoilt_on_either(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    script = [str(ROOT / "tests" / "toy_run.py"), str(tmp_path)]
+    subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)
+    first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and first["code"] == 75 and first["whole"] == first["resumed"]
+    folder = tmp_path / "stopped" / "toy-checkpoints" / "step-0000020"
+    assert {"rng-0.safetensors", "rng-1.safetensors"} < set(names(folder))
+    assert json.loads((folder / "progress.json").read_text())["skipped"] == 2

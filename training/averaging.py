@@ -1,0 +1,79 @@
+"""The exponential moving average of a model's weights: what is evaluated and saved."""
+
+import copy
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from .states import copy_tensors, is_sharded, local
+
+
+class Average:
+    """
+    ema ← decay · ema + (1 − decay) · weights, in float32; the first update copies. Buffers are copied always.
+
+    It is made after Accelerate prepared the model, so that its tensors lie where the model's lie: of a sharded model
+    each process averages its shards.
+    """
+
+    def __init__(self, model: PreTrainedModel, decay: float):
+        self.model, self.decay, self.updates = model, decay, 0
+        self.tensors = {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).detach().clone()
+            for name, tensor in model.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if self.updates == 0:
+            self.restart()
+        else:
+            parameters = dict(self.model.named_parameters())
+            averages = [local(self.tensors[name]) for name in parameters]
+            weights = [local(parameter.detach()).float() for parameter in parameters.values()]
+            torch._foreach_lerp_(averages, weights, 1 - self.decay)
+            for name, buffer in self.model.named_buffers():
+                if name in self.tensors:
+                    self.tensors[name].copy_(buffer)
+        self.updates += 1
+
+    def restart(self) -> None:
+        """The average becomes the weights as they are."""
+        copy_tensors(self.model.state_dict(), self.tensors)
+
+    def copy_to_model(self) -> None:
+        """The weights become their average."""
+        copy_tensors(self.tensors, self.model.state_dict())
+
+    @torch.no_grad()
+    def module(self) -> PreTrainedModel | None:
+        """
+        A model of its own with the averaged weights, in float32. Of a sharded model it is put together on the CPU of
+        the first process, and None on others, which have to call this too.
+        """
+        if not is_sharded(self.model):
+            module = extract_model_from_parallel(copy.deepcopy(self.model), keep_fp32_wrapper=False).float()
+            copy_tensors(self.tensors, module.state_dict())
+            return module.requires_grad_(False).eval()
+        first = torch.distributed.get_rank() == 0
+        whole = {}
+        for name, tensor in self.tensors.items():
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if first:
+                whole[name] = full.cpu()
+        if not first:
+            return None
+        with torch.device("meta"):
+            module = type(self.model)(copy.deepcopy(self.model.config))
+        module.load_state_dict(whole, assign=True)
+        return module.requires_grad_(False).eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "tensors": self.tensors}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        copy_tensors(state["tensors"], self.tensors)

@@ -1,0 +1,147 @@
+"""A run: where it stands, and what every loop does around its step.
+
+    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
+    with run:
+        for batch in run.batches(loader):
+            with accelerator.accumulate(model):
+                loss = …
+                run.descend(loss)
+            if run.end_step({"loss": loss}, lr=lr):  # not after a micro-batch
+                if run.due(training.evaluate_every):
+                    report(run.average.module(), …)
+                run.checkpoint()
+
+It resumes at construction, and leaves with exit code 75 after a checkpoint when it is told to stop.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .arguments import LoopTraining
+from .averaging import Average
+from .checkpoints import Checkpoints
+from .run_log import RunLog, StepMeans
+from .states import is_sharded
+from .stepping import descend
+from .stopping import RESUMABLE, StopSignals
+
+
+class Run:
+    """
+    step: optimiser steps done, in this process or before. skipped: how many of them changed nothing, because a loss or
+        a gradient was not finite. average: the model's averaged weights. log: output_dir/NAME-log.jsonl.
+
+    parts: whatever else a checkpoint holds, by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        training: LoopTraining,
+        accelerator: Accelerator,
+        output_dir: Path,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        **parts: Any,
+    ):
+        self.name, self.training, self.accelerator = name, training, accelerator
+        self.model, self.optimizer, self.average = model, optimizer, Average(model, training.ema)
+        parts = {"model": model, "average": self.average, "optimizer": optimizer, **parts}
+        if accelerator.scaler is not None:
+            parts["scaler"] = accelerator.scaler
+        folder = output_dir / f"{name}-checkpoints"
+        self.checkpoints = Checkpoints(folder, training.keep_checkpoints, accelerator, parts, is_sharded(model))
+        self.step = self.skipped = self.skipped_in_a_row = 0
+        self.log = RunLog(output_dir / f"{name}-log.jsonl", accelerator.is_main_process)
+        self.signals, self.means, self.stopping, self.finite = StopSignals(), StepMeans(), False, True
+        self._resume()
+        self.bar = tqdm(total=training.steps, initial=self.step, desc=name, disable=not accelerator.is_main_process)
+
+    def _resume(self) -> None:
+        found = self.checkpoints.find(self.training.resume_from)
+        if found is not None:
+            progress = self.checkpoints.load(found, self.training.batch_size)
+            self.step, self.skipped = progress["step"], progress["skipped"]
+        self.checkpoints.clean(self.step)
+
+    def __enter__(self) -> "Run":
+        self.signals.listen()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.signals.ignore()
+        self.bar.close()
+
+    def batches(self, loader: DataLoader, per_step: int | None = None) -> Iterator[Any]:
+        """The loader's, from where the run stands; per_step: micro-batches of a step, those of the accumulation."""
+        per_step = self.training.gradient_accumulation_steps if per_step is None else per_step
+        return iter(self.accelerator.skip_first_batches(loader, self.step * per_step))
+
+    def descend(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Backward, and after the last micro-batch a step of `optimizer`, by default the model's, unless spoilt."""
+        optimizer = self.optimizer if optimizer is None else optimizer
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        finite, self.stopping = descend(
+            self.accelerator, loss, optimizer, parameters, self.training.max_grad_norm, self.signals.received
+        )
+        self.finite = self.finite and finite
+
+    def end_step(self, numbers: dict[str, Tensor], **schedule: float) -> bool:
+        """
+        Counts a step, averages the weights, logs means over the step's pictures, and the schedule's values when they
+        are due -> False after a micro-batch, which is no step.
+
+        Raises a FloatingPointError after `max_skipped_steps` in a row.
+        """
+        self.means.add(numbers)
+        if not self.accelerator.sync_gradients:
+            return False
+        self.step += 1
+        self.bar.update()
+        if self.finite:
+            self.average.update()
+            self.skipped_in_a_row = 0
+        else:
+            self._skip()
+        if self.step % self.training.log_every == 0:
+            means = self.means.means(self.accelerator)
+            self.bar.set_postfix({name: f"{value:.4g}" for name, value in list(means.items())[:3]})
+            self.log.write(self.step, **schedule, **means, skipped=self.skipped)
+        self.means.clear()
+        self.finite = True
+        return True
+
+    def _skip(self) -> None:
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        if self.skipped_in_a_row > self.training.max_skipped_steps:
+            whole = self.checkpoints.whole()
+            good = f"the last good checkpoint is {whole[-1]}" if whole else "there is no checkpoint before it"
+            raise FloatingPointError(
+                f"{self.skipped_in_a_row} steps in a row, up to step {self.step}, had a loss or gradient that is not "
+                f"finite, past max_skipped_steps={self.training.max_skipped_steps}: {good}; lower lr, or clip by "
+                "--training.max_grad_norm"
+            )
+
+    def due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.training.steps
+
+    def checkpoint(self) -> None:
+        """Saves when it is due. When told to stop it saves and leaves: SystemExit with code 75, on all processes."""
+        done = self.step == self.training.steps
+        if self.due(self.training.checkpoint_every) or self.stopping:
+            self.checkpoints.save(self.step, batch_size=self.training.batch_size, skipped=self.skipped)
+        if self.stopping and not done:
+            latest = self.checkpoints.whole()[-1:]
+            self.accelerator.print(
+                f"stopped at step {self.step} of {self.training.steps}; go on from "
+                f"{latest[0] if latest else 'the start'} with --training.resume_from latest"
+            )
+            raise SystemExit(RESUMABLE)

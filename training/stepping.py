@@ -1,0 +1,48 @@
+"""An optimiser's step that a loss or gradient which is not finite cannot spoil, on any number of processes alike."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def agreed(accelerator: Accelerator, *flags: Tensor | bool) -> list[bool]:
+    """Each flag, true where it is on any process: one small all-reduce, and one wait for the device."""
+    numbers = torch.stack([torch.as_tensor(flag, dtype=torch.float32, device=accelerator.device) for flag in flags])
+    return [count > 0 for count in accelerator.reduce(numbers, "sum").tolist()]
+
+
+def descend(
+    accelerator: Accelerator,
+    loss: Tensor,
+    optimizer: Optimizer,
+    parameters: Iterable[nn.Parameter],
+    max_grad_norm: float | None = None,
+    stopping: bool = False,
+) -> tuple[bool, bool]:
+    """
+    Backward, and after the last micro-batch a clipped step -> (whether it was taken, whether any process is stopping).
+
+    A loss or a gradient that is not finite, on any process, leaves weights and moments of all as they are. With fp16
+    that includes an overflow, after which the loss scale falls. Before the last micro-batch: (True, False).
+    """
+    accelerator.backward(loss)
+    if not accelerator.sync_gradients:
+        return True, False
+    norm = accelerator.clip_grad_norm_(parameters, math.inf if max_grad_norm is None else max_grad_norm)
+    broken = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
+    broken, stopping = agreed(accelerator, broken, stopping)
+    if not broken:
+        optimizer.step()
+    elif accelerator.scaler is not None:
+        accelerator.scaler.update()
+    optimizer.zero_grad()
+    return not broken, stopping

@@ -1,0 +1,32 @@
+"""How a run is told to stop, and how it says that it can go on."""
+
+import signal
+import threading
+from types import FrameType
+
+RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: "try again later", with --training.resume_from latest
+
+
+class StopSignals:
+    """
+    Between `listen` and `ignore` SIGTERM and SIGINT do no more than set `received`, which the loop reads at the end of
+    each step. A second one changes nothing: launchers repeat what the terminal sent already. SIGQUIT ends at once.
+    """
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self.received = False
+        self._before: dict[int, object] = {}
+
+    def listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other one set a handler
+            self._before = {number: signal.signal(number, self._receive) for number in self.signals}
+
+    def ignore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
