@@ -57,8 +57,8 @@ def toy_run(
     data = torch.arange(micro_batches * local * accelerator.num_processes)
     loader = torch.utils.data.DataLoader(data, local, generator=torch.Generator())  # else it draws from the global one
     model, optimizer, loader = accelerator.prepare(toy.train(), optimizer, loader)
-    if scaler is not None:  # Accelerate refuses fp16 on a CPU; the scaler itself works there
-        accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
+    accelerator.native_amp = scaler is not None  # Accelerate refuses fp16 on a CPU; the scaler itself works there
+    accelerator.state._mixed_precision = "no" if scaler is None else "fp16"
     run = Run("toy", training, accelerator, output_dir, model=toy, optimizer=optimizer)
     with run:
         for indices in run.batches(loader):
@@ -72,6 +72,7 @@ def toy_run(
                 run.descend(loss)
             if run.end_step({"loss": loss}):
                 run.checkpoint()
+    accelerator.state._mixed_precision = "no"
     return toy
 
 
