@@ -89,3 +89,6 @@ class DVAEConfig(CheckedConfig):
     def num_pixel_channels(self) -> int:
         """3·H·W, the dimensions of one picture: what bits per dimension are counted over."""
         return 3 * self.image_size**2
+
+
+DVAEConfig.register_for_auto_class()  # this file is saved beside the weights

@@ -73,3 +73,6 @@ class DVAEImageProcessor(ImageProcessingMixin):
         if output_type == "pil":
             return [Image.fromarray(array) for array in (arrays.clip(0, 1) * 255).round().astype(np.uint8)]
         raise ValueError(f"output_type={output_type!r} must be 'pil', 'np' or 'pt'")
+
+
+DVAEImageProcessor.register_for_auto_class()  # this file is saved beside its settings

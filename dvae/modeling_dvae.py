@@ -288,3 +288,6 @@ class DVAE(PreTrainedModel):
         elbo = log_likelihood - kl - style.kl
         bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
         return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style.kl)
+
+
+DVAE.register_for_auto_class("AutoModel")  # its code is saved beside the weights

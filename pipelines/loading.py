@@ -1,5 +1,6 @@
-"""Load one part of a saved pipeline, and refuse what is broken: transformers itself would fill the gaps at random."""
+"""Load one part of a saved pipeline, refusing what is broken, which transformers would fill at random; save one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ def _load_model(model_class: type[PreTrainedModel], folder: Path, **options: Any
     if problems:
         raise ValueError("; ".join(f"{kind}: {', '.join(keys[:3])}" for kind, keys in problems.items()))
     return model
+
+
+def save_component(component: Any, folder: Path, name: str) -> None:
+    """A part with its code into folder/name. transformers' Auto classes look for code from the repository's root, so
+    `auto_map` names the subfolder too: `AutoModel.from_pretrained(id, subfolder=name, trust_remote_code=True)`.
+    """
+    component.save_pretrained(folder / name)
+    for path in (folder / name).glob("*config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        auto_map = config.get("auto_map", {})
+        for auto_class, modules in auto_map.items():
+            slow_and_fast = isinstance(modules, list)  # a tokenizer's, either may be None
+            modules = [module and f"{name}/{module}" for module in (modules if slow_and_fast else [modules])]
+            auto_map[auto_class] = modules if slow_and_fast else modules[0]
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_samples(folder: Path) -> Image.Image | None:

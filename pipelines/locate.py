@@ -77,11 +77,17 @@ def _is_hub_id(name: str) -> bool:
 def _fetch(repo_id: str, hub_options: dict) -> Path:
     """Download the pipeline's own files, and no others: JSON and safetensors, never a pickle or code."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    remedy = REMEDY
     try:
         return Path(snapshot_download(repo_id, allow_patterns=_HUB_FILES, **hub_options))
-    except OSError as error:  # unknown, gated, offline: what the Hub raises is an OSError
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"{repo_id!r} is no folder here and cannot be fetched from the Hub ({reason}); {REMEDY}"
-        ) from error
+    except RevisionNotFoundError as error:
+        cause, reason = error, f"it has no revision {hub_options['revision']!r}"
+        remedy = "pass a branch, a tag or a commit's hash as revision"
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        cause, reason = error, "there is none of this name, or it is private and the token, if any, does not open it"
+        remedy = f"pass token='hf_…' for a private one, or else {REMEDY.removeprefix('pass ')}"
+    except OSError as error:  # offline, or the Hub is down: what it raises is an OSError
+        cause, reason = error, str(error).splitlines()[0]
+    raise OSError(f"{repo_id!r} is no folder here and cannot be fetched from the Hub ({reason}); {remedy}") from cause

@@ -13,7 +13,7 @@ from dvae import DVAE, DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .checks import check_components
-from .loading import load_component, load_samples
+from .loading import load_component, load_samples, save_component
 from .locate import INDEX_NAME, SAMPLES_NAME, find_pipeline, read_index
 from .model_card import write_model_card
 from .settings import SamplingSettings
@@ -126,7 +126,7 @@ class SavedPipeline(ModelHubMixin):
         Weights are saved as they are: `pipeline.to(torch.float16)` first makes the folder half as large.
         """
         for name, component in self.components.items():
-            component.save_pretrained(save_directory / name)
+            save_component(component, save_directory, name)
         index = {
             "_class_name": type(self).__name__,
             **{name: type(component).__name__ for name, component in self.components.items()},

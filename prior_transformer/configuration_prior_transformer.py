@@ -121,3 +121,6 @@ class PriorTransformerConfig(PreTrainedConfig):
     def stream_length(self) -> int:
         """1 + T + N: the learned BOS, the text and the codes."""
         return 1 + self.text_length + self.image_length
+
+
+PriorTransformerConfig.register_for_auto_class()  # this file is saved beside the weights

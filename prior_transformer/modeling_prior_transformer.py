@@ -200,6 +200,9 @@ class PriorTransformer(PreTrainedModel):
         return output
 
 
+PriorTransformer.register_for_auto_class("AutoModel")  # its code is saved beside the weights
+
+
 def _mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """−log softmax(logits)[label], mean over the labels not ignored, in nats per token; 0 where there is none."""
     total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")

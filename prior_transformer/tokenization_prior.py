@@ -104,6 +104,9 @@ class PriorTokenizer(TokenizersBackend):
         return {}
 
 
+PriorTokenizer.register_for_auto_class()  # this file is saved beside its vocabulary
+
+
 def _check_captions(captions: list[str]):
     if isinstance(captions, str):
         raise TypeError(f"captions must be a list of strings; wrap the one you have: [{captions!r}]")

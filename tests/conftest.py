@@ -1,7 +1,10 @@
 """Tiny real components, made once a session: tests must not change them (copy.deepcopy what is to be changed)."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from hub_server import Hub
 
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
@@ -69,3 +72,17 @@ def tiny_folder(tiny_pipeline, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("pipeline")
     tiny_pipeline.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Iterator[Hub]:
+    """A Hub that this process's client speaks to; whatever it asked, the server knew."""
+    with Hub(users={"hf_anna": "anna", "hf_bert": "bert"}) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made anew, for this endpoint
+        yield hub
+        assert hub.unknown == []

@@ -30,6 +30,23 @@ FILES = {
     "tokenizer/tokenizer.json",
     "tokenizer/tokenizer_config.json",
 }
+CODE = {
+    "dvae/checked_config.py",
+    "dvae/configuration_dvae.py",
+    "dvae/continuous_posteriors.py",
+    "dvae/latent_priors.py",
+    "dvae/likelihoods.py",
+    "dvae/modeling_dvae.py",
+    "dvae/posteriors.py",
+    "dvae/style.py",
+    "image_processor/image_processing_dvae.py",
+    "prior/blocks.py",
+    "prior/configuration_prior_transformer.py",
+    "prior/masks.py",
+    "prior/modeling_prior_transformer.py",
+    "tokenizer/tokenization_prior.py",
+}
+FILES |= CODE
 
 
 def files_of(folder) -> set[str]:
@@ -131,75 +148,6 @@ def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
     assert "30.25" in card
     assert "21.5" not in card
     assert "Not recorded" in card  # its data
-
-
-class FakeApi:
-    """Stands where the Hub's client does, and keeps what would have been sent."""
-
-    pushed: dict = {}  # noqa: RUF012
-
-    def __init__(self, **kwargs):
-        pass
-
-    def create_repo(self, repo_id, **kwargs):
-        return type("Repo", (), {"repo_id": repo_id if "/" in repo_id else f"someone/{repo_id}"})
-
-    def upload_folder(self, *, repo_id, folder_path, **kwargs):
-        FakeApi.pushed = {"repo_id": repo_id, "files": files_of(folder_path)}
-        FakeApi.pushed["card"] = (Path(folder_path) / "README.md").read_text()
-        return f"https://hub/{repo_id}/commit/1"
-
-
-@pytest.mark.parametrize("repo_id", ["someone/emoji", "emoji"])
-def test_push_to_hub_sends_the_whole_pipeline(tiny_pipeline, monkeypatch, repo_id):
-    monkeypatch.setattr("pipelines.saving.HfApi", FakeApi)
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", FakeApi)
-    url = tiny_pipeline.push_to_hub(repo_id, token="none", private=True)
-    assert url == "https://hub/someone/emoji/commit/1"
-    assert FakeApi.pushed["repo_id"] == "someone/emoji"
-    assert FakeApi.pushed["files"] == FILES
-    assert 'from_pretrained("someone/emoji")' in FakeApi.pushed["card"]
-    assert "21.5" in FakeApi.pushed["card"]
-
-
-@pytest.mark.parametrize("part", ["dvae", "prior", "tokenizer", "image_processor"])
-def test_push_to_hub_of_a_part_alone(tiny_pipeline, monkeypatch, part):
-    """By transformers' own way, with its Hub client and its look-up of an existing card replaced."""
-    pushed = {}
-
-    class Client(FakeApi):
-        def create_commit(self, repo_id, operations, **kwargs):
-            pushed[repo_id] = {operation.path_in_repo for operation in operations}
-
-    monkeypatch.setattr("transformers.utils.hub._hf_api", Client())
-    monkeypatch.setattr(
-        "transformers.utils.hub.create_and_tag_model_card", lambda *args, **kwargs: ModelCard("A part.")
-    )
-    tiny_pipeline.components[part].push_to_hub("part")
-    files = {name.split("/")[1] for name in FILES if name.startswith(f"{part}/")}
-    assert pushed == {"someone/part": files | {"README.md"}}
-
-
-def test_save_and_push_in_one_call(tiny_pipeline, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.saving.HfApi", FakeApi)
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", FakeApi)
-    url = tiny_pipeline.save_pretrained(tmp_path / "emoji", push_to_hub=True)
-    assert url == "https://hub/someone/emoji/commit/1"
-    assert files_of(tmp_path / "emoji") == FILES
-
-
-def test_a_hub_id_is_fetched_without_pickles_or_code(tiny_folder, monkeypatch):
-    asked = {}
-
-    def snapshot_download(repo_id, **options):
-        asked.update(options, repo_id=repo_id)
-        return tiny_folder
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    pipeline = TextToImagePipeline.from_pretrained("someone/emoji", revision="v1", local_files_only=True)
-    assert (asked["repo_id"], asked["revision"], asked["local_files_only"]) == ("someone/emoji", "v1", True)
-    assert all(pattern.endswith((".json", ".safetensors", ".txt", ".png")) for pattern in asked["allow_patterns"])
-    assert paint(pipeline).codes.shape == (2, 4, 4)
 
 
 def without(name):

@@ -1,0 +1,154 @@
+"""Shared by the Hub's own client over its own protocol, with a server on loopback: what was pushed is pulled."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import Hub
+from huggingface_hub import HfApi, ModelCard
+from PIL import Image
+from test_pipeline_saving import FILES
+
+from dvae import DVAE, DVAEImageProcessor
+from pipelines import TextToImagePipeline
+from prior_transformer import PriorTokenizer, PriorTransformer
+
+ANNA, BERT = "hf_anna", "hf_bert"  # tokens
+PARTS = {"dvae": DVAE, "prior": PriorTransformer, "tokenizer": PriorTokenizer, "image_processor": DVAEImageProcessor}
+STRANGER = Path(__file__).parent / "hub_stranger.py"
+
+
+def run(hub: Hub, home: Path, *arguments: str, without_us: bool = False) -> str:
+    """Python in a process of its own that knows the Hub by its environment alone; returns what it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    if not without_us:
+        environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def paint(pipeline: TextToImagePipeline, **options):
+    return pipeline(["an armchair", "a red apple"], seed=0, output_type="pt", progress_bar=False, **options)
+
+
+def assert_same_pictures(pipeline: TextToImagePipeline, expected: TextToImagePipeline) -> None:
+    output, wanted = paint(pipeline), paint(expected)
+    assert torch.equal(output.codes, wanted.codes)
+    assert torch.equal(output.images, wanted.images)
+
+
+def test_what_is_pushed_is_what_is_pulled(hub, tiny_pipeline, tmp_path):
+    address = tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    repo = hub.store.repos["model", "anna/emoji"]
+    assert address.endswith(repo.refs["main"])
+    assert set(repo.commits[repo.refs["main"]]) == FILES | {".gitattributes"}
+    assert len(repo.commits) == 2  # made, and the whole pipeline in one
+    assert len(hub.asked("PUT", "/lfs/upload/")) == 2  # the weights of both models
+    pickle = {"path_or_fileobj": b"would run", "path_in_repo": "prior/pytorch_model.bin"}
+    HfApi(token=ANNA).upload_file(repo_id="anna/emoji", **pickle)
+    pulled = TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path)
+    assert_same_pictures(pulled, tiny_pipeline)
+    assert (pulled.sampling, pulled.metrics, pulled.data) == (
+        tiny_pipeline.sampling,
+        tiny_pipeline.metrics,
+        tiny_pipeline.data,
+    )
+    assert {path.suffix for path in tmp_path.glob("*/snapshots/*/*/*")} == {".json", ".safetensors"}  # nothing to run
+    card = ModelCard.load("anna/emoji")
+    assert 'from_pretrained("anna/emoji")' in card.content
+
+
+def test_a_name_alone_is_a_repo_of_ones_own(hub, tiny_pipeline, tmp_path):
+    tiny_pipeline.save_pretrained(tmp_path / "emoji", push_to_hub=True, token=ANNA)
+    assert ("model", "anna/emoji") in hub.store.repos
+
+
+def test_the_command_line_of_a_fresh_process_paints_the_same(hub, tiny_pipeline, tmp_path):
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    run(hub, tmp_path, "-m", "pipelines", "a red apple", "--model", "anna/emoji", "--seed", "7", "--out", "apple.png")
+    expected = tiny_pipeline("a red apple", seed=7, progress_bar=False).images[0]
+    with Image.open(tmp_path / "apple.png") as picture:
+        assert picture.tobytes() == expected.tobytes()
+        assert picture.text["model"] == "anna/emoji"
+
+
+def test_a_revision_is_pinned_by_hash_and_by_tag(hub, tiny_pipeline, tmp_path):
+    first = tiny_pipeline.push_to_hub("anna/emoji", token=ANNA).split("/")[-1]
+    HfApi(token=ANNA).create_tag("anna/emoji", tag="v1", revision=first)
+    other = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components), sampling={"temperature": 0.5})
+    with torch.no_grad():
+        other.dvae.posterior.codebook.weight.mul_(-1)
+    other.push_to_hub("anna/emoji", token=ANNA)
+    assert not torch.equal(paint(other).images, paint(tiny_pipeline).images)
+    assert_same_pictures(TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path), other)
+    for revision in (first, "v1"):
+        pinned = TextToImagePipeline.from_pretrained("anna/emoji", revision=revision, cache_dir=tmp_path)
+        assert_same_pictures(pinned, tiny_pipeline)
+    uploads = len(hub.asked("PUT", "/lfs/upload/"))
+    assert uploads == 3  # both models, then the one that had changed
+    with pytest.raises(OSError, match="no revision 'v9'"):
+        TextToImagePipeline.from_pretrained("anna/emoji", revision="v9", cache_dir=tmp_path)
+
+
+def test_a_private_pipeline_is_its_owners(hub, tiny_pipeline, tmp_path):
+    tiny_pipeline.push_to_hub("anna/secret", token=ANNA, private=True)
+    assert hub.store.repos["model", "anna/secret"].private
+    for token in (False, BERT):
+        with pytest.raises(OSError) as error:
+            TextToImagePipeline.from_pretrained("anna/secret", token=token, cache_dir=tmp_path)
+        assert all(words in str(error.value) for words in ["'anna/secret'", "private", "pass token=", "a folder"])
+        assert "\n" not in str(error.value)
+    with pytest.raises(OSError, match="403"):
+        tiny_pipeline.push_to_hub("anna/other", token=BERT)
+    pulled = TextToImagePipeline.from_pretrained("anna/secret", token=ANNA, cache_dir=tmp_path)
+    assert_same_pictures(pulled, tiny_pipeline)
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub, tiny_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1_000)  # bytes, written one by one
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    hub.cut_after = 5_500
+    pulled = TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path)
+    assert ("bytes=5000-", 206) in hub.asked("GET", "/lfs/objects/")
+    assert_same_pictures(pulled, tiny_pipeline)
+
+
+def test_weights_in_parts(hub, tiny_pipeline, tmp_path):
+    hub.store.part_size = 10_000
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    sizes = [len(content) for content in hub.store.objects.values()]
+    assert len(hub.asked("PUT", r"\?part=")) == sum(-(-size // 10_000) for size in sizes) > len(sizes) == 2
+    assert len(hub.asked("POST", "/lfs/complete/")) == 2
+    assert_same_pictures(TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path), tiny_pipeline)
+
+
+def test_each_part_is_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
+    """By transformers' own calls."""
+    for name, part in tiny_pipeline.components.items():
+        part.push_to_hub(f"anna/{name}", token=ANNA)
+        repo = hub.store.repos["model", f"anna/{name}"]
+        files = {path.removeprefix(f"{name}/") for path in FILES if path.startswith(f"{name}/")}
+        assert set(repo.commits[repo.refs["main"]]) == files | {".gitattributes", "README.md"}
+    pulled = {name: kind.from_pretrained(f"anna/{name}", cache_dir=tmp_path) for name, kind in PARTS.items()}
+    assert_same_pictures(TextToImagePipeline(**pulled, sampling={"guidance_scale": 2.0, "top_k": 20}), tiny_pipeline)
+
+
+def test_transformers_alone_paints_with_the_parts(hub, tiny_pipeline, tmp_path):
+    """In a process where this project cannot be imported, nor what it needs at most: by trust_remote_code=True."""
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    tiny_pipeline.dvae.push_to_hub("anna/dvae", token=ANNA)
+    told = json.loads(run(hub, tmp_path, "-I", str(STRANGER), "anna/emoji", "anna/dvae", without_us=True))
+    assert told["refused"] == ["dvae", "pipelines", "prior_transformer", "training", "zuko"]
+    expected = paint(tiny_pipeline, temperature=0.0, guidance_scale=1.0)
+    assert told["codes"] == expected.codes.tolist()
+    assert np.array_equal(np.load(tmp_path / "pixels.npy"), expected.images.numpy())
+    assert np.array_equal(np.load(tmp_path / "pixels_alone.npy"), expected.images.numpy())
