@@ -3,11 +3,10 @@
 import argparse
 import sys
 import warnings
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .checks import check_num_images, check_prompts, check_seeds
+from .checks import check_count, check_prompts, check_seeds
 from .locate import find_pipeline
 from .pictures import is_file_name, save_pictures
 from .settings import SamplingSettings
@@ -24,6 +23,9 @@ examples:
 
 Each picture's metadata holds its prompt, seed, sampler and model, so any picture can be painted again.
 """
+
+
+SAMPLER = ("temperature", "top_k", "top_p", "min_p", "guidance_scale")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,6 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"draw from the likeliest codes with probability P together, 1 from all (default: {own})",
     )
     parser.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help=f"draw from the codes at least P times as probable as the likeliest, 0 from all (default: {own})",
+    )
+    parser.add_argument(
         "--guidance-scale",
         type=float,
         metavar="G",
@@ -114,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
 def check(args: argparse.Namespace) -> None:
     """Raises TypeError or ValueError for what can be refused before anything heavy is imported."""
     check_prompts(args.prompts)
-    check_num_images(args.num)
+    check_count("num_images_per_prompt", args.num)
     check_seeds(args.seed, num_images=1)
     SamplingSettings(**{name: value for name, value in sampler(args).items() if value is not None})
     num_images = len(args.prompts) * args.num
@@ -127,8 +135,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def sampler(args: argparse.Namespace) -> dict[str, float | None]:
-    names = [field.name for field in fields(SamplingSettings)]
-    return {name: getattr(args, name) for name in names}
+    return {name: getattr(args, name) for name in SAMPLER}
 
 
 def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":

@@ -1,6 +1,6 @@
 """What is refused before any work is done: each message holds what was given, what is needed, and the remedy."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 EXAMPLE = "pass a few words such as 'an armchair shaped like an avocado'"
@@ -27,8 +27,11 @@ def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any
             raise ValueError(f"{left}={a} but {right}={b}; pass parts that were trained together")
 
 
-def check_prompts(prompt: str | list[str]) -> list[str]:
-    """The prompts as a list. Raises TypeError or ValueError unless it is one prompt or a list of them, none empty."""
+def check_prompts(prompt: str | list[str], *, allow_empty: bool = False) -> list[str]:
+    """The prompts as a list. Raises TypeError or ValueError unless it is one prompt or a list of them.
+
+    allow_empty: whether "" is a prompt, of the unconditional picture; white space alone never is.
+    """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list | tuple):
         raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; pass a string or a list of strings")
@@ -37,18 +40,25 @@ def check_prompts(prompt: str | list[str]) -> list[str]:
     for i, text in enumerate(prompts):
         if not isinstance(text, str):
             raise TypeError(f"prompt {i} is {text!r}, a {type(text).__name__}; pass a string or a list of strings")
-        if not text.strip():
+        if not text.strip() and not (allow_empty and text == ""):
             raise ValueError(f"prompt {i} is empty: {text!r}; {EXAMPLE}")
     return list(prompts)
 
 
-def check_num_images(num_images_per_prompt: int) -> None:
+def check_count(name: str, value: int) -> None:
     """Raises TypeError or ValueError unless it is a whole number, 1 or more."""
-    if not _is_int(num_images_per_prompt):
-        kind = type(num_images_per_prompt).__name__
-        raise TypeError(f"num_images_per_prompt={num_images_per_prompt!r} is a {kind}; pass a whole number, 1 or more")
-    if num_images_per_prompt < 1:
-        raise ValueError(f"num_images_per_prompt={num_images_per_prompt} is below 1; pass 1 or more")
+    if not _is_int(value):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass a whole number, 1 or more")
+    if value < 1:
+        raise ValueError(f"{name}={value} is below 1; pass 1 or more")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises TypeError or ValueError unless it is a number in [0, 1]."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; pass a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}={value} is outside [0, 1]; pass a number from 0 to 1")
 
 
 def check_seeds(seed: int | list[int] | None, num_images: int) -> None:

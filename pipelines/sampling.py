@@ -1,15 +1,28 @@
 """The loop that draws image codes from a prior, and the small functions it is made of."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .decoding import Decoder
 from .settings import SamplingSettings
 
 Callback = Callable[[int, Tensor], None]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout inside, and the model's own mode again after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def draw_keys(seeds: list[int], length: int) -> Tensor:
@@ -19,12 +32,17 @@ def draw_keys(seeds: list[int], length: int) -> Tensor:
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance of logits: unconditional + scale · (conditional − unconditional), arXiv 2207.12598."""
-    return unconditional + scale * (conditional - unconditional)
+    """Classifier-free guidance of logits: unconditional + scale · (conditional − unconditional), arXiv 2207.12598.
+
+    Exactly one of the two at scale 0 and 1.
+    """
+    return torch.lerp(unconditional, conditional, scale)
 
 
-def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Logits (B, K) over temperature, with −inf for the codes cut off by top-k, then by top-p.
+def filter_logits(
+    logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> Tensor:
+    """Logits (B, K) over temperature, with −inf for the codes cut off by top-k, then by top-p, then by min-p.
 
     Temperature 0 is its limit, the likeliest code alone. At least one code is always left.
     """
@@ -35,6 +53,8 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
         logits = keep_top_k(logits, top_k)
     if top_p < 1:
         logits = keep_top_p(logits, top_p)
+    if min_p > 0:
+        logits = keep_min_p(logits, min_p)
     return logits
 
 
@@ -51,6 +71,11 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     before = probabilities.cumsum(dim=-1) - probabilities  # mass of the likelier codes
     before[:, 0] = 0  # exactly, so that the likeliest code stays whatever the rounding
     return logits.scatter(-1, indices, ordered.masked_fill(before >= p, -torch.inf))
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """The codes of each row (B, K) at least p times as probable as its likeliest, arXiv 2407.01082; others −inf."""
+    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -torch.inf)
 
 
 def sample_codes(logits: Tensor, keys: Tensor) -> Tensor:
@@ -93,9 +118,31 @@ def generate_codes(
     keys: Tensor,
     settings: SamplingSettings | None = None,
     *,
-    fixed_codes: Tensor | None = None,
     callback: Callback | None = None,
+    **given: Tensor | None,
 ) -> Tensor:
+    """What `draw_codes`, of which it takes the arguments, ends with: codes (B, N) int64 in [0, image_vocab_size).
+
+    callback: called as callback(i, codes (B, i + 1)) after each drawn code i.
+    """
+    for done, codes in draw_codes(prior, text_ids, keys, settings, **given):
+        if callback is not None and done > 0:
+            callback(done - 1, codes[:, :done].clone())
+    return codes.clone()  # outside inference mode: a normal tensor, of use in training as well
+
+
+def draw_codes(
+    prior: Any,
+    text_ids: Tensor,
+    keys: Tensor,
+    settings: SamplingSettings | None = None,
+    *,
+    other_text_ids: Tensor | None = None,
+    fixed_codes: Tensor | None = None,
+    fixed_mask: Tensor | None = None,
+    posterior_logits: Tensor | None = None,
+    strength: float = 1.0,
+) -> Iterator[tuple[int, Tensor]]:
     """Draw the codes of B pictures, in raster order, over a static cache.
 
     Args:
@@ -103,39 +150,74 @@ def generate_codes(
         text_ids: (B, T) int64, one caption a picture; it is read, never written.
         keys: (B, N) int64 by `draw_keys`, N = grid_size²: keys[b, i] is the chance in code i of picture b.
         settings: how to draw; None is the plain model at temperature 1.
-        fixed_codes: (B, n) known codes of the first n positions, for completion; the rest is drawn.
-        callback: called as callback(i, codes (B, i + 1)) after each drawn code i.
+        other_text_ids: (B, T) the captions that guidance steers away from; None is the empty one.
+        fixed_codes, fixed_mask: (B, N) int64 and bool, both or neither: the codes of the mask stay as given, the
+            others, whatever is written there, are drawn, each seeing the codes before it and none after it.
+        posterior_logits, strength: (B, N, K), what a picture says of its codes; they are drawn from
+            posterior^(1 − strength) · prior^strength, normalised, for variations of that picture.
 
-    Returns:
-        codes (B, N) int64 in [0, image_vocab_size).
+    Yields:
+        how many codes are done in raster order, and a copy of the codes (B, N), −1 where there is none yet: first
+        (0, the fixed ones), then after each drawn code.
 
     Raises:
         ValueError: when a shape or a fixed code does not fit the prior.
     """
     settings = settings or SamplingSettings()
-    length = prior.config.grid_size**2
-    if fixed_codes is None:
-        fixed_codes = text_ids.new_zeros(len(text_ids), 0)
-    _check(prior, text_ids, keys, settings, fixed_codes)
-    with torch.inference_mode():
-        keys = keys.to(text_ids.device)
-        codes = text_ids.new_zeros(len(text_ids), length)
-        first = fixed_codes.shape[1]
-        codes[:, :first] = fixed_codes
-        guided = settings.guidance_scale != 1
-        decoder = Decoder(prior, text_ids, prior.null_text_ids(len(text_ids)).to(text_ids.device) if guided else None)
-        for i in range(first, length):
-            logits = decoder.prefill(codes[:, :first]) if i == first else decoder.step(codes[:, i - 1 : i], i - 1)
-            if guided:
-                logits = guide(*logits.chunk(2), settings.guidance_scale)
-            logits = filter_logits(logits, settings.temperature, settings.top_k, settings.top_p)
-            codes[:, i] = sample_codes(logits, keys[:, i])
-            if callback is not None:
-                callback(i, codes[:, : i + 1].clone())
-    return codes.clone()  # outside inference mode: a normal tensor, of use in training as well
+    batch_size, length = len(text_ids), prior.config.grid_size**2
+    if fixed_codes is None and fixed_mask is None:
+        fixed_codes = text_ids.new_zeros(batch_size, length)
+        fixed_mask = torch.zeros_like(fixed_codes, dtype=torch.bool)
+    _check(prior, text_ids, keys, settings, fixed_codes, fixed_mask)
+    device = text_ids.device
+    if settings.guidance_scale == 1:
+        other_text_ids = None
+    elif other_text_ids is None:
+        other_text_ids = prior.null_text_ids(batch_size).to(device)
+    fixed_codes, fixed_mask = fixed_codes.to(device), fixed_mask.to(device)
+    posterior = None if strength == 1 else posterior_logits.log_softmax(dim=-1).to(device)
+    return _draw(
+        prior, text_ids, other_text_ids, keys.to(device), settings, fixed_codes, fixed_mask, posterior, strength
+    )
 
 
-def _check(prior: Any, text_ids: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor) -> None:
+@torch.inference_mode()
+def _draw(
+    prior: Any,
+    text_ids: Tensor,
+    other_text_ids: Tensor | None,
+    keys: Tensor,
+    settings: SamplingSettings,
+    fixed_codes: Tensor,
+    fixed_mask: Tensor,
+    posterior: Tensor | None,
+    strength: float,
+) -> Iterator[tuple[int, Tensor]]:
+    """The loop of `draw_codes`: known codes before the first drawn one are read at once, after the last one never."""
+    temperatures = settings.temperatures(keys.shape[1])
+    scales = settings.guidance_scales(prior.config.grid_size)
+    to_draw = (~fixed_mask).any(dim=0).nonzero()[:, 0].tolist()
+    codes = fixed_codes.where(fixed_mask, -1)
+    yield 0, codes.clone()
+    if not to_draw:
+        return
+    decoder, first, last = Decoder(prior, text_ids, other_text_ids), to_draw[0], to_draw[-1]
+    for i in range(first, last + 1):
+        logits = decoder.prefill(codes[:, :i]) if i == first else decoder.step(codes[:, i - 1 : i], i - 1)
+        if i not in to_draw:
+            continue
+        if other_text_ids is not None:
+            logits = guide(*logits.chunk(2), scales[i])
+        if posterior is not None:
+            logits = torch.lerp(posterior[:, i], logits.log_softmax(dim=-1), strength)
+        logits = filter_logits(logits, temperatures[i], settings.top_k, settings.top_p, settings.min_p)
+        codes[:, i] = codes[:, i].where(fixed_mask[:, i], sample_codes(logits, keys[:, i]))
+        yield i + 1, codes.clone()
+
+
+def _check(
+    prior: Any, text_ids: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
+) -> None:
     """Both numbers and the remedy, before anything is computed."""
     batch_size, length, vocab_size = len(text_ids), prior.config.grid_size**2, prior.config.image_vocab_size
     if keys.shape != (batch_size, length):
@@ -143,17 +225,31 @@ def _check(prior: Any, text_ids: Tensor, keys: Tensor, settings: SamplingSetting
             f"keys have shape {tuple(keys.shape)}, but {batch_size} captions of {length} codes each need "
             f"{(batch_size, length)}; pass draw_keys(seeds, {length}) with a seed for each caption"
         )
+    check_settings(settings, prior)
+    for name, given in {"fixed_codes": fixed_codes, "fixed_mask": fixed_mask}.items():
+        shape = None if given is None else tuple(given.shape)
+        if shape != (batch_size, length):
+            raise ValueError(
+                f"{name} has shape {shape}, but {batch_size} captions of {length} codes each need "
+                f"{(batch_size, length)}; pass fixed_codes and fixed_mask, a row a picture, in raster order"
+            )
+    known = fixed_codes[fixed_mask]
+    if known.numel() and not (known.min() >= 0 and known.max() < vocab_size):
+        raise ValueError(
+            f"fixed_codes run from {known.min()} to {known.max()}, but this model's codes are "
+            f"0 to {vocab_size - 1}; encode the picture with this pipeline's own dVAE"
+        )
+
+
+def check_settings(settings: SamplingSettings, prior: Any) -> None:
+    """Raises ValueError where the settings do not fit the prior's codes or grid, with both numbers."""
+    vocab_size, side = prior.config.image_vocab_size, prior.config.grid_size
     if settings.top_k > vocab_size:
         raise ValueError(
             f"top_k={settings.top_k} exceeds this model's {vocab_size} codes; pass {vocab_size} at most, or 0 for all"
         )
-    if fixed_codes.dim() != 2 or len(fixed_codes) != batch_size or fixed_codes.shape[1] > length:
+    if settings.guidance_region is not None and max(settings.guidance_region) > side:
         raise ValueError(
-            f"fixed_codes have shape {tuple(fixed_codes.shape)}, but {batch_size} captions take (batch, n) codes with "
-            f"n at most {length}; pass {batch_size} rows, flattened in raster order"
-        )
-    if fixed_codes.numel() and not (fixed_codes.min() >= 0 and fixed_codes.max() < vocab_size):
-        raise ValueError(
-            f"fixed_codes run from {fixed_codes.min()} to {fixed_codes.max()}, but this model's codes are "
-            f"0 to {vocab_size - 1}; encode the picture with this pipeline's own dVAE"
+            f"guidance_region={settings.guidance_region} leaves this model's grid of {side}×{side} codes; "
+            f"pass a box inside (0, 0, {side}, {side})"
         )

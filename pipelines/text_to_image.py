@@ -1,39 +1,26 @@
-"""The pipeline: prompt -> text ids -> codes -> pixels -> pictures, each step a public method."""
+"""The pipeline: prompt -> text ids -> codes -> pixels -> pictures, each step a public method.
 
-import secrets
+The call itself is in painting.py; what starts from a given picture in editing.py; what judges one in judging.py.
+"""
+
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .checks import check_num_images, check_prompts, check_seeds
-from .sampling import Callback, draw_keys, generate_codes
+from . import editing, judging
+from .checks import check_count, check_prompts
+from .judging import Judge
+from .output import Images, TextToImagePipelineOutput
+from .painting import draw_seeds, paint, plan, watch
+from .sampling import Callback, draw_codes, draw_keys, evaluating
 from .saving import SavedPipeline
-from .settings import SamplingSettings
+from .settings import Region, SamplingSettings
 
-Images = list[Image.Image] | np.ndarray | Tensor
-
-
-@dataclass
-class TextToImagePipelineOutput:
-    """What a call returns; its entries are in one order: all pictures of the first prompt, then of the next.
-
-    images: list of PIL images, or an array (B, H, W, 3) or tensor (B, 3, H, W) with values in [0, 1].
-    codes: int64 (B, h, w). prompts, seeds: one an image; an image's own prompt and seed paint it again.
-    sampling: the settings in force.
-    """
-
-    images: Images
-    codes: Tensor
-    prompts: list[str]
-    seeds: list[int]
-    sampling: SamplingSettings
+__all__ = ["TextToImagePipeline", "TextToImagePipelineOutput"]
 
 
 class TextToImagePipeline(SavedPipeline):
@@ -43,52 +30,90 @@ class TextToImagePipeline(SavedPipeline):
         self,
         prompt: str | list[str],
         *,
+        negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
-        temperature: float | None = None,
+        temperature: float | list[float] | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         guidance_scale: float | None = None,
+        guidance_region: Region | None = None,
         seed: int | list[int] | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         progress_bar: bool = True,
         callback: Callback | None = None,
+        best_of: int = 1,
+        reranker: Judge | None = None,
     ) -> TextToImagePipelineOutput:
         """Paint each prompt num_images_per_prompt times.
 
         Args:
-            prompt: one prompt or a list.
-            temperature, top_k, top_p, guidance_scale: see `SamplingSettings`; None is the pipeline's own `sampling`.
-                Neutral values: temperature 1, top_k 0, top_p 1, guidance_scale 1.
+            prompt: one prompt or a list. "" is the empty caption: the unconditional picture.
+            negative_prompt: what guidance steers away from, one for all or one a prompt, in place of the empty
+                caption; it needs a guidance_scale other than 1.
+            temperature, top_k, top_p, min_p, guidance_scale, guidance_region: see `SamplingSettings`; None is the
+                pipeline's own `sampling`. Neutral values: temperature 1, top_k 0, top_p 1, min_p 0, guidance_scale 1.
             seed: an int s gives the pictures of every prompt the seeds s, s + 1, …; a list has one an image; None
                 draws fresh ones. The output holds them. A picture depends on its prompt and seed, not its neighbours.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W).
             callback: called as callback(i, codes (B, i + 1)) after each code.
+            best_of: paints n candidates for each picture, seeds s, s + 1, … in a row, and keeps the best: its seed
+                paints it again without the others. A list of seeds has one a candidate.
+            reranker: who judges them, as in `rank`; None is the model itself: by PMI, or where a part of the picture
+                is given by likelihood.
 
         Raises:
             TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
         """
-        prompts = check_prompts(prompt)
-        check_num_images(num_images_per_prompt)
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type={output_type!r} is unknown; pass 'pil', 'np' or 'pt'")
-        sampling = self._settings(temperature=temperature, top_k=top_k, top_p=top_p, guidance_scale=guidance_scale)
-        seeds = self._seeds(seed, len(prompts), num_images_per_prompt)
-        codes = self.generate_codes(
-            self.encode_prompt(prompts),
+        painting = plan(
+            self,
+            prompt,
+            negative_prompt=negative_prompt,
             num_images_per_prompt=num_images_per_prompt,
-            **asdict(sampling),
-            seed=seeds,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            guidance_scale=guidance_scale,
+            guidance_region=guidance_region,
+            seed=seed,
+            output_type=output_type,
             progress_bar=progress_bar,
             callback=callback,
+            best_of=best_of,
+            reranker=reranker,
         )
-        images = self.postprocess(self.decode_codes(codes), output_type)
-        prompts = [text for text in prompts for _ in range(num_images_per_prompt)]  # one an image
-        return TextToImagePipelineOutput(images, codes, prompts, seeds, sampling)
+        return editing.last(paint(self, painting))
+
+    def stream(
+        self, prompt: str | list[str], *, every: int | None = None, **options: Any
+    ) -> Iterator[TextToImagePipelineOutput]:
+        """Paint as the call does, showing the pictures while they grow.
+
+        Args:
+            every: codes between pictures; None is one row of the grid.
+            options: as in the call, but for best_of, whose candidates are judged when they are whole.
+
+        Yields:
+            outputs with `.images`, light grey where nothing is drawn yet, `.step` and `.total`; the last is what the
+            call returns. Closing the iterator, or leaving its loop, stops the work.
+
+        Raises:
+            TypeError, ValueError: at once, when an argument cannot be used.
+        """
+        every = self.prior.config.grid_size if every is None else every
+        check_count("every", every)
+        painting = plan(self, prompt, **options)
+        if painting.best_of > 1:
+            raise ValueError(f"best_of={painting.best_of} has nothing to show before all are whole; call the pipeline")
+        return paint(self, painting, every=every)
+
+    # Each step alone.
 
     def encode_prompt(self, prompt: str | list[str]) -> Tensor:
         """One prompt or B -> text ids (B, T) int64 on the pipeline's device. A long prompt is cut, with a warning."""
-        text_ids = self.tokenizer.encode_captions(check_prompts(prompt), text_length=self.prior.config.text_length)
-        return text_ids.to(self.device)
+        prompts = check_prompts(prompt, allow_empty=True)
+        return self.tokenizer.encode_captions(prompts, text_length=self.prior.config.text_length).to(self.device)
 
     def generate_codes(
         self,
@@ -96,64 +121,65 @@ class TextToImagePipeline(SavedPipeline):
         *,
         num_images_per_prompt: int = 1,
         seed: int | list[int] | None = None,
+        negative_text_ids: Tensor | None = None,
         fixed_codes: Tensor | None = None,
+        fixed_mask: Tensor | None = None,
         progress_bar: bool = False,
         callback: Callback | None = None,
-        **sampling: float | None,
+        **sampling: Any,
     ) -> Tensor:
         """Text ids (B, T) -> codes (B·n, h, w), n = num_images_per_prompt; arguments as in `__call__`.
 
-        fixed_codes: (B·n, m) known codes of the first m positions in raster order; the rest is drawn to go with them.
-        sampling: temperature, top_k, top_p, guidance_scale.
+        negative_text_ids: (B, T), in place of the empty caption in guidance.
+        fixed_codes, fixed_mask: (B·n, N) int64 and bool: the codes in the mask stay, the rest is drawn in raster
+            order to go with what comes before.
+        sampling: temperature, top_k, top_p, min_p, guidance_scale, guidance_region.
         """
-        check_num_images(num_images_per_prompt)
+        check_count("num_images_per_prompt", num_images_per_prompt)
         side = self.prior.config.grid_size
-        seeds = self._seeds(seed, len(text_ids), num_images_per_prompt)
-        with _evaluating(self.prior), tqdm(total=side**2, unit="code", disable=not progress_bar) as bar:
-
-            def after_each_code(i: int, codes: Tensor) -> None:
-                bar.update(i + 1 - bar.n)
-                if callback is not None:
-                    callback(i, codes)
-
-            codes = generate_codes(
-                self.prior,
-                text_ids.to(self.device).repeat_interleave(num_images_per_prompt, dim=0),
-                draw_keys(seeds, side**2),
-                self._settings(**sampling),
-                fixed_codes=fixed_codes,
-                callback=after_each_code,
-            )
+        others = negative_text_ids
+        draws = draw_codes(
+            self.prior,
+            text_ids.to(self.device).repeat_interleave(num_images_per_prompt, dim=0),
+            draw_keys(draw_seeds(seed, len(text_ids), num_images_per_prompt), side**2),
+            self.settings(**sampling),
+            other_text_ids=None if others is None else others.repeat_interleave(num_images_per_prompt, dim=0),
+            fixed_codes=fixed_codes,
+            fixed_mask=fixed_mask,
+        )
+        with evaluating(self.prior):
+            *_, (_, codes) = watch(draws, side**2, progress_bar, callback)
         return codes.unflatten(1, (side, side))  # (B·n, h, w)
 
-    def decode_codes(self, codes: Tensor) -> Tensor:
-        """Codes (B, h, w) -> pixel values (B, 3, H, W) in [0, 1]."""
-        return self.dvae.decode(codes.to(self.device))
+    def decode_codes(self, codes: Tensor, style: Tensor | None = None) -> Tensor:
+        """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1]."""
+        return self.dvae.decode(codes.to(self.device), style)
 
     def postprocess(self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil") -> Images:
         """Pixel values (B, 3, H, W) in [0, 1] -> PIL images, an array (B, H, W, 3), or the tensor in float32."""
         return self.image_processor.postprocess(pixel_values.float(), output_type=output_type)
 
-    def _settings(self, **values: float | None) -> SamplingSettings:
-        """The pipeline's settings, with those that were given in place of its own."""
+    def encode_images(self, images: Image.Image | np.ndarray | list) -> Tensor:
+        """A picture or a list of them (PIL, or uint8 (H, W, 3 or 4)), fitted to the model -> codes (B, h, w)."""
+        return self.dvae.encode(self.preprocess(images))
+
+    def preprocess(self, images: Image.Image | np.ndarray | list) -> Tensor:
+        """A picture or a list of them, fitted to the model -> pixel values (B, 3, H, W) in [0, 1], as the dVAE's."""
+        return self.image_processor(images)["pixel_values"].to(self.device, self.dvae.dtype)
+
+    def settings(self, **values: Any) -> SamplingSettings:
+        """The pipeline's `sampling`, with what is given, None apart, in place of its own."""
         return replace(self.sampling, **{name: value for name, value in values.items() if value is not None})
 
-    def _seeds(self, seed: int | list[int] | None, num_prompts: int, num_images_per_prompt: int) -> list[int]:
-        """One seed an image."""
-        check_seeds(seed, num_prompts * num_images_per_prompt)
-        if seed is None:
-            return [secrets.randbelow(2**32) for _ in range(num_prompts * num_images_per_prompt)]
-        if isinstance(seed, list | tuple):
-            return [int(value) for value in seed]
-        return [int(seed) + i for _ in range(num_prompts) for i in range(num_images_per_prompt)]
+    # From given pictures, or two prompts: editing.py.
 
+    complete = editing.complete
+    inpaint = editing.inpaint
+    vary = editing.vary
+    interpolate = editing.interpolate
+    reconstruct = editing.reconstruct
 
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """No dropout inside, and the model's own mode again after."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+    # How well a picture goes with a prompt: judging.py.
+
+    score = judging.score
+    rank = judging.rank

@@ -39,7 +39,14 @@ def test_pictures_say_what_made_them(run, tiny_folder):
         assert image.size == (16, 16)
         text = image.text
     sampling = json.loads(text["sampling"])
-    assert sampling == {"temperature": 1.0, "top_k": 20, "top_p": 0.9, "guidance_scale": 2.0}
+    assert sampling == {
+        "temperature": 1.0,
+        "top_k": 20,
+        "top_p": 0.9,
+        "min_p": 0.0,
+        "guidance_scale": 2.0,
+        "guidance_region": None,
+    }
     assert (text["prompt"], text["seed"], text["model"]) == ("an armchair", "6", tiny_folder)
     pipeline = TextToImagePipeline.from_pretrained(text["model"])
     again = pipeline(text["prompt"], seed=int(text["seed"]), **sampling, progress_bar=False).images[0]

@@ -1,0 +1,202 @@
+"""From given pictures, or from two prompts: completion, inpainting, variations, interpolation.
+
+Each function is a method of `TextToImagePipeline`. What is kept of a picture is its codes, so also a kept part looks
+as the dVAE reconstructs it. Codes are drawn in raster order: a new code sees the prompt and all codes above it and to
+its left, given or new, and nothing of what is given below it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .blending import BlendedPrior
+from .checks import check_count, check_prompts, check_share
+from .output import Images, TextToImagePipelineOutput
+from .painting import Given, draw_seeds, paint, plan
+
+if TYPE_CHECKING:
+    from .text_to_image import TextToImagePipeline
+
+Picture = Image.Image | np.ndarray
+
+
+def reconstruct(
+    pipeline: "TextToImagePipeline",
+    image: Picture | list[Picture],
+    *,
+    output_type: Literal["pil", "np", "pt"] = "pil",
+) -> Images:
+    """One picture or a list of them through the codes and back, as a call's images: what the dVAE keeps of them."""
+    pixel_values = pipeline.preprocess(image)
+    return pipeline.postprocess(pipeline.dvae.reconstruct(pixel_values), output_type)
+
+
+def complete(
+    pipeline: "TextToImagePipeline",
+    prompt: str | list[str],
+    image: Picture | list[Picture],
+    *,
+    rows: int | None = None,
+    **options: Any,
+) -> TextToImagePipelineOutput:
+    """Go on from the top rows of a picture, as in figure 2 of arXiv 2102.12092.
+
+    Args:
+        prompt: one prompt or a list; "" for none.
+        image: one picture, or one a prompt: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
+        rows: rows of codes that are kept, of grid_size; half of them unless given.
+        options: as in `TextToImagePipeline.__call__`. best_of keeps the likeliest.
+
+    Raises:
+        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+    """
+    side = pipeline.prior.config.grid_size
+    rows = side // 2 if rows is None else rows
+    check_count("rows", rows)
+    if rows > side:
+        raise ValueError(f"rows={rows} are more than this model's {side} rows of codes; pass 1 to {side}")
+    keep = torch.zeros(side, side, dtype=torch.bool)
+    keep[:rows] = True
+    given = _given(pipeline, prompt, image, keep.flatten())
+    return last(paint(pipeline, plan(pipeline, prompt, given=given, **options)))
+
+
+def inpaint(
+    pipeline: "TextToImagePipeline",
+    prompt: str | list[str],
+    image: Picture | list[Picture],
+    mask: Picture,
+    **options: Any,
+) -> TextToImagePipelineOutput:
+    """Paint a part of a picture anew. A code is repainted where its cell of pixels touches the mask.
+
+    Raster order sees only what came before: a hole is filled to go with the prompt and what lies above and to the
+    left, and not with what lies below. best_of=n mends this: of n fillings it keeps the one that makes the whole
+    picture, what is below the hole included, the likeliest.
+
+    Args:
+        prompt: what the whole picture shows; one or a list; "" for none.
+        image: one picture, or one a prompt: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
+        mask: of the picture's size, fitted alike; white is repainted. PIL, or an array (H, W) of bool or uint8.
+        options: as in `TextToImagePipeline.__call__`.
+
+    Raises:
+        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+    """
+    sizes = {picture_size(picture) for picture in (image if isinstance(image, list) else [image])}
+    if sizes != {picture_size(mask)}:
+        raise ValueError(f"the mask is {picture_size(mask)} but the picture {sorted(sizes)}; pass equal sizes")
+    hole = touched_cells(mask, pipeline.prior.config.grid_size)
+    given = _given(pipeline, prompt, image, ~torch.from_numpy(hole).flatten())
+    return last(paint(pipeline, plan(pipeline, prompt, given=given, **options)))
+
+
+def vary(
+    pipeline: "TextToImagePipeline",
+    image: Picture | list[Picture],
+    prompt: str | list[str] = "",
+    *,
+    strength: float = 0.8,
+    **options: Any,
+) -> TextToImagePipelineOutput:
+    """Paint variations of a picture.
+
+    Args:
+        image: one picture, or one a prompt: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
+        prompt: what the variations show; one or a list; "" for none.
+        strength: s in [0, 1]: a code is drawn from q(code | picture)^(1 − s) · p(code | codes before it, prompt)^s,
+            normalised, of the dVAE's posterior q and the prior p. 1 forgets the picture, 0 asks the dVAE alone.
+        options: as in `TextToImagePipeline.__call__`.
+
+    Raises:
+        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+    """
+    check_share("strength", strength)
+    given = _given(pipeline, prompt, image, torch.zeros(pipeline.prior.config.grid_size**2, dtype=torch.bool))
+    return last(paint(pipeline, plan(pipeline, prompt, given=replace(given, strength=strength), **options)))
+
+
+def interpolate(
+    pipeline: "TextToImagePipeline",
+    prompt_a: str,
+    prompt_b: str,
+    steps: int = 8,
+    *,
+    seed: int | None = None,
+    **options: Any,
+) -> TextToImagePipelineOutput:
+    """From one prompt to another: picture k of n sees shares 1 − w and w of their embeddings, w = k / (n − 1).
+
+    The first picture is that of prompt_a, the last that of prompt_b. All have one seed: the prompt alone changes.
+
+    Args:
+        steps: n, 2 or more.
+        seed: one for all pictures; None draws one.
+        options: as in `TextToImagePipeline.__call__`, but for num_images_per_prompt, best_of and reranker.
+
+    Raises:
+        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+    """
+    check_count("steps", steps)
+    if steps < 2:
+        raise ValueError(f"steps={steps} is below 2; pass at least the two ends")
+    if several := {"num_images_per_prompt", "best_of", "reranker"} & set(options):
+        raise TypeError(f"interpolate paints one picture a step, without {sorted(several)[0]}; call it for each seed")
+    ends = check_prompts([prompt_a, prompt_b], allow_empty=True)
+    painting = plan(pipeline, [prompt_a] * steps, seed=draw_seeds(seed, 1, 1) * steps, **options)
+    prior, step = BlendedPrior(pipeline.prior, steps), torch.arange(steps, device=pipeline.device)
+    a, b = pipeline.encode_prompt(ends)
+    if (others := painting.other_text_ids) is not None:
+        others = prior.join_captions(others, others, step)
+    weights = [i / (steps - 1) for i in range(steps)]
+    painting = replace(
+        painting,
+        prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in weights],
+        text_ids=prior.join_captions(a, b, step),
+        other_text_ids=others,
+    )
+    return last(paint(pipeline, painting, prior))
+
+
+def _given(pipeline: "TextToImagePipeline", prompt: Any, image: Any, keep: Tensor) -> Given:
+    """The picture of each prompt, encoded, of whose codes those of keep (N,) stay."""
+    num_prompts = len(check_prompts(prompt, allow_empty=True))
+    pixel_values = pipeline.preprocess(image)
+    if len(pixel_values) not in (1, num_prompts):
+        raise ValueError(f"{len(pixel_values)} pictures for {num_prompts} prompts; pass one for all, or one each")
+    dvae, pixel_values = pipeline.dvae, pixel_values.expand(num_prompts, -1, -1, -1)
+    with torch.no_grad():
+        hidden_states = dvae.encoder(pixel_values)
+        logits = dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
+        style = dvae.style.encode(hidden_states)
+    return Given(logits.argmax(dim=-1), keep.to(logits.device).expand(num_prompts, -1), style, logits)
+
+
+def last(outputs: Iterator[TextToImagePipelineOutput]) -> TextToImagePipelineOutput:
+    (output,) = outputs
+    return output
+
+
+def touched_cells(mask: Picture, side: int) -> np.ndarray:
+    """A mask, white from level 128 on or True, centre-cropped to a square -> bool (side, side): cells it touches."""
+    white = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
+    if white.ndim != 2 or white.dtype not in (bool, np.uint8):
+        raise TypeError(
+            f"mask has shape {white.shape} of {white.dtype}; pass PIL, or an array (H, W) of bool or uint8"
+        )
+    white = white if white.dtype == bool else white >= 128
+    size = min(white.shape)
+    top, left = (white.shape[0] - size) // 2, (white.shape[1] - size) // 2
+    white = white[top : top + size, left : left + size]
+    spans = [slice(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]  # whole pixels, and those cut
+    return np.array([[white[rows, columns].any() for columns in spans] for rows in spans])
+
+
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """(width, height)."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])

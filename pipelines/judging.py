@@ -1,0 +1,188 @@
+"""How well a picture goes with a prompt: by the model's own likelihood, code by code, or by a reranker."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .checks import check_prompts
+from .sampling import evaluating
+
+if TYPE_CHECKING:
+    from .text_to_image import TextToImagePipeline
+
+Reranker = Callable[[list[str], list[Image.Image]], Tensor]
+"""Prompts and as many pictures -> scores (B,), higher is better."""
+Judge = Literal["pmi", "likelihood"] | str | Path | Reranker
+"""Who ranks: the model's own score, or a reranker, or the folder or Hub id of a CLIP to load as one."""
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-likelihoods in nats of B pictures' codes under the plain model: temperature 1, no guidance.
+
+    code_log_likelihood: float32 (B, h, w), log p(code | the codes before it, prompt).
+    code_log_prior: float32 (B, h, w), the same given the empty caption.
+
+    A dVAE's code is a part of the picture, so these judge the picture as the dVAE sees it.
+    """
+
+    code_log_likelihood: Tensor
+    code_log_prior: Tensor
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """log p(codes | prompt), (B,)."""
+        return self.code_log_likelihood.sum(dim=(1, 2))
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log p(codes) by the empty caption, (B,)."""
+        return self.code_log_prior.sum(dim=(1, 2))
+
+    @property
+    def code_pmi(self) -> Tensor:
+        """What the prompt adds to each code's log-likelihood, (B, h, w)."""
+        return self.code_log_likelihood - self.code_log_prior
+
+    @property
+    def pmi(self) -> Tensor:
+        """Pointwise mutual information of picture and prompt, log p(codes | prompt) − log p(codes), (B,)."""
+        return self.log_likelihood - self.log_prior
+
+    def heat_maps(self, by: Literal["pmi", "likelihood"] = "pmi", size: int = 256) -> list[Image.Image]:
+        """A picture each of size × size pixels, a square a code: red above 0, white at 0, blue below."""
+        values = {"pmi": self.code_pmi, "likelihood": self.code_log_likelihood}
+        if by not in values:
+            raise ValueError(f"by={by!r} is unknown; pass 'pmi' or 'likelihood'")
+        return [heat_map(grid, size) for grid in values[by].cpu().numpy()]
+
+
+class Ranking(NamedTuple):
+    """order: places of the pictures, best first. scores: (B,) in the pictures' own order, higher is better."""
+
+    order: list[int]
+    scores: Tensor
+
+
+def score(pipeline: "TextToImagePipeline", prompt: str | list[str], images: Any) -> Score:
+    """How likely pictures are under the model, given a prompt and without one.
+
+    Args:
+        prompt: one for all pictures, or one a picture.
+        images: a picture (PIL, or a uint8 array (H, W, 3 or 4)), a list of them, or codes (B, h, w). Pictures are
+            fitted and encoded; codes that the model drew are judged as they are.
+
+    Raises:
+        TypeError, ValueError: when prompts and pictures are not as many, or do not fit the model.
+    """
+    codes = codes_of(pipeline, images)
+    prompts = check_prompts(prompt, allow_empty=True)
+    if len(prompts) not in (1, len(codes)):
+        raise ValueError(f"{len(prompts)} prompts for {len(codes)} pictures; pass one prompt, or one a picture")
+    return score_codes(pipeline, pipeline.encode_prompt(prompts).expand(len(codes), -1), codes)
+
+
+def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge = "pmi") -> Ranking:
+    """Order pictures by how well they show a prompt.
+
+    Args:
+        prompt: one prompt.
+        images: as in `score`.
+        by: "pmi": log p(codes | prompt) − log p(codes), what the prompt explains. "likelihood": log p(codes | prompt),
+            which prefers plain pictures. Or a CLIP: its folder or Hub id, which transformers loads, or any function
+            of prompts and PIL pictures to scores.
+
+    Raises:
+        TypeError, ValueError: as `score`; OSError: when there is no such CLIP.
+    """
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; rank takes one, a string")
+    check_judge(by, check_prompts(prompt, allow_empty=True))
+    codes = codes_of(pipeline, images)
+    pictures = None if torch.is_tensor(images) else pipeline.postprocess(pipeline.preprocess(images))
+    scores = judge_codes(pipeline, [prompt] * len(codes), codes, by, pictures=pictures)
+    return Ranking(scores.argsort(descending=True, stable=True).tolist(), scores)
+
+
+def check_judge(by: Judge, prompts: list[str]) -> None:
+    """Raises TypeError for what cannot judge, ValueError where every picture would be judged alike."""
+    if not (isinstance(by, str | Path) or callable(by)):
+        raise TypeError(f"by={by!r} is a {type(by).__name__}; pass 'pmi', 'likelihood', a CLIP's folder or Hub id")
+    if by == "pmi" and not all(text.strip() for text in prompts):
+        raise ValueError("the empty prompt's PMI is 0 for every picture; pass 'likelihood', or a prompt")
+
+
+def codes_of(pipeline: "TextToImagePipeline", images: Any) -> Tensor:
+    """Pictures, fitted and encoded, or codes (B, h, w) as they are. Raises ValueError for codes that do not fit."""
+    if not torch.is_tensor(images):
+        return pipeline.encode_images(images)
+    side, size = pipeline.prior.config.grid_size, pipeline.prior.config.image_vocab_size
+    if images.dtype != torch.int64 or images.ndim != 3 or tuple(images.shape[1:]) != (side, side):
+        raise ValueError(f"codes {images.dtype} {tuple(images.shape)} must be int64 (B, {side}, {side})")
+    if len(images) and not (images.min() >= 0 and images.max() < size):
+        raise ValueError(f"codes run from {images.min()} to {images.max()}; this model's are 0 to {size - 1}")
+    return images.to(pipeline.device)
+
+
+def judge_codes(
+    pipeline: "TextToImagePipeline",
+    prompts: list[str],
+    codes: Tensor,
+    by: Judge,
+    *,
+    pictures: list[Image.Image] | None = None,
+) -> Tensor:
+    """Scores (B,) of codes (B, h, w), a prompt each; a reranker sees the pictures, else what the codes decode to."""
+    if by in ("pmi", "likelihood"):
+        own = score_codes(pipeline, pipeline.encode_prompt(prompts), codes)
+        return own.pmi if by == "pmi" else own.log_likelihood
+    reranker = load_reranker(by) if isinstance(by, str | Path) else by
+    scores = reranker(prompts, pictures or pipeline.postprocess(pipeline.decode_codes(codes)))
+    if scores.shape != (len(codes),):
+        raise ValueError(f"the reranker gave scores {tuple(scores.shape)} for {len(codes)} pictures; return one each")
+    return scores.float()
+
+
+def score_codes(pipeline: "TextToImagePipeline", text_ids: Tensor, codes: Tensor) -> Score:
+    """Text ids (B, T) and codes (B, h, w) -> their `Score`."""
+    prior, grid = pipeline.prior, codes.shape[1:]
+    empty = prior.null_text_ids(len(codes)).to(codes.device)
+    with evaluating(prior):
+        given, alone = (log_likelihoods(prior, ids, codes.flatten(1)) for ids in (text_ids, empty))
+    return Score(given.unflatten(1, grid), alone.unflatten(1, grid))
+
+
+@torch.no_grad()
+def log_likelihoods(prior: Any, text_ids: Tensor, codes: Tensor) -> Tensor:
+    """log p(code | the codes before it, text) in nats: text ids (B, T), codes (B, N) -> float32 (B, N)."""
+    parts = []
+    for ids, part in zip(text_ids.split(BATCH_SIZE), codes.split(BATCH_SIZE), strict=True):
+        embeddings = torch.cat([prior.embed_text(ids), prior.embed_codes(part[:, :-1], start=0)], dim=1)
+        logits = prior.image_logits(prior.transform(embeddings)[:, -part.shape[1] :])  # (B, N, K)
+        parts.append(logits.float().log_softmax(dim=-1).gather(2, part[:, :, None])[:, :, 0])
+    return torch.cat(parts)
+
+
+def heat_map(values: np.ndarray, size: int) -> Image.Image:
+    """Values (h, w) -> a square each in size × size pixels: red above 0, white 0, blue below, full at the largest."""
+    strength = values[:, :, None] / max(np.abs(values).max(), np.finfo(np.float32).tiny)
+    red, white, blue = np.array([178, 24, 43]), np.array([255, 255, 255]), np.array([33, 102, 172])
+    colours = white + np.abs(strength) * (np.where(strength > 0, red, blue) - white)
+    return Image.fromarray(colours.round().astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+
+
+@lru_cache(maxsize=1)
+def load_reranker(name: str | Path) -> Reranker:
+    """The last one loaded is kept."""
+    from .reranking import CLIPReranker
+
+    return CLIPReranker.from_pretrained(name)

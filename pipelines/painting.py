@@ -1,0 +1,229 @@
+"""One call of the pipeline: its arguments checked, its codes drawn, its pictures while they grow, the best kept."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .checks import check_count, check_prompts, check_seeds
+from .judging import Judge, check_judge, judge_codes
+from .output import TextToImagePipelineOutput
+from .sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
+from .settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from .text_to_image import TextToImagePipeline
+
+NOT_DRAWN = 0.85  # the light grey of what a stream has not come to
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is given of the pictures, a row a prompt (P) and then a row a candidate.
+
+    codes, mask: (P, N) int64 and bool, the codes that stay as they are.
+    style: (P, S), that of the picture they come from.
+    posterior_logits, strength: (P, N, K), as `draw_codes` takes them.
+    """
+
+    codes: Tensor
+    mask: Tensor
+    style: Tensor
+    posterior_logits: Tensor | None = None
+    strength: float = 1.0
+
+    def repeat(self, rows: int) -> "Given":
+        parts = {
+            name: part.repeat_interleave(rows, dim=0) for name, part in vars(self).items() if torch.is_tensor(part)
+        }
+        return replace(self, **parts)
+
+    def to_draw(self) -> dict[str, Any]:
+        """The arguments of `draw_codes`."""
+        return {
+            "fixed_codes": self.codes,
+            "fixed_mask": self.mask,
+            "posterior_logits": self.posterior_logits,
+            "strength": self.strength,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painting:
+    """The arguments of a call, checked and complete; lists and tensors have a row a candidate, R = B · best_of."""
+
+    prompts: list[str]
+    text_ids: Tensor
+    other_text_ids: Tensor | None
+    seeds: list[int]
+    sampling: SamplingSettings
+    given: Given | None
+    best_of: int
+    reranker: Judge
+    output_type: Literal["pil", "np", "pt"]
+    progress_bar: bool
+    callback: Callback | None
+
+
+def plan(
+    pipeline: "TextToImagePipeline",
+    prompt: str | list[str],
+    *,
+    negative_prompt: str | list[str] | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | list[int] | None = None,
+    output_type: Literal["pil", "np", "pt"] = "pil",
+    progress_bar: bool = True,
+    callback: Callback | None = None,
+    best_of: int = 1,
+    reranker: Judge | None = None,
+    given: Given | None = None,
+    **sampling: Any,
+) -> Painting:
+    """Check the arguments of a call, which are those of `TextToImagePipeline.__call__`, and fill in its defaults.
+
+    Raises:
+        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+    """
+    prompts = check_prompts(prompt, allow_empty=True)
+    check_count("num_images_per_prompt", num_images_per_prompt)
+    check_count("best_of", best_of)
+    if output_type not in ("pil", "np", "pt"):
+        raise ValueError(f"output_type={output_type!r} is unknown; pass 'pil', 'np' or 'pt'")
+    settings = pipeline.settings(**sampling)
+    check_settings(settings, pipeline.prior)
+    rows = num_images_per_prompt * best_of
+    own_score = "pmi" if given is None else "likelihood"  # what is given makes likely what goes with it
+    reranker = own_score if reranker is None else reranker
+    if best_of > 1:
+        check_judge(reranker, prompts)
+    others = negative_prompts(negative_prompt, len(prompts), settings)
+    return Painting(
+        prompts=[text for text in prompts for _ in range(rows)],
+        text_ids=pipeline.encode_prompt(prompts).repeat_interleave(rows, dim=0),
+        other_text_ids=others and pipeline.encode_prompt(others).repeat_interleave(rows, dim=0),
+        seeds=draw_seeds(seed, len(prompts), rows),
+        sampling=settings,
+        given=given and given.repeat(rows),
+        best_of=best_of,
+        reranker=reranker,
+        output_type=output_type,
+        progress_bar=progress_bar,
+        callback=callback,
+    )
+
+
+def negative_prompts(
+    negative_prompt: str | list[str] | None, num_prompts: int, settings: SamplingSettings
+) -> list[str] | None:
+    """One a prompt, or None for the empty caption. Raises TypeError or ValueError for what guidance cannot use."""
+    if negative_prompt is None:
+        return None
+    others = check_prompts(negative_prompt, allow_empty=True)
+    if len(others) not in (1, num_prompts):
+        raise ValueError(f"{len(others)} negative prompts for {num_prompts} prompts; pass one for all, or one each")
+    if settings.guidance_scale == 1:
+        raise ValueError(
+            f"negative_prompt={negative_prompt!r} does nothing at guidance_scale=1; pass a scale such as 3"
+        )
+    return others * (num_prompts // len(others))
+
+
+def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt: int) -> list[int]:
+    """One seed an image: s, s + 1, … for every prompt from an int s, those of a list, or fresh ones."""
+    check_seeds(seed, num_prompts * images_per_prompt)
+    if seed is None:
+        return [secrets.randbelow(2**32) for _ in range(num_prompts * images_per_prompt)]
+    if isinstance(seed, list | tuple):
+        return [int(value) for value in seed]
+    return [int(seed) + i for _ in range(num_prompts) for i in range(images_per_prompt)]
+
+
+def paint(
+    pipeline: "TextToImagePipeline", painting: Painting, prior: Any = None, every: int | None = None
+) -> Iterator[TextToImagePipelineOutput]:
+    """Yields the pictures so far whenever `every` more codes are done, and in the end the whole pictures.
+
+    prior: what draws, when not the pipeline's own. every: None yields the end alone.
+    """
+    prior = pipeline.prior if prior is None else prior
+    total = pipeline.prior.config.grid_size**2
+    with evaluating(pipeline.prior):
+        draws = draw_codes(
+            prior,
+            painting.text_ids,
+            draw_keys(painting.seeds, total),
+            painting.sampling,
+            other_text_ids=painting.other_text_ids,
+            **(painting.given.to_draw() if painting.given else {}),
+        )
+        shown = 0
+        for done, codes in watch(draws, total, painting.progress_bar, painting.callback):
+            if every is not None and shown + every <= done < total:
+                shown = done
+                yield _partial(pipeline, painting, codes, done)
+        yield _whole(pipeline, painting, codes)
+
+
+def watch(
+    draws: Iterator[tuple[int, Tensor]], total: int, progress_bar: bool, callback: Callback | None
+) -> Iterator[tuple[int, Tensor]]:
+    """The items of `draw_codes` as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
+    with tqdm(total=total, unit="code", disable=not progress_bar) as bar:
+        for done, codes in draws:
+            bar.update(done - bar.n)
+            if callback is not None and done > 0:
+                callback(done - 1, codes[:, :done].clone())
+            yield done, codes.clone()
+        bar.update(total - bar.n)
+
+
+def _whole(pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:
+    """All codes (R, N) -> the pictures, of best_of candidates each the one that the reranker puts first."""
+    side = pipeline.prior.config.grid_size
+    codes, style, scores = codes.unflatten(1, (side, side)), painting.given and painting.given.style, None
+    keep = torch.arange(len(codes))
+    if painting.best_of > 1:
+        scores = judge_codes(pipeline, painting.prompts, codes, painting.reranker).cpu()
+        best = scores.unflatten(0, (-1, painting.best_of)).argmax(dim=1)  # (B,)
+        keep = torch.arange(0, len(codes), painting.best_of) + best
+    rows = keep.tolist()
+    codes = codes[keep]
+    pixel_values = pipeline.decode_codes(codes, None if style is None else style[keep])
+    return TextToImagePipelineOutput(
+        images=pipeline.postprocess(pixel_values, painting.output_type),
+        codes=codes,
+        prompts=[painting.prompts[row] for row in rows],
+        seeds=[painting.seeds[row] for row in rows],
+        sampling=painting.sampling,
+        step=side**2,
+        total=side**2,
+        scores=None if scores is None else scores[keep],
+    )
+
+
+def _partial(
+    pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor, done: int
+) -> TextToImagePipelineOutput:
+    """Codes (R, N), −1 where there is none yet -> pictures that are plain grey there, cut at the grid of codes."""
+    side = pipeline.prior.config.grid_size
+    codes = codes.unflatten(1, (side, side))
+    stand_in = codes.flatten(1)[:, done - 1, None, None]  # the decoder looks past the cut: at more of the last code
+    pixel_values = pipeline.decode_codes(
+        codes.where(codes >= 0, stand_in), painting.given and painting.given.style
+    )  # (R, 3, H, W)
+    cell = pixel_values.shape[-1] // side
+    missing = (codes < 0).repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)  # (R, H, W)
+    return TextToImagePipelineOutput(
+        images=pipeline.postprocess(pixel_values.masked_fill(missing[:, None], NOT_DRAWN), painting.output_type),
+        codes=codes,
+        prompts=painting.prompts,
+        seeds=painting.seeds,
+        sampling=painting.sampling,
+        step=done,
+        total=side**2,
+    )

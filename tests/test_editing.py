@@ -1,0 +1,172 @@
+"""From given pictures: what is kept stays, what is not is painted as a call paints, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dvae import DVAE, DVAEConfig
+from pipelines import TextToImagePipeline
+from pipelines.editing import touched_cells
+
+QUIET = {"progress_bar": False, "output_type": "pt"}
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """Wider than high: fitted, its middle is what counts."""
+    levels = np.random.default_rng(0).integers(0, 256, size=(5, 8, 3), dtype=np.uint8)
+    return Image.fromarray(levels).resize((32, 20), Image.Resampling.NEAREST)
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["codes", "codes and style"])
+def pipeline(request, tiny_pipeline) -> TextToImagePipeline:
+    config = {key: getattr(tiny_pipeline.dvae.config, key) for key in ("image_size", "downsample_factor", "widths")}
+    torch.manual_seed(0)
+    dvae = DVAE(DVAEConfig(codebook_size=32, codebook_dim=8, **config, style_size=request.param)).eval()
+    return TextToImagePipeline(**tiny_pipeline.components | {"dvae": dvae}, sampling={"guidance_scale": 2.0})
+
+
+def test_reconstruct(pipeline, picture):
+    pixel_values = pipeline.image_processor([picture, picture])["pixel_values"]
+    images = pipeline.reconstruct([picture, np.asarray(picture)], output_type="pt")
+    torch.testing.assert_close(images, pipeline.dvae.reconstruct(pixel_values))
+    assert pipeline.reconstruct(picture)[0].size == (16, 16)
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3, 4])
+def test_complete_keeps_the_rows(pipeline, picture, rows):
+    output = pipeline.complete(["an armchair", ""], picture, rows=rows, seed=0, **QUIET)
+    codes, kept = pipeline.encode_images(picture), rows or 2
+    assert torch.equal(output.codes[:, :kept], codes[:, :kept].expand(2, -1, -1))
+    assert output.images.shape == (2, 3, 16, 16)
+    assert kept == 4 or not torch.equal(output.codes[0, kept:], output.codes[1, kept:])
+
+
+def test_inpaint_with_an_empty_mask_is_the_reconstruction(pipeline, picture):
+    mask = Image.new("1", picture.size)
+    output = pipeline.inpaint("an armchair", picture, mask, seed=0, **QUIET)
+    torch.testing.assert_close(output.images, pipeline.reconstruct(picture, output_type="pt"))
+
+
+def test_inpaint_with_a_full_mask_is_the_call(pipeline, picture):
+    mask = np.ones((20, 32), dtype=bool)
+    options = {"num_images_per_prompt": 2, "seed": 3, "temperature": 0.9}
+    output = pipeline.inpaint("an armchair", picture, mask, **options, **QUIET)
+    assert torch.equal(output.codes, pipeline("an armchair", **options, **QUIET).codes)
+
+
+def test_inpaint_repaints_where_the_mask_touches(pipeline, picture):
+    """Of the 20 × 20 middle a cell has 5 pixels: columns 11 and 15 are of cells 1, rows 4 and 5 of cells 0 and 1."""
+    mask = np.zeros((20, 32), dtype=np.uint8)
+    mask[4:6, 6 + 5] = 255
+    hole = torch.zeros(4, 4, dtype=torch.bool)
+    hole[0:2, 1] = True
+    assert torch.equal(torch.from_numpy(touched_cells(mask, 4)), hole)
+    outputs = [
+        pipeline.inpaint("an armchair", picture, mask, num_images_per_prompt=8, seed=3, **options, **QUIET)
+        for options in ({}, {"temperature": 2.0})
+    ]
+    codes = pipeline.encode_images(picture).expand(8, -1, -1)
+    assert torch.equal(outputs[0].codes[:, ~hole], codes[:, ~hole])
+    assert not torch.equal(outputs[0].codes[:, hole], outputs[1].codes[:, hole])
+
+
+@pytest.mark.parametrize(("size", "side"), [(16, 4), (17, 4), (5, 4), (4, 4), (3, 4), (50, 7)])
+def test_touched_cells_equals_brute_force(size, side):
+    """A cell and a pixel touch where their squares overlap, at any size of the mask."""
+    mask = np.random.default_rng(1).random((size, size)) < 0.05
+    expected = np.zeros((side, side), dtype=bool)
+    for y, x in zip(*mask.nonzero(), strict=True):
+        for i in range(side):
+            for j in range(side):
+                overlaps = [a * size < (n + 1) * side and n * side < (a + 1) * size for a, n in ((i, y), (j, x))]
+                expected[i, j] |= all(overlaps)
+    assert np.array_equal(touched_cells(mask, side), expected)
+
+
+def test_best_of_the_hole_is_the_likeliest_picture(pipeline, picture):
+    """What lies below the hole has a say: the candidates differ in the hole, and the whole is judged."""
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (6, 5, 26, 10))
+    candidates = pipeline.inpaint("an armchair", picture, mask, num_images_per_prompt=6, seed=1, **QUIET)
+    likelihood = pipeline.score("an armchair", candidates.codes).log_likelihood
+    best = pipeline.inpaint("an armchair", picture, mask, best_of=6, seed=1, **QUIET)
+    assert best.seeds == [candidates.seeds[likelihood.argmax()]]
+    assert torch.equal(best.codes[0], candidates.codes[likelihood.argmax()])
+
+
+def test_vary(pipeline, picture):
+    """strength 1 is the call; 0 at temperature 0 the picture; in between nearer to it the lower."""
+    options = {"seed": 3, "num_images_per_prompt": 4}
+    call = pipeline("an armchair", **options, **QUIET)
+    assert torch.equal(pipeline.vary(picture, "an armchair", strength=1, **options, **QUIET).codes, call.codes)
+    kept = pipeline.vary(picture, strength=0, temperature=0, seed=0, **QUIET)
+    torch.testing.assert_close(kept.images, pipeline.reconstruct(picture, output_type="pt"))
+    codes = pipeline.encode_images(picture)
+    shares = [
+        (pipeline.vary(picture, strength=s, temperature=0.1, **options, **QUIET).codes == codes).float().mean()
+        for s in (0.01, 0.3, 1)
+    ]
+    assert shares[0] > shares[1] >= shares[2]
+
+
+def test_interpolate_goes_from_prompt_to_prompt(tiny_pipeline):
+    """Its ends are the two calls, with guidance and against a negative prompt too; the middle is neither's mix-up."""
+    for options in (
+        {"guidance_scale": 1},
+        {"guidance_scale": 3},
+        {"guidance_scale": 3, "negative_prompt": "two cats"},
+    ):
+        walk = tiny_pipeline.interpolate("an armchair", "a red apple", steps=5, seed=4, **options, **QUIET)
+        ends = tiny_pipeline(["an armchair", "a red apple"], seed=4, **options, **QUIET)
+        assert torch.equal(walk.codes[[0, -1]], ends.codes)
+        assert walk.seeds == [4] * 5
+        assert walk.prompts[1] == "0.75 an armchair + 0.25 a red apple"
+    same = tiny_pipeline.interpolate("an armchair", "an armchair", steps=3, seed=4, **QUIET)
+    assert torch.equal(same.codes, same.codes[:1].expand(3, -1, -1))
+    assert len(set(tiny_pipeline.interpolate("an armchair", "a red apple", steps=3, **QUIET).seeds)) == 1
+
+
+MASK = Image.new("L", (32, 20), 255)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "error", "words"),
+    [
+        ("complete", {"rows": 0}, ValueError, ["rows=0", "1 or more"]),
+        ("complete", {"rows": 5}, ValueError, ["rows=5", "4 rows"]),
+        ("complete", {"rows": 1.5}, TypeError, ["rows=1.5", "whole number"]),
+        ("complete", {"image": "cat.png"}, TypeError, ["PIL", "str"]),
+        ("complete", {"image": [MASK, MASK, MASK]}, ValueError, ["3 pictures", "1 prompts"]),
+        ("complete", {"prompt": None}, TypeError, ["NoneType", "string"]),
+        ("complete", {"tempreature": 1}, TypeError, ["tempreature"]),
+        ("inpaint", {"mask": Image.new("L", (20, 32))}, ValueError, ["(20, 32)", "(32, 20)"]),
+        ("inpaint", {"mask": np.zeros((20, 32))}, TypeError, ["float64", "bool or uint8"]),
+        ("inpaint", {"mask": np.zeros((20, 32, 3), dtype=np.uint8)}, TypeError, ["(20, 32, 3)", "(H, W)"]),
+        ("inpaint", {"mask": MASK, "best_of": 0}, ValueError, ["best_of=0"]),
+        ("vary", {"strength": 1.5}, ValueError, ["strength=1.5", "0 to 1"]),
+        ("vary", {"strength": "1"}, TypeError, ["strength='1'", "0 to 1"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tiny_pipeline, picture, method, arguments, error, words):
+    with pytest.raises(error) as caught:
+        getattr(tiny_pipeline, method)(**{"prompt": "a cat", "image": picture, **arguments})
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"steps": 1}, ValueError, "steps=1"),
+        ({"steps": 2.5}, TypeError, "steps=2.5"),
+        ({"num_images_per_prompt": 2}, TypeError, "num_images_per_prompt"),
+        ({"best_of": 2}, TypeError, "best_of"),
+        ({"seed": -1}, ValueError, "seed=-1"),
+        ({"seed": [1, 2]}, ValueError, "2 seeds for 1"),
+        ({"prompt_b": ["a"]}, TypeError, "prompt 1"),
+    ],
+)
+def test_interpolate_refuses(tiny_pipeline, arguments, error, words):
+    with pytest.raises(error, match=words):
+        tiny_pipeline.interpolate(**{"prompt_a": "a cat", "prompt_b": "a dog", **arguments})
