@@ -28,6 +28,9 @@ image = pipeline("an armchair shaped like an avocado", seed=0).images[0]
 image.save("armchair.png")
 ```
 
+The parts load without this package too:
+`transformers.AutoModel.from_pretrained({name}, subfolder="dvae", trust_remote_code=True)`, and `"prior"` likewise.
+
 A call draws with these settings unless told otherwise:
 
 {sampling}
@@ -36,7 +39,17 @@ A call draws with these settings unless told otherwise:
 
 {metrics}
 
+## Recipe
+
+First the dVAE learned the pictures alone, then the prior their captions and codes as one stream.
+
+{architecture}
+
+{recipe}
+
 ## Data and licences
+
+The weights and the code are under Apache-2.0, the pictures that they learned from under the licences of their sources.
 
 {data}
 
@@ -50,7 +63,7 @@ A call draws with these settings unless told otherwise:
 
 
 def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, repo_id: str | None = None) -> str:
-    """The text of README.md: YAML front matter, use, the run's numbers, data and licences, limits.
+    """The text of README.md: YAML front matter, use, the run's numbers, recipe, data and licences, limits.
 
     Args:
         pipeline: a TextToImagePipeline.
@@ -74,20 +87,32 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
         prior_parameters=_count(pipeline.prior),
         samples="" if pipeline.samples is None else "\n![Pictures it painted](samples.png)\n",
         sampling=_table("setting", "value", asdict(pipeline.sampling)),
-        metrics=_metrics_tables(pipeline.metrics if metrics is None else metrics),
+        metrics=_tables("measure", pipeline.metrics if metrics is None else metrics),
+        architecture=_table("part", "architecture", _architecture(pipeline)),
+        recipe=_tables("setting", pipeline.recipe),
         data=_table("source", "licence", pipeline.data) if pipeline.data else "Not recorded with this pipeline.",
     )
 
 
-def _metrics_tables(metrics: dict[str, Any]) -> str:
-    """Numbers without a section first, then a table a section."""
-    if not metrics:
+def _architecture(pipeline: Any) -> dict[str, str]:
+    dvae, prior = pipeline.dvae.config, pipeline.prior.config
+    widths = ", ".join(map(str, dvae.widths))
+    heads = f"{prior.num_attention_heads} heads, {prior.attention_pattern} attention"
+    return {
+        "dVAE": f"{dvae.posterior} posterior, {dvae.likelihood} likelihood, {widths} channels",
+        "prior": f"{prior.num_hidden_layers} layers of width {prior.hidden_size}, {heads}",
+    }
+
+
+def _tables(left: str, values: dict[str, Any]) -> str:
+    """What has no section first, then a table a section."""
+    if not values:
         return "Not recorded with this pipeline."
-    plain = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
-    tables = [_table("measure", "value", plain)] if plain else []
-    for section, values in metrics.items():
-        if isinstance(values, dict):
-            tables.append(f"**{section}**\n\n{_table('measure', 'value', values)}")
+    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    tables = [_table(left, "value", plain)] if plain else []
+    for section, entries in values.items():
+        if isinstance(entries, dict):
+            tables.append(f"**{section}**\n\n{_table(left, 'value', entries)}")
     return "\n\n".join(tables)
 
 

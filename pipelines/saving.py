@@ -26,6 +26,7 @@ class SavedPipeline(ModelHubMixin):
         dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other.
         sampling: settings that a call uses unless told otherwise, keys as in `SamplingSettings`; saved with it.
         metrics: the run's own numbers for the model card: {name: number} or {section: {name: number}}.
+        recipe: how it was trained, for the model card, shaped as metrics.
         data: what it was trained on for the model card: {source: licence}.
         samples: a picture for the model card.
 
@@ -42,6 +43,7 @@ class SavedPipeline(ModelHubMixin):
         *,
         sampling: dict[str, float] | None = None,
         metrics: dict[str, Any] | None = None,
+        recipe: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,
         samples: Image.Image | None = None,
     ):
@@ -52,6 +54,7 @@ class SavedPipeline(ModelHubMixin):
         self.image_processor = image_processor
         self.sampling = SamplingSettings(**(sampling or {}))
         self.metrics = metrics or {}
+        self.recipe = recipe or {}
         self.data = data or {}
         self.samples = samples
         self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
@@ -116,6 +119,7 @@ class SavedPipeline(ModelHubMixin):
             image_processor=load_component(DVAEImageProcessor, folder / "image_processor"),
             sampling=index.get("sampling"),
             metrics=index.get("metrics"),
+            recipe=index.get("recipe"),
             data=index.get("data"),
             samples=load_samples(folder),
         )
@@ -132,6 +136,7 @@ class SavedPipeline(ModelHubMixin):
             **{name: type(component).__name__ for name, component in self.components.items()},
             "sampling": asdict(self.sampling),
             "metrics": self.metrics,
+            "recipe": self.recipe,
             "data": self.data,
         }
         (save_directory / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")

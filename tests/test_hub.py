@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -47,24 +48,27 @@ def assert_same_pictures(pipeline: TextToImagePipeline, expected: TextToImagePip
 
 
 def test_what_is_pushed_is_what_is_pulled(hub, tiny_pipeline, tmp_path):
-    address = tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    told = {name: getattr(tiny_pipeline, name) for name in ("metrics", "recipe", "data")}
+    sampling, samples = asdict(tiny_pipeline.sampling), Image.new("RGB", (32, 16), "green")
+    pushed = TextToImagePipeline(**tiny_pipeline.components, **told, sampling=sampling, samples=samples)
+    address = pushed.push_to_hub("anna/emoji", token=ANNA)
     repo = hub.store.repos["model", "anna/emoji"]
     assert address.endswith(repo.refs["main"])
-    assert set(repo.commits[repo.refs["main"]]) == FILES | {".gitattributes"}
+    assert set(repo.commits[repo.refs["main"]]) == FILES | {".gitattributes", "samples.png"}
     assert len(repo.commits) == 2  # made, and the whole pipeline in one
-    assert len(hub.asked("PUT", "/lfs/upload/")) == 2  # the weights of both models
+    assert len(hub.asked("PUT", "/lfs/upload/")) == 3  # the weights of both models and the picture
     pickle = {"path_or_fileobj": b"would run", "path_in_repo": "prior/pytorch_model.bin"}
     HfApi(token=ANNA).upload_file(repo_id="anna/emoji", **pickle)
     pulled = TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path)
     assert_same_pictures(pulled, tiny_pipeline)
-    assert (pulled.sampling, pulled.metrics, pulled.data) == (
-        tiny_pipeline.sampling,
-        tiny_pipeline.metrics,
-        tiny_pipeline.data,
-    )
+    assert pulled.sampling == pushed.sampling
+    assert {name: getattr(pulled, name) for name in told} == told
+    assert pulled.samples.tobytes() == samples.tobytes()
     assert {path.suffix for path in tmp_path.glob("*/snapshots/*/*/*")} == {".json", ".safetensors"}  # nothing to run
-    card = ModelCard.load("anna/emoji")
-    assert 'from_pretrained("anna/emoji")' in card.content
+    card = ModelCard.load("anna/emoji").content
+    assert 'from_pretrained("anna/emoji")' in card
+    for heading in ("](samples.png)", "## Results", "## Recipe", "## Data and licences", "Apache-2.0", "## Limits"):
+        assert heading in card
 
 
 def test_a_name_alone_is_a_repo_of_ones_own(hub, tiny_pipeline, tmp_path):

@@ -12,7 +12,7 @@ A trainer reads `output_dir`, `data` and its own section, so that `--training.lr
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ import yaml
 from .data_arguments import DataArguments
 from .gan import GANSettings
 
+NOT_RECIPE = {
+    "num_workers", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "resume_from", "init_from",
+    "sampling", "dvae", "tokenizer",
+}  # fmt: skip
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
 
 
@@ -78,6 +82,10 @@ class LoopTraining:
                 f"{self.gradient_accumulation_steps} gradient_accumulation_steps = {parts}"
             )
         return self.batch_size // parts
+
+    def recipe(self) -> dict[str, Any]:
+        """What shaped the weights, for the model card: the settings that are on, but for logs, files and painting."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name not in NOT_RECIPE}
 
 
 @dataclass

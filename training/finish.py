@@ -36,6 +36,7 @@ EMOJI_DATA = {
     "names and keywords of CLDR": "Unicode-3.0",
 }
 MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}
+RECIPES = {"dvae": "dvae/recipe.json", "prior": "prior/recipe.json"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,7 +59,6 @@ def save_pipeline(
     prompts: list[str] | None = None,
 ) -> TextToImagePipeline:
     """Writes output_dir/pipeline in half precision with its card and samples of the prompts; returns it in full."""
-    paths = {name: output_dir / path for name, path in MEASURED.items()}
     is_emoji = data.path.endswith("data/emoji")
     pipeline = TextToImagePipeline(
         dvae,
@@ -66,12 +66,18 @@ def save_pipeline(
         tokenizer,
         DVAEImageProcessor(dvae.config.image_size),
         sampling=sampling,
-        metrics={name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()},
+        metrics=read_json(output_dir, MEASURED),
+        recipe=read_json(output_dir, RECIPES),
         data=EMOJI_DATA if is_emoji else {data.path: "as its owner says"},
     )
     pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
     return pipeline
+
+
+def read_json(folder: Path, files: dict[str, str]) -> dict[str, Any]:
+    """What those of the files say that are there, by name."""
+    return {name: json.loads((folder / path).read_text()) for name, path in files.items() if (folder / path).exists()}
 
 
 def page(pipeline: TextToImagePipeline, prompts: list[str], images: int = 4, columns: int = 2) -> Image.Image:

@@ -167,6 +167,7 @@ def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, out
     dvae.save_pretrained(output_dir / "dvae")
     DVAEImageProcessor(dvae.config.image_size).save_pretrained(output_dir / "dvae")
     save_numbers(output_dir / "dvae" / "metrics.json", {"step": run.step, **numbers})
+    save_numbers(output_dir / "dvae" / "recipe.json", args.training.recipe())
 
 
 def save_networks(adversaries: list[Adversary], folder: Path, accelerator: Accelerator) -> None:

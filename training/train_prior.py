@@ -157,6 +157,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
     tqdm.write(f"step {run.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
     prior.save_pretrained(output_dir / "prior")
     save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
+    save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
     prompts = captions_of(encoded["validation"], count=16)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
     folder = output_dir / "prior-pictures"
