@@ -37,10 +37,8 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
             stream = client.images.generate(prompt="a red apple", stream=True, partial_images=1)
             next(stream)
             accepted = pool.submit(client.images.generate, prompt="a red apple", n=40, extra_body={"seed": 0})
-            while not client.with_options(base_url=line[3].removesuffix("v1")).get("/health", cast_to=object)[
-                "waiting"
-            ]:
-                pass
+            health = client.with_options(base_url=line[3].removesuffix("v1"))
+            until(lambda: health.get("/health", cast_to=object)["waiting"] > 0)
             server.send_signal(signal.SIGTERM)
             assert len(accepted.result().data) == 40
             assert [event.type for event in stream] == ["image_generation.completed"]
