@@ -209,17 +209,12 @@ def _whole(pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor) -
 def _partial(
     pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor, done: int
 ) -> TextToImagePipelineOutput:
-    """Codes (R, N), −1 where there is none yet -> pictures that are plain grey there, cut at the grid of codes."""
+    """Codes (R, N), −1 where there is none yet -> the pictures so far."""
     side = pipeline.prior.config.grid_size
     codes = codes.unflatten(1, (side, side))
-    stand_in = codes.flatten(1)[:, done - 1, None, None]  # the decoder looks past the cut: at more of the last code
-    pixel_values = pipeline.decode_codes(
-        codes.where(codes >= 0, stand_in), painting.given and painting.given.style
-    )  # (R, 3, H, W)
-    cell = pixel_values.shape[-1] // side
-    missing = (codes < 0).repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)  # (R, H, W)
+    pixel_values = decode_unfinished(pipeline, codes, done, painting.given and painting.given.style)
     return TextToImagePipelineOutput(
-        images=pipeline.postprocess(pixel_values.masked_fill(missing[:, None], NOT_DRAWN), painting.output_type),
+        images=pipeline.postprocess(pixel_values, painting.output_type),
         codes=codes,
         prompts=painting.prompts,
         seeds=painting.seeds,
@@ -227,3 +222,17 @@ def _partial(
         step=done,
         total=side**2,
     )
+
+
+def decode_unfinished(
+    pipeline: "TextToImagePipeline", codes: Tensor, done: int, style: Tensor | None = None
+) -> Tensor:
+    """Codes (B, h, w), −1 where there is none yet -> pixel values (B, 3, H, W), plain grey there, cut at the grid.
+
+    done: codes in raster order, 1 or more.
+    """
+    stand_in = codes.flatten(1)[:, done - 1, None, None]  # the decoder looks past the cut: at more of the last code
+    pixel_values = pipeline.decode_codes(codes.where(codes >= 0, stand_in), style)
+    cell = pixel_values.shape[-1] // codes.shape[-1]
+    missing = (codes < 0).repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)  # (B, H, W)
+    return pixel_values.masked_fill(missing[:, None], NOT_DRAWN)

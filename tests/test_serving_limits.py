@@ -43,7 +43,8 @@ def send(address: str, **body) -> http.client.HTTPConnection:
 
 def test_what_waits_is_painted_together_and_stays_the_same(gated):
     """Two settings wait in turn: each batch holds one of them, in the order of arrival, and no picture changes."""
-    asked = [(PROMPTS[i % 4], 100 + i, {"top_k": 5} if i % 3 == 0 else {}) for i in range(9)]
+    kinds = [{"top_k": 5}, {}, {"negative_prompt": "two cats"}]  # the last two have equal settings
+    asked = [(PROMPTS[i % 4], 100 + i, kinds[i % 3]) for i in range(9)]
     with running_server(gated, max_batch=4, batch_wait=0) as address, client_of(address) as client:
         alone = [ask(client, prompt, seed, **arguments) for prompt, seed, arguments in asked]
         gated.batches.clear()

@@ -34,13 +34,22 @@ class Event:
 class Job:
     """What one request asks for: a picture a seed, all of one prompt and settings.
 
-    text_ids: (1, T) int64. partial_images: how many partial pictures are reported of each before the finished one.
+    text_ids, negative_ids: (1, T) int64, of the prompt and of what guidance steers away from, as a rule nothing.
+    partial_images: how many partial pictures are reported of each before the finished one.
     `dropped` says that nobody waits for it any more: its pictures leave the queue, and a batch of nothing but dropped
     pictures stops.
     """
 
-    def __init__(self, text_ids: Tensor, seeds: list[int], settings: SamplingSettings, partial_images: int = 0):
-        self.text_ids, self.settings, self.partial_images = text_ids, settings, partial_images
+    def __init__(
+        self,
+        text_ids: Tensor,
+        negative_ids: Tensor,
+        seeds: list[int],
+        settings: SamplingSettings,
+        partial_images: int = 0,
+    ):
+        self.text_ids, self.negative_ids = text_ids, negative_ids
+        self.settings, self.partial_images = settings, partial_images
         self.pictures = [Picture(self, index, seed) for index, seed in enumerate(seeds)]
         self.dropped = False
         self._reports: asyncio.Queue[Event | Exception] = asyncio.Queue()

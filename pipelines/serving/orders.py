@@ -26,6 +26,7 @@ class Order:
 
     job: Job
     prompt: str
+    negative_prompt: str | None
     revised_prompt: str
     model: str
     side: int
@@ -67,7 +68,8 @@ class Order:
 
     def _made_by(self, index: int) -> dict[str, Any]:
         seed, sampling = self.job.pictures[index].seed, asdict(self.job.settings)
-        return {"prompt": self.prompt, "seed": seed, "sampling": sampling, "model": self.model}
+        negative = {"negative_prompt": self.negative_prompt} if self.negative_prompt is not None else {}
+        return {"prompt": self.prompt, **negative, "seed": seed, "sampling": sampling, "model": self.model}
 
     def _usage(self) -> Usage:
         """The text is read once, as OpenAI counts it, and each picture drawn."""

@@ -26,10 +26,12 @@ class ImagesRequest(BaseModel):
     partial_images: int | None = Field(0, ge=0, le=3, description="with stream: unfinished pictures before the last")
 
     # more than OpenAI's
+    negative_prompt: str | None = None
     seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed paints the same picture; null: any")
     temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="null: the model's own, so below")
     top_k: int | None = None
     top_p: float | None = Field(None, gt=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
     guidance_scale: float | None = Field(None, ge=0, allow_inf_nan=False)
 
     # OpenAI's, taken so that its clients run as they are; there is one background, quality and style here
@@ -43,12 +45,9 @@ class ImagesRequest(BaseModel):
 
 def images_request(settings: ServerSettings, num_codes: int) -> type[ImagesRequest]:
     """The request with this server's limits in its schema. num_codes: how many the model has."""
-    prompt = Field(
-        min_length=1,
-        max_length=settings.max_prompt,
-        pattern=r"\S",
-        examples=["an armchair shaped like an avocado"],
-    )
+    words = {"min_length": 1, "max_length": settings.max_prompt, "pattern": r"\S"}
+    prompt = Field(**words, examples=["an armchair shaped like an avocado"])
+    negative_prompt = Field(None, **words, description="what guidance steers away from")
     n = Field(1, ge=1, le=settings.max_n, description="pictures; the i-th, from 0, has seed + i")
     top_k = Field(None, ge=0, le=num_codes)
     return create_model(
@@ -56,6 +55,7 @@ def images_request(settings: ServerSettings, num_codes: int) -> type[ImagesReque
         __base__=ImagesRequest,
         __doc__=ImagesRequest.__doc__,
         prompt=(str, prompt),
+        negative_prompt=(str | None, negative_prompt),
         n=(int | None, n),
         top_k=(int | None, top_k),
     )

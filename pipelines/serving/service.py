@@ -5,9 +5,13 @@ import secrets
 import time
 import warnings
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from torch import Tensor
 
 from ..checks import check_prompts, check_seeds
+from ..painting import negative_prompts
+from ..sampling import check_settings
+from ..settings import SamplingSettings
 from ..text_to_image import TextToImagePipeline
 from .batching import Batcher, Job
 from .errors import APIError
@@ -39,11 +43,13 @@ class Service:
         """The request as an order, nulls filled in. Raises `APIError` for what its schema could not refuse."""
         self.check_model(request.model)
         partial_images = self._checked_stream(request)
+        sampling = self._sampling(request)
         text_ids, read = self._encode(request.prompt)
-        job = Job(text_ids, self._seeds(request), self._sampling(request), partial_images)
+        job = Job(text_ids, self._negative_ids(request, sampling), self._seeds(request), sampling, partial_images)
         return Order(
             job=job,
             prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
             revised_prompt=read,
             model=self.name,
             side=self._side(request.size or "auto"),
@@ -92,16 +98,31 @@ class Service:
             raise APIError(400, str(error), param="seed") from error
         return seeds
 
-    def _sampling(self, request: ImagesRequest):
-        given = request.model_dump(include={"temperature", "top_k", "top_p", "guidance_scale"}, exclude_none=True)
-        return replace(self.pipeline.sampling, **given)
+    def _sampling(self, request: ImagesRequest) -> SamplingSettings:
+        names = ("temperature", "top_k", "top_p", "min_p", "guidance_scale")
+        try:
+            settings = self.pipeline.settings(**{name: getattr(request, name) for name in names})
+            check_settings(settings, self.pipeline.prior)
+        except ValueError as error:
+            raise APIError(400, str(error)) from error
+        return settings
 
-    def _encode(self, prompt: str):
+    def _negative_ids(self, request: ImagesRequest, sampling: SamplingSettings) -> Tensor:
+        """(1, T), the empty caption where nothing is steered away from: so all prompts fit one batch."""
+        try:
+            prompts = negative_prompts(request.negative_prompt, 1, sampling)
+        except ValueError as error:
+            raise APIError(400, str(error), param="negative_prompt") from error
+        if prompts is None:
+            return self.pipeline.prior.null_text_ids(1).to(self.pipeline.device)
+        return self._encode(prompts[0], param="negative_prompt")[0]
+
+    def _encode(self, prompt: str, param: str = "prompt") -> tuple[Tensor, str]:
         """Text ids (1, T), and the words that they hold: a long prompt is cut, which the answer tells."""
         try:
             check_prompts(prompt)
         except ValueError as error:
-            raise APIError(400, str(error), param="prompt") from error
+            raise APIError(400, str(error), param=param) from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python keeps each text that it warned of, for ever
             text_ids = self.pipeline.encode_prompt(prompt)
