@@ -3,10 +3,11 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import StaticCache
+from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .cache import PriorCache
 from .configuration_prior_transformer import PriorTransformerConfig
 
 
@@ -55,6 +56,11 @@ class PriorEmbeddings(nn.Module):
         position = self.image_row(cells // self.grid_size) + self.image_column(cells % self.grid_size)
         return self.dropout(self.image(codes) + position)  # (B, n, D)
 
+    def step(self, codes: Tensor, position: Tensor) -> Tensor:
+        """Codes (B,) at one raster position (1,) → (B, D)."""
+        place = self.image_row(position // self.grid_size) + self.image_column(position % self.grid_size)  # (1, D)
+        return self.image(codes) + place
+
 
 class ResidualLinear(nn.Linear):
     """The projection that ends a residual branch: a class of its own, so that its first weights can be narrower."""
@@ -71,7 +77,7 @@ class PriorAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor | None, cache: StaticCache | None, stop: int):
+    def forward(self, hidden_states: Tensor, mask: Tensor | None, cache: Cache | PriorCache | None, stop: int):
         batch_size, length, _ = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch_size, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, n, D/H)
@@ -81,6 +87,14 @@ class PriorAttention(nn.Module):
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
         return self.output(attended.reshape(batch_size, length, -1))
+
+    def step(self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
+        """One position of each stream, (B, D) → (B, D); its key and value go to `place` (1,) of (B, H, ·, D/H)."""
+        query, key, value = self.qkv(hidden_states).view(len(keys), 3, self.num_heads, 1, -1).unbind(1)
+        keys.index_copy_(2, place, key)
+        values.index_copy_(2, place, value)
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)  # (B, H, 1, D/H)
+        return self.output(attended.flatten(1))
 
 
 class PriorMLP(nn.Module):
@@ -105,8 +119,14 @@ class PriorBlock(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, hidden_states: Tensor, mask: Tensor | None, stop: int, cache: StaticCache | None = None
+        self, hidden_states: Tensor, mask: Tensor | None, stop: int, cache: Cache | PriorCache | None = None
     ) -> Tensor:
         attended = self.attention(self.attention_norm(hidden_states), mask, cache, stop)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+
+    def step(self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
+        """The same for one position of each stream, without dropout: (B, D) → (B, D)."""
+        attended = self.attention.step(self.attention_norm(hidden_states), keys, values, place, mask)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states))

@@ -6,11 +6,12 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel, StaticCache
+from transformers import Cache, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .blocks import PriorBlock, PriorEmbeddings, ResidualLinear
+from .cache import PriorCache
 from .configuration_prior_transformer import PriorTransformerConfig
 from .masks import attention_mask, layer_mask_names
 
@@ -32,7 +33,7 @@ class PriorTransformerOutput(ModelOutput):
     image_loss: Tensor | None = None
     text_logits: Tensor | None = None
     image_logits: Tensor | None = None
-    cache: StaticCache | None = None
+    cache: Cache | PriorCache | None = None
 
 
 class PriorTransformer(PreTrainedModel):
@@ -75,12 +76,14 @@ class PriorTransformer(PreTrainedModel):
 
     # What the decoding loop uses.
 
-    def make_cache(self, batch_size: int) -> StaticCache:
+    def make_cache(self, batch_size: int) -> PriorCache:
         """
-        An empty cache for one whole stream. Its memory is taken at the first `transform`, in the dtype that attention
-        then runs in; batch_size belongs to the protocol and other priors may need it here.
+        An empty cache for B whole streams, in the model's dtype. `forward` and `transform` take it and any cache of
+        transformers with room for them; `step` takes this one alone.
         """
-        return StaticCache(config=self.config, max_cache_len=self.config.stream_length)
+        start, stop = 1 + self.config.text_length, self.config.stream_length
+        masks = {name: self._mask(name, start, stop, self.device) for name in set(self.mask_names)}
+        return PriorCache(self.config, batch_size, masks, dtype=self.dtype, device=self.device)
 
     def null_text_ids(self, batch_size: int) -> Tensor:
         """The empty caption of guidance and caption dropout: int64 (B, T), all pads."""
@@ -106,7 +109,7 @@ class PriorTransformer(PreTrainedModel):
         _check_range(codes, self.config.image_vocab_size, "codes")
         return self.embeddings.embed_codes(codes, start)
 
-    def transform(self, inputs_embeds: Tensor, cache: StaticCache | None = None, start: int = 0) -> Tensor:
+    def transform(self, inputs_embeds: Tensor, cache: Cache | PriorCache | None = None, start: int = 0) -> Tensor:
         """
         Embeddings (B, n, D) of the stream positions start..start+n−1 → hidden states (B, n, D), ready for a head.
 
@@ -123,6 +126,27 @@ class PriorTransformer(PreTrainedModel):
             hidden_states = layer(hidden_states, masks[name], stop, cache=cache)
         return self.norm(hidden_states)
 
+    def step(self, codes: Tensor, position: Tensor, cache: PriorCache, stop: int | None = None) -> Tensor:
+        """
+        Codes (B,) at one raster position, int64 (1,), → logits (B, K) of the next code: what
+        `embed_codes`, `transform` and `image_logits` compute, at less than half their overhead. The cache holds all
+        positions before this one.
+
+        stop: how many positions of the stream are filled with this one, T + 2 + position, if the caller has it as a
+            number: then no other is read. None reads all under a mask, so that one graph serves every position.
+
+        Not checked: codes that were drawn are in range.
+        """
+        place = position + 1 + self.config.text_length
+        masks = {
+            name: None if stop and name == "full" else mask[position, :stop] for name, mask in cache.masks.items()
+        }
+        hidden_states = self.embeddings.step(codes, position)
+        keys, values = cache.keys[:, :, :, :stop], cache.values[:, :, :, :stop]
+        for layer, name, layer_keys, layer_values in zip(self.layers, self.mask_names, keys, values, strict=True):
+            hidden_states = layer.step(hidden_states, layer_keys, layer_values, place, masks[name])
+        return self.image_head(self.norm(hidden_states))
+
     def image_logits(self, hidden_states: Tensor) -> Tensor:
         """(B, n, D) → (B, n, K): the code that follows each position."""
         return self.image_head(hidden_states)
@@ -133,16 +157,18 @@ class PriorTransformer(PreTrainedModel):
 
     def _masks(self, start: int, stop: int, device: torch.device) -> dict[str, Tensor | None]:
         """Each mask in use, by name. None, which the fast kernels want, where "causal" or "all" says it already."""
+        implied = {"full"} if start == 0 or stop - start == 1 else set()
+        return {
+            name: None if name in implied else self._mask(name, start, stop, device) for name in set(self.mask_names)
+        }
+
+    def _mask(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
         sizes = {
             "prefix_length": 1 + self.config.text_length,
             "grid_size": self.config.grid_size,
             "kernel_size": self.config.conv_kernel_size,
         }
-        implied = {"full"} if start == 0 or stop - start == 1 else set()
-        return {
-            name: None if name in implied else attention_mask(name, start=start, stop=stop, device=device, **sizes)
-            for name in set(self.mask_names)
-        }
+        return attention_mask(name, start=start, stop=stop, device=device, **sizes)
 
     # Training.
 
@@ -156,7 +182,7 @@ class PriorTransformer(PreTrainedModel):
         return torch.where(text == IGNORED, text, text - self.config.image_vocab_size), codes
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor | None = None, cache: StaticCache | None = None
+        self, input_ids: Tensor, labels: Tensor | None = None, cache: Cache | PriorCache | None = None
     ) -> PriorTransformerOutput:
         """
         input_ids: joint ids (B, T + n), 0 ≤ n ≤ N; after the text is in `cache`, the next codes alone, (B,
