@@ -91,8 +91,8 @@ class PriorAttention(nn.Module):
     def step(self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
         """One position of each stream, (B, D) → (B, D); its key and value go to `place` (1,) of (B, H, ·, D/H)."""
         query, key, value = self.qkv(hidden_states).view(len(keys), 3, self.num_heads, 1, -1).unbind(1)
-        keys.index_copy_(2, place, key)
-        values.index_copy_(2, place, value)
+        keys.index_copy_(2, place, key.to(keys.dtype))  # another one under autocast
+        values.index_copy_(2, place, value.to(values.dtype))
         attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)  # (B, H, 1, D/H)
         return self.output(attended.flatten(1))
 

@@ -50,39 +50,6 @@ def test_a_later_token_changes_no_earlier_logit(pattern, attention):
                 assert not torch.equal(before[place + 1], after[place + 1])
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
-@pytest.mark.parametrize("chunks", [[1] * N, [4, 1, 1, 3], [N]])
-@torch.no_grad()
-def test_cached_equals_uncached(pattern, attention, dtype, tolerance, chunks):
-    prior = make_prior(pattern, attn_implementation=attention).to(dtype)
-    input_ids = make_batch(prior, batch_size=3)
-    cache = prior.make_cache(3)
-    prefilled = prior(input_ids[:, :T], cache=cache)
-    image_logits = [prefilled.image_logits]
-    for codes in input_ids[:, T:].split(chunks, dim=1):
-        image_logits.append(prior(codes, cache=cache).image_logits)
-    expected = prior(input_ids)
-    assert torch.allclose(prefilled.text_logits, expected.text_logits, rtol=0, atol=tolerance)
-    assert torch.allclose(torch.cat(image_logits, dim=1)[:, :N], expected.image_logits, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-@torch.no_grad()
-def test_the_decoding_protocol_equals_forward(pattern):
-    prior = make_prior(pattern)
-    input_ids = make_batch(prior)
-    text_ids, codes = prior.split(input_ids)
-    cache = prior.make_cache(batch_size=2)
-    hidden_states = prior.transform(prior.embed_text(text_ids), cache=cache)
-    logits = [prior.image_logits(hidden_states[:, -1:])]
-    for i in range(N - 1):
-        embeds = prior.embed_codes(codes[:, i : i + 1], start=i)
-        logits.append(prior.image_logits(prior.transform(embeds, cache=cache, start=1 + T + i)))
-    assert torch.allclose(torch.cat(logits, dim=1), prior(input_ids).image_logits, rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize("pattern", PATTERNS)
 @torch.no_grad()
 def test_the_two_ways_to_attend_agree(pattern):
