@@ -126,11 +126,12 @@ class Checkpoints:
     def _write(self, partial: Path, progress: dict[str, Any]) -> Exception | None:
         """This process's files -> the error of a disk that is full."""
         accelerator = self.accelerator
+        states = {name: part.state_dict() for name, part in self.parts.items()}  # a stream gathers all processes'
         try:
             partial.mkdir(parents=True, exist_ok=True)
             if self.sharded or accelerator.is_main_process:
-                for name, part in self.parts.items():
-                    save_state(part.state_dict(), partial / self._file(name))
+                for name, state in states.items():
+                    save_state(state, partial / self._file(name))
             save_state(rng_state(), partial / f"rng-{accelerator.process_index}.safetensors")
             if accelerator.is_main_process:
                 path = partial / "progress.json"

@@ -25,6 +25,7 @@ from .scenes import draw_scene, sample_scene
 from .sources import Source, open_splits
 
 CAPTION_COLUMNS = ("text", "caption")
+STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
 
 
 def load_split(data: DataArguments, split: str) -> Source:
@@ -45,9 +46,10 @@ def load_split(data: DataArguments, split: str) -> Source:
     if split == "train" and wanted in splits and data.validation_split not in splits:
         pictures = pictures.select(_held_out(len(pictures), held_out=False))
     caption_column(data, pictures)
-    if data.max_pictures is not None:
-        pictures = pictures.select(range(min(data.max_pictures, len(pictures))))
-    return pictures
+    limit = len(pictures) if data.max_pictures is None else data.max_pictures
+    if data.streaming and split == "validation":
+        limit = min(limit, STREAMED_VALIDATION)
+    return pictures.select(range(limit)) if limit < len(pictures) else pictures
 
 
 def _held_out(count: int, held_out: bool) -> np.ndarray:

@@ -28,7 +28,7 @@ class DataArguments:
     streaming: bool = False
     shuffle_buffer: int = 1000
     crop: Literal["center", "dalle"] = "center"
-    min_side: int = 16
+    min_side: int = 8
     max_pixels: int = 2**26
     max_broken_share: float = 0.1
     scenes: float = 0.0

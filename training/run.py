@@ -14,6 +14,7 @@
 It resumes at construction, and leaves with exit code 75 after a checkpoint when it is told to stop.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from .run_log import RunLog, StepMeans
 from .states import is_sharded
 from .stepping import descend
 from .stopping import RESUMABLE, StopSignals
+from .streaming import StreamLoader
 
 
 class Run:
@@ -80,9 +82,14 @@ class Run:
         self.signals.ignore()
         self.bar.close()
 
-    def batches(self, loader: DataLoader, per_step: int | None = None) -> Iterator[Any]:
-        """The loader's, from where the run stands; per_step: micro-batches of a step, those of the accumulation."""
+    def batches(self, loader: DataLoader | StreamLoader, per_step: int | None = None) -> Iterator[Any]:
+        """
+        The loader's, from where the run stands; per_step: micro-batches of a step, those of the accumulation. Nothing
+        that is skipped is decoded: places are counted, and a stream, which has no end, knows its own.
+        """
         per_step = self.training.gradient_accumulation_steps if per_step is None else per_step
+        if isinstance(loader, StreamLoader):
+            return itertools.islice(loader, (self.training.steps - self.step) * per_step)
         return iter(self.accelerator.skip_first_batches(loader, self.step * per_step))
 
     def descend(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:

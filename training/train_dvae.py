@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
-from torch.utils.data import DataLoader
 from torchvision.utils import save_image
 from tqdm import tqdm
 
@@ -19,9 +18,10 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
-from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
+from .data import Pictures, load_split, to_pixel_values
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
+from .loaders import TrainingPictures, some_pictures, stream_parts, training_batches, training_pictures
 from .losses import dvae_losses
 from .precision import mixed_precision
 from .run import Run
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> DVAE:
     )
     set_seed(training.seed, device_specific=True)
     with accelerator.local_main_process_first():
-        pictures = Pictures(load_split(args.data, "train"), args.data, image_size(args.model))
+        pictures = training_pictures(args.data, image_size(args.model))
         validation = Pictures(load_split(args.data, "validation"), args.data, image_size(args.model))
     dvae = build(args.model, training, accelerator)
     train(dvae, pictures, validation, args, accelerator, output_dir)
@@ -62,20 +62,20 @@ def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) 
     return dvae
 
 
-def train(dvae: DVAE, pictures: Pictures, validation: Pictures, args, accelerator: Accelerator, output_dir: Path):
+def train(
+    dvae: DVAE, pictures: TrainingPictures, validation: Pictures, args, accelerator: Accelerator, output_dir: Path
+):
     training: DVAETraining = args.training
     dvae = dvae.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         dvae.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    local_batch_size = training.local_batch_size(accelerator.num_processes)
-    drawn = DrawnPictures(
-        pictures, training.steps * training.batch_size, training.seed, args.data.scenes, training.flip
-    )
-    loader = in_order(drawn, local_batch_size, training.num_workers)
-    model, optimizer, loader = accelerator.prepare(dvae.train(), optimizer, loader)
+    length = training.steps * training.batch_size
+    loader = training_batches(pictures, args.data, training, accelerator, length)
+    model, optimizer = accelerator.prepare(dvae.train(), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
     parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
+    parts |= stream_parts(loader)
     run = Run("dvae", training, accelerator, output_dir, model=dvae, optimizer=optimizer, **parts)
 
     new_step = True
@@ -126,7 +126,7 @@ def schedules(step: int, training: DVAETraining) -> tuple[float, float, float]:
     return lr, temperature, cosine(since, 0.0, training.kl_weight, training.kl_steps)
 
 
-def enter_phase(run: Run, dvae: DVAE, pictures: Pictures) -> None:
+def enter_phase(run: Run, dvae: DVAE, pictures: TrainingPictures) -> None:
     """What is done once, between a phase's last step and the next one's first."""
     training: DVAETraining = run.training
     if 0 < run.step == training.autoencoder_steps:
@@ -137,14 +137,13 @@ def enter_phase(run: Run, dvae: DVAE, pictures: Pictures) -> None:
 
 
 @torch.no_grad()
-def fill_codebook(dvae: DVAE, pictures: Pictures, training: DVAETraining, accelerator: Accelerator) -> None:
+def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining, accelerator: Accelerator) -> None:
     """The codebook becomes the k-means of latents of fresh draws, the same on every process."""
     if not isinstance(dvae.posterior, LatentPosterior):
         return
     count = training.kmeans_latents // dvae.config.grid_size**2
-    drawn = DrawnPictures(pictures, count, training.seed + 1, scenes=0.25 if pictures.cutouts else 0.0)
     latents = []
-    for images in DataLoader(drawn, 64):
+    for images in some_pictures(pictures, count, training.seed + 1, scenes=0.25 if pictures.cutouts else 0.0):
         z = dvae.posterior.project(dvae.encoder(to_pixel_values(images, accelerator.device)))
         latents.append(z.movedim(1, -1).flatten(0, 2))  # (B·h·w, E)
     centres, mean_distance = kmeans(torch.cat(latents), dvae.config.codebook_size, seed=training.seed)

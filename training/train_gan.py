@@ -17,9 +17,10 @@ from tqdm import tqdm
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
 
 from .arguments import GANTraining, parse
-from .data import DrawnPictures, Pictures, in_order, load_split, to_pixel_values
+from .data import Pictures, load_split, to_pixel_values
 from .evaluate import validation_images
 from .gan import gan_step
+from .loaders import TrainingPictures, stream_parts, training_batches, training_pictures
 from .objectives import gan_value
 from .precision import mixed_precision
 from .run import Run
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
     size = models["generator"].config.image_size
     with accelerator.local_main_process_first():
-        pictures = Pictures(load_split(args.data, "train"), args.data, size)
+        pictures = training_pictures(args.data, size)
         validation = Pictures(load_split(args.data, "validation"), args.data, size)
     train(models, pictures, validation_images(validation, 256), args, accelerator, Path(args.output_dir))
     return models
@@ -62,7 +63,12 @@ def build(model: dict, seed: int) -> nn.ModuleDict:
 
 
 def train(
-    models: nn.ModuleDict, pictures: Pictures, validation: Tensor, args, accelerator: Accelerator, output_dir: Path
+    models: nn.ModuleDict,
+    pictures: TrainingPictures,
+    validation: Tensor,
+    args,
+    accelerator: Accelerator,
+    output_dir: Path,
 ) -> None:
     training: GANTraining = args.training
     models.to(memory_format=torch.channels_last)
@@ -72,10 +78,9 @@ def train(
     ]
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     length = training.steps * training.discriminator_steps * training.batch_size
-    drawn = DrawnPictures(pictures, length, training.seed, args.data.scenes, training.flip)
-    loader = in_order(drawn, local_batch_size, training.num_workers)
-    prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers, loader)
-    generator, discriminator, generator_optimizer, discriminator_optimizer, loader = prepared
+    loader = training_batches(pictures, args.data, training, accelerator, length)
+    prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers)
+    generator, discriminator, generator_optimizer, discriminator_optimizer = prepared
     parts = {"discriminator": models["discriminator"], "discriminator_optimizer": discriminator_optimizer}
     run = Run(
         "gan",
@@ -85,6 +90,7 @@ def train(
         model=models["generator"],
         optimizer=generator_optimizer,
         **parts,
+        **stream_parts(loader),
     )
     batches = run.batches(loader, per_step=training.discriminator_steps)
     with run:

@@ -1,0 +1,59 @@
+"""What feeds the loops that learn from pictures: from memory, where the set fits it, or streamed."""
+
+from collections.abc import Iterator
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .arguments import DVAETraining, GANTraining
+from .data import DrawnPictures, Pictures, in_order, load_split
+from .data_arguments import DataArguments
+from .streaming import StreamedPictures, StreamLoader
+
+TrainingPictures = Pictures | StreamedPictures
+
+
+def training_pictures(data: DataArguments, image_size: int) -> TrainingPictures:
+    kind = StreamedPictures if data.streaming else Pictures
+    return kind(load_split(data, "train"), data, image_size)
+
+
+def training_batches(
+    pictures: TrainingPictures,
+    data: DataArguments,
+    training: DVAETraining | GANTraining,
+    accelerator: Accelerator,
+    length: int,
+) -> DataLoader | StreamLoader:
+    """uint8 (B, 3, S, S) of this process; a stream saves and restores its own place. length: pictures of the run."""
+    batch_size = training.local_batch_size(accelerator.num_processes)
+    if isinstance(pictures, Pictures):
+        drawn = DrawnPictures(pictures, length, training.seed, data.scenes, training.flip)
+        return accelerator.prepare(in_order(drawn, batch_size, training.num_workers))
+    return StreamLoader(
+        pictures,
+        batch_size=batch_size,
+        seed=training.seed,
+        flip=training.flip,
+        num_workers=training.num_workers,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+
+
+def stream_parts(loader: DataLoader | StreamLoader) -> dict[str, StreamLoader]:
+    """What a checkpoint holds of the place in the data: a stream's; in memory the step says it."""
+    return {"stream": loader} if isinstance(loader, StreamLoader) else {}
+
+
+def some_pictures(pictures: TrainingPictures, count: int, seed: int, scenes: float = 0.0) -> Iterator[Tensor]:
+    """`count` draws of a seed in batches, uint8 (≤ 64, 3, S, S), the same on every process."""
+    if isinstance(pictures, Pictures):
+        yield from DataLoader(DrawnPictures(pictures, count, seed, scenes), 64)
+        return
+    for images in StreamLoader(pictures, batch_size=64, seed=seed):
+        yield images[:count]
+        count -= len(images)
+        if count <= 0:
+            return
