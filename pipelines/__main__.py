@@ -3,8 +3,11 @@
 import argparse
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from PIL import Image
 
 from .checks import check_count, check_prompts, check_seeds
 from .locate import find_pipeline
@@ -19,13 +22,15 @@ examples:
   python -m pipelines "an armchair shaped like an avocado"
   python -m pipelines "red apple" "green apple" --num 8 --grid --out apples.png
   python -m pipelines "sailboat" --seed 7 --guidance-scale 5 --out pictures
+  python -m pipelines "a red armchair" --best-of 16
+  python -m pipelines "a cat face" --image cat.png --mask hole.png --best-of 16
   python -m pipelines serve --port 8000    (OpenAI's image API; python -m pipelines serve --help)
 
 Each picture's metadata holds its prompt, seed, sampler and model, so any picture can be painted again.
 """
 
-
-SAMPLER = ("temperature", "top_k", "top_p", "min_p", "guidance_scale")
+SAMPLER = ("temperature", "top_k", "top_p", "min_p", "guidance_scale", "guidance_region")
+EDITS = ("rows", "mask", "strength")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +46,6 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    own = "the model's own"
     parser.add_argument(
         "prompts", nargs="*", metavar="PROMPT", help="what to paint, in quotes; several are painted in turn"
     )
@@ -65,34 +69,69 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded model)"
     )
-    parser.add_argument(
+    add_sampler(parser.add_argument_group("how codes are drawn (default: the model's own)"))
+    best = parser.add_argument_group("the best of several")
+    best.add_argument("--best-of", type=int, default=1, metavar="N", help="paint N for each picture, keep the best")
+    best.add_argument(
+        "--reranker",
+        metavar="NAME",
+        help="who judges: pmi, likelihood, or the folder or Hub id of a CLIP (default: the model itself)",
+    )
+    add_edits(parser.add_argument_group("from a given picture (without a prompt, it goes by the picture alone)"))
+    return parser
+
+
+def add_sampler(group: Any) -> None:
+    """The options of `SamplingSettings`, and what guidance steers away from."""
+    group.add_argument(
         "--temperature",
-        type=float,
+        type=_numbers(float),
         metavar="T",
-        help=f"0 takes the likeliest code each time, 1 samples the model as it is (default: {own})",
+        help="0 takes the likeliest code each time, 1 samples the model as it is; 1,0.3 goes from 1 to 0.3",
     )
-    parser.add_argument(
-        "--top-k", type=int, metavar="K", help=f"draw from the K likeliest codes, 0 from all (default: {own})"
-    )
-    parser.add_argument(
+    group.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest codes, 0 from all")
+    group.add_argument(
         "--top-p",
         type=float,
         metavar="P",
-        help=f"draw from the likeliest codes with probability P together, 1 from all (default: {own})",
+        help="draw from the likeliest codes with probability P together, 1 from all",
     )
-    parser.add_argument(
+    group.add_argument(
         "--min-p",
         type=float,
         metavar="P",
-        help=f"draw from the codes at least P times as probable as the likeliest, 0 from all (default: {own})",
+        help="draw from the codes at least P times as probable as the likeliest, 0 from all",
     )
-    parser.add_argument(
-        "--guidance-scale",
-        type=float,
-        metavar="G",
-        help=f"more follows the prompt more closely, 1 is no guidance (default: {own})",
+    group.add_argument(
+        "--guidance-scale", type=float, metavar="G", help="more follows the prompt more closely, 1 is no guidance"
     )
-    return parser
+    group.add_argument(
+        "--guidance-region",
+        type=_numbers(int),
+        metavar="BOX",
+        help="guidance holds inside alone: left,upper,right,lower in codes of the grid, such as 0,0,8,4",
+    )
+    group.add_argument("--negative-prompt", metavar="TEXT", help="what guidance steers away from")
+
+
+def add_edits(group: Any) -> None:
+    group.add_argument("--image", type=Path, metavar="PATH", help="the picture; its top half is kept, unless told so:")
+    group.add_argument("--rows", type=int, metavar="N", help="keep its first N rows of codes, paint the rest")
+    group.add_argument("--mask", type=Path, metavar="PATH", help="repaint where this picture, of its size, is white")
+    group.add_argument(
+        "--strength", type=float, metavar="S", help="paint variations: 0 stays with the picture, 1 leaves it"
+    )
+
+
+def _numbers(kind: type) -> Callable[[str], Any]:
+    """Reads "1" as a number, "1,2" as a list of them."""
+
+    def read(text: str) -> Any:
+        values = [kind(part) for part in text.split(",")]
+        return values if len(values) > 1 else values[0]
+
+    read.__name__ = kind.__name__  # what argparse calls it in its errors
+    return read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: print("warning:", _one_line(message), file=sys.stderr)
         try:
             check(args)
-            paths = save_pictures(paint(args), args.out, grid=args.grid, model=args.model or "embedded")
+            paths = save_pictures(paint(args), args.out, grid=args.grid, made_by=made_by(args))
         except (OSError, TypeError, ValueError) as error:
             print("error:", _one_line(error), file=sys.stderr)
             return 2
@@ -121,8 +160,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raises TypeError or ValueError for what can be refused before anything heavy is imported."""
-    check_prompts(args.prompts)
+    edits = [name for name in EDITS if getattr(args, name) is not None]
+    if edits and (args.image is None or len(edits) > 1):
+        given = " and ".join(f"--{name}" for name in edits)
+        raise ValueError(f"{given} given{' without --image' * (args.image is None)}; pass --image and one of them")
+    for path in filter(None, (args.image, args.mask)):
+        if not path.is_file():
+            raise ValueError(f"there is no picture {str(path)!r}; pass a file")
+    args.prompts = args.prompts or ([""] if args.image else [])
+    check_prompts(args.prompts, allow_empty=args.image is not None)
     check_count("num_images_per_prompt", args.num)
+    check_count("best_of", args.best_of)
     check_seeds(args.seed, num_images=1)
     SamplingSettings(**{name: value for name, value in sampler(args).items() if value is not None})
     num_images = len(args.prompts) * args.num
@@ -134,8 +182,15 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out} is a file that is no .png; pass a folder, or a name that ends in .png")
 
 
-def sampler(args: argparse.Namespace) -> dict[str, float | None]:
+def sampler(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in SAMPLER}
+
+
+def made_by(args: argparse.Namespace) -> dict[str, Any]:
+    """For a picture's metadata: beside its prompt, seed and sampler, what else was given."""
+    names = ("negative_prompt", "image", *EDITS)
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return {"model": args.model or "embedded", **{name: str(value) for name, value in given.items()}}
 
 
 def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
@@ -146,13 +201,24 @@ def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
 
     logging.disable_progress_bar()  # loading takes no time worth a bar
     pipeline = TextToImagePipeline.from_pretrained(folder)
-    return pipeline(
-        args.prompts,
-        num_images_per_prompt=args.num,
+    options = {
+        "prompt": args.prompts,
+        "negative_prompt": args.negative_prompt,
+        "num_images_per_prompt": args.num,
         **sampler(args),
-        seed=args.seed,
-        progress_bar=sys.stderr.isatty(),
-    )
+        "seed": args.seed,
+        "best_of": args.best_of,
+        "reranker": args.reranker,
+        "progress_bar": sys.stderr.isatty(),
+    }
+    if args.image is None:
+        return pipeline(**options)
+    image = Image.open(args.image)
+    if args.mask is not None:
+        return pipeline.inpaint(image=image, mask=Image.open(args.mask), **options)
+    if args.strength is not None:
+        return pipeline.vary(image=image, strength=args.strength, **options)
+    return pipeline.complete(image=image, rows=args.rows, **options)
 
 
 def _one_line(message: object) -> str:

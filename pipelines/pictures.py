@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 8
 
 
-def save_pictures(output: "TextToImagePipelineOutput", out: Path, *, grid: bool, model: str) -> list[Path]:
+def save_pictures(
+    output: "TextToImagePipelineOutput", out: Path, *, grid: bool, made_by: dict[str, Any]
+) -> list[Path]:
     """Save a file each, or one sheet of all: a row a prompt, or rows of 8 for a single prompt.
 
     Args:
         output: with PIL images.
         out: a folder, made when it is not there, or a name that ends in .png.
-        model: folder or Hub id, for the metadata.
+        made_by: for the metadata, beside prompt, seed and sampling: the model's name and what else was given.
 
     Returns the paths. A file that `out` names is written over; a name made up here never is, it gets a number instead.
     """
@@ -38,8 +40,8 @@ def save_pictures(output: "TextToImagePipelineOutput", out: Path, *, grid: bool,
     for image, prompt, seed, name in pictures:
         path = out if is_file_name(out) else free_path(out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        made_by = {"prompt": prompt, "seed": seed, "sampling": asdict(output.sampling), "model": model}
-        image.save(path, pnginfo=png_text(made_by))
+        own = {"prompt": prompt, "seed": seed, "sampling": asdict(output.sampling)}
+        image.save(path, pnginfo=png_text({**own, **made_by}))
         paths.append(path)
     return paths
 

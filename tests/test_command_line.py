@@ -53,6 +53,46 @@ def test_pictures_say_what_made_them(run, tiny_folder):
     assert again.tobytes() == Image.open(paths[1]).tobytes()
 
 
+def test_the_best_of_several_says_its_own_seed(run, tiny_pipeline):
+    argv = ["an armchair", "--seed", "5", "--temperature", "1,0.5", "--guidance-region", "0,0,4,2"]
+    code, (path,), errors = run(*argv, "--best-of", "4", "--negative-prompt", "a red apple", "--min-p", "0.01")
+    assert (code, errors) == (0, [])
+    options = {"temperature": [1, 0.5], "guidance_region": [0, 0, 4, 2], "negative_prompt": "a red apple"}
+    expected = tiny_pipeline("an armchair", seed=5, best_of=4, min_p=0.01, **options, progress_bar=False)
+    with Image.open(path) as image:
+        assert image.tobytes() == expected.images[0].tobytes()
+        assert image.text["seed"] == str(expected.seeds[0])
+        assert image.text["negative_prompt"] == "a red apple"
+        assert json.loads(image.text["sampling"])["temperature"] == [1, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("argv", "method", "options"),
+    [
+        ([], "complete", {}),
+        (["--rows", "3"], "complete", {"rows": 3}),
+        (["--mask", "mask.png"], "inpaint", {}),
+        (["--strength", "0.3"], "vary", {"strength": 0.3}),
+    ],
+)
+def test_from_a_given_picture(run, tiny_pipeline, argv, method, options):
+    image, mask = Image.new("RGB", (24, 20), "red"), Image.new("L", (24, 20))
+    mask.paste(255, (0, 0, 12, 20))
+    image.save("in.png")
+    mask.save("mask.png")
+    if method == "inpaint":
+        options = {"mask": mask}
+    for prompts in (["an armchair"], []):
+        code, (path,), errors = run(*prompts, "--image", "in.png", *argv, "--seed", "1", "--out", "out.png")
+        assert (code, errors) == (0, [])
+        prompt = prompts[0] if prompts else ""
+        output = getattr(tiny_pipeline, method)(image=image, prompt=prompt, seed=1, progress_bar=False, **options)
+        with Image.open(path) as painted:
+            assert painted.tobytes() == output.images[0].tobytes()
+            assert (painted.text["prompt"], painted.text["image"]) == (prompt, "in.png")
+            assert [painted.text[flag.strip("-")] for flag in argv[:1]] == argv[1:]
+
+
 def test_without_a_seed_the_file_names_it(run):
     _, (path,), _ = run("an armchair")
     with Image.open(path) as image:
@@ -138,6 +178,16 @@ def test_a_long_prompt_is_one_line_of_warning(run):
         (["a cat", "--guidance-scale", "nan"], ["nan", "pass"]),
         (["a cat", "--num", "2", "--out", "one.png"], ["one.png", "2 pictures", "--grid"]),
         (["a cat", "--out", "notes.txt"], ["notes.txt", "pass a folder"]),
+        (["a cat", "--min-p", "2"], ["min_p=2.0", "pass"]),
+        (["a cat", "--guidance-region", "0,0,9,9"], ["9, 9", "4×4", "pass"]),
+        (["a cat", "--guidance-region", "0,0"], ["guidance_region", "pass"]),
+        (["a cat", "--best-of", "0"], ["best_of=0", "pass"]),
+        (["a cat", "--best-of", "2", "--reranker", "/no/such"], ["/no/such", "CLIP", "pass"]),
+        (["a cat", "--negative-prompt", "a dog", "--guidance-scale", "1"], ["'a dog'", "guidance_scale=1", "pass"]),
+        (["a cat", "--image", "none.png"], ["none.png", "pass a file"]),
+        (["a cat", "--image", "notes.txt"], ["notes.txt"]),
+        (["a cat", "--mask", "notes.txt"], ["--mask", "without --image", "pass"]),
+        (["a cat", "--image", "notes.txt", "--rows", "1", "--strength", "1"], ["--rows and --strength", "pass"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, argv, words):

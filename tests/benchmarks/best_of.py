@@ -1,0 +1,86 @@
+"""By how much best_of raises R-precision: the pipeline ranks, a contrastive model that it never sees judges.
+
+    python tests/benchmarks/best_of.py --scorer RUN [--names 100] [--best_of 1 8 32] [--reranker FOLDER_OR_ID …]
+
+RUN is an output_dir of `python -m training.train_scorer PRESET`, with tokenizer/ and scorer.safetensors. Each name is
+painted once for each seed from 0 on; "best of n" keeps the best of the first n, as `pipeline(name, best_of=n, seed=0)`
+does, and "judge" is the ceiling: the candidate that the judge itself would keep.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipelines import TextToImagePipeline
+from pipelines.judging import judge_codes
+from prior_transformer import PriorTokenizer
+from training.arguments import DataArguments
+from training.data import load_split
+from training.scorer import Scorer, r_precision
+from training.train_scorer import short_names
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scorer", type=Path, required=True, help="output_dir of training.train_scorer")
+    parser.add_argument("--model", help="folder or Hub id of the pipeline (default: the embedded model)")
+    parser.add_argument("--names", type=int, default=100, help="how many short names to paint")
+    parser.add_argument("--best_of", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--reranker", nargs="*", default=[], help="CLIPs beside the pipeline's own scores")
+    parser.add_argument("--temperature", type=float, help="default: the model's own")
+    args = parser.parse_args(argv)
+    pipeline = TextToImagePipeline.from_pretrained(args.model)
+    every = sorted(set(load_split(DataArguments(), "train").column("name")))
+    names, start = short_names(every, args.names), time.perf_counter()
+    outputs = [
+        pipeline(
+            name,
+            num_images_per_prompt=max(args.best_of),
+            temperature=args.temperature,
+            seed=0,
+            output_type="pt",
+            progress_bar=False,
+        )
+        for name in names
+    ]
+    seconds = time.perf_counter() - start
+    print(f"{len(names)} names, {max(args.best_of)} candidates each, painted in {seconds:.0f} s")
+    distinct = sum(len(output.codes.flatten(1).unique(dim=0)) for output in outputs) / len(outputs)
+    print(f"{distinct:.1f} of them different on average")
+    judge, name_ids = load_judge(args.scorer, every)
+    own = torch.tensor([every.index(name) for name in names])
+    scores = {
+        by: [judge_codes(pipeline, o.prompts, o.codes, by) for o in outputs]
+        for by in ("pmi", "likelihood", *args.reranker)
+    }
+    scores["judge"] = [
+        similarity(judge, o.images, name_ids[place]) for o, place in zip(outputs, own.tolist(), strict=True)
+    ]
+    print(f"R-precision of {min(100, len(every))} names, with its standard error")
+    for by, rows in scores.items():
+        for n in args.best_of:
+            kept = torch.stack([o.images[row[:n].argmax()] for o, row in zip(outputs, rows, strict=True)])
+            hits = r_precision(judge, kept, own, name_ids)
+            print(f"{by:12} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%}")
+
+
+def load_judge(run: Path, names: list[str]) -> tuple[Scorer, Tensor]:
+    """The scorer and all names' ids (M, T)."""
+    tokenizer = PriorTokenizer.from_pretrained(run / "tokenizer")
+    scorer = Scorer(len(tokenizer), tokenizer.pad_token_id)
+    scorer.load_state_dict(load_file(run / "scorer.safetensors"))
+    return scorer.eval(), tokenizer.encode_captions(names)
+
+
+@torch.no_grad()
+def similarity(judge: Scorer, pixel_values: Tensor, name_ids: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) and one name's ids (T,) -> (B,)."""
+    return (judge.embed_images(pixel_values) @ judge.embed_text(name_ids[None]).T)[:, 0]
+
+
+if __name__ == "__main__":
+    main()
