@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_dvae import DVAEConfig
@@ -59,7 +60,7 @@ class ELBOOutput(ModelOutput):
     style_kl: Tensor | None = None
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(GradientCheckpointingLayer):
     """out = id_path(x) + post_gain · res_path(x), pre-activation, with a bottleneck of out / `bottleneck` channels."""
 
     def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], bottleneck: int, post_gain: float):
@@ -142,6 +143,7 @@ class DVAE(PreTrainedModel):
     config: DVAEConfig
     base_model_prefix = "dvae"
     main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: DVAEConfig):
         super().__init__(config)

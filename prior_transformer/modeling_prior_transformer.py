@@ -74,6 +74,10 @@ class PriorTransformer(PreTrainedModel):
         elif isinstance(module, ResidualLinear):
             init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The text's, which Accelerate's FSDP2 shards apart from the blocks; the codes' are `embeddings.image`."""
+        return self.embeddings.text
+
     # What the decoding loop uses.
 
     def make_cache(self, batch_size: int) -> PriorCache:

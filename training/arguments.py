@@ -50,6 +50,9 @@ class LoopTraining:
     resume_from: a checkpoint folder, or "latest". init_from: a saved model whose weights to start from.
     keep_checkpoints: the newest ones kept.
     max_skipped_steps: how many steps in a row may have a loss or gradient that is not finite; each changes nothing.
+    activation_checkpointing: each block's activations are computed again in the backward pass, not kept.
+    compile: the blocks, by torch.compile.
+    powersgd_rank: of the gradients that DDP's processes send each other after the warm-up; None sends them whole.
     """
 
     steps: int = 1000
@@ -70,6 +73,9 @@ class LoopTraining:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     max_skipped_steps: int = 20
+    activation_checkpointing: bool = False
+    compile: bool = False
+    powersgd_rank: int | None = None
     resume_from: str | None = None
     init_from: str | None = None
 
@@ -197,6 +203,8 @@ class GANTraining(LoopTraining, GANSettings):
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} must be 1: a GAN's two steps "
                 "alternate on each batch; take a smaller batch_size, or more processes"
             )
+        if self.activation_checkpointing or self.compile:
+            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
 
 
 def parse(section: str, training_type: type, argv: list[str] | None = None, doc: str | None = None):

@@ -94,8 +94,10 @@ class Run:
 
     def descend(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
         """Backward, and after the last micro-batch a step of `optimizer`, by default the model's, unless spoilt."""
-        optimizer = self.optimizer if optimizer is None else optimizer
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if optimizer is None:
+            optimizer, parameters = self.optimizer, self.model.parameters()  # in this order: FSDP asks for it
+        else:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         finite, self.stopping = descend(
             self.accelerator, loss, optimizer, parameters, self.training.max_grad_norm, self.signals.received
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 
@@ -38,6 +39,8 @@ def descend(
     if not accelerator.sync_gradients:
         return True, False
     norm = accelerator.clip_grad_norm_(parameters, math.inf if max_grad_norm is None else max_grad_norm)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     broken = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
     broken, stopping = agreed(accelerator, broken, stopping)
     if not broken:

@@ -9,7 +9,7 @@ the networks of adversaries, where the preset has any, in output_dir/adversaries
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torchvision.utils import save_image
 from tqdm import tqdm
@@ -19,11 +19,11 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
 from .data import Pictures, load_split, to_pixel_values
+from .engine import make_accelerator, need_whole_weights, ready
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .loaders import TrainingPictures, some_pictures, stream_parts, training_batches, training_pictures
 from .losses import dvae_losses
-from .precision import mixed_precision
 from .run import Run
 from .run_log import save_numbers
 from .schedules import cosine, warmup_cosine
@@ -33,11 +33,8 @@ from .stepping import set_lr
 def main(argv: list[str] | None = None) -> DVAE:
     args = parse("dvae", DVAETraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=mixed_precision(training.mixed_precision),
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_phases(training))],
-    )
+    accelerator = make_accelerator(training, find_unused_parameters=has_phases(training))
+    need_whole_weights(accelerator, "a dVAE")
     set_seed(training.seed, device_specific=True)
     with accelerator.local_main_process_first():
         pictures = training_pictures(args.data, image_size(args.model))
@@ -72,7 +69,7 @@ def train(
     )
     length = training.steps * training.batch_size
     loader = training_batches(pictures, args.data, training, accelerator, length)
-    model, optimizer = accelerator.prepare(dvae.train(), optimizer)
+    model, optimizer = accelerator.prepare(ready(dvae, training, [dvae.encoder, dvae.decoder]), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
     parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
     parts |= stream_parts(loader)

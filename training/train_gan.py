@@ -18,11 +18,11 @@ from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDisc
 
 from .arguments import GANTraining, parse
 from .data import Pictures, load_split, to_pixel_values
+from .engine import make_accelerator, need_whole_weights
 from .evaluate import validation_images
 from .gan import gan_step
 from .loaders import TrainingPictures, stream_parts, training_batches, training_pictures
 from .objectives import gan_value
-from .precision import mixed_precision
 from .run import Run
 from .run_log import save_numbers
 from .schedules import warmup_cosine
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     """Returns `generator` and `discriminator` as trained, without the average."""
     args = parse("gan", GANTraining, argv, __doc__)
     training = args.training
-    accelerator = Accelerator(mixed_precision=mixed_precision(training.mixed_precision))
+    accelerator = make_accelerator(training)
+    need_whole_weights(accelerator, "a GAN")
     set_seed(training.seed, device_specific=True)
     models = build(args.model or {}, training.seed)
     count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}

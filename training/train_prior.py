@@ -19,9 +19,9 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, cached_codes, captions_of
 from .data import Pictures, in_order, load_split
+from .engine import make_accelerator, ready
 from .evaluate import evaluate_prior
 from .finish import save_pipeline
-from .precision import mixed_precision
 from .run import Run
 from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
@@ -32,10 +32,7 @@ from .stepping import set_lr
 def main(argv: list[str] | None = None) -> PriorTransformer:
     args = parse("prior", PriorTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=mixed_precision(training.mixed_precision),
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-    )
+    accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
     dvae_folder = need(Path(training.dvae or output_dir / "dvae"), "train_dvae")
     dvae = DVAE.from_pretrained(dvae_folder, dtype=torch.float32).to(accelerator.device)
@@ -116,7 +113,7 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
         training.caption_dropout,
     )
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
-    model, optimizer, loader = accelerator.prepare(prior.train(), optimizer, loader)
+    model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
     run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
 
     with run:

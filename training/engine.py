@@ -1,0 +1,69 @@
+"""What carries a run: Accelerate, set up from the preset, and a model made ready for it."""
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DDPCommunicationHookType, DistributedType
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import PreTrainedModel
+
+from .arguments import LoopTraining
+from .precision import mixed_precision
+
+
+def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = False) -> Accelerator:
+    """
+    One process, DDP, FSDP2 or DeepSpeed, as the launcher says (training/configs/accelerate/).
+
+    find_unused_parameters: whether some parameters rest in some steps, which DDP has to be told.
+    """
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision(training.mixed_precision),
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters, **power_sgd(training))
+        ],
+    )
+    if accelerator.is_fsdp2 and accelerator.mixed_precision != "no":
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[accelerator.mixed_precision]
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+        accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+    return accelerator
+
+
+def power_sgd(training: LoopTraining) -> dict:
+    """
+    DDP's hook that sends gradients as products of rank r, with error feedback (arXiv 1905.13727), as the paper does;
+    whole ones during the warm-up. {} without a rank.
+    """
+    if training.powersgd_rank is None:
+        return {}
+    state = {
+        "matrix_approximation_rank": training.powersgd_rank,
+        "start_powerSGD_iter": max(training.warmup_steps, 2),
+    }
+    return {"comm_hook": DDPCommunicationHookType.POWER_SGD, "comm_state_option": state}
+
+
+def need_whole_weights(accelerator: Accelerator, who: str) -> None:
+    """Raises a ValueError under an engine that shards a model or takes its step itself."""
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"{who} trains under DDP, not {accelerator.distributed_type.value}, which is for the prior: "
+            "launch it with --config_file training/configs/accelerate/ddp.yaml"
+        )
+
+
+def ready(model: PreTrainedModel, training: LoopTraining, blocks: list[nn.Module]) -> PreTrainedModel:
+    """
+    The model, in training, with what the preset asks for; before `accelerator.prepare`.
+
+    blocks: what is compiled, each alone where they are alike: the first one's code serves all, and FSDP2 can shard
+        between them.
+    """
+    if training.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if training.compile:
+        for block in blocks:
+            block.compile()
+    return model.train()
