@@ -1,4 +1,4 @@
-"""Run by torchrun in test_engines.py: trains a prior by Accelerate's FSDP2 on CPU processes; all else is the trainer's.
+"""Run by torchrun in test_engines.py: trains a prior by Accelerate's FSDP2 on CPU processes, else as the trainer does.
 
 Accelerate turns FSDP on for GPUs alone, so its state is told; from there on `prepare`, the sharding plan, clipping,
 checkpoints and the saved pipeline are what a GPU runs.
