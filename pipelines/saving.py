@@ -12,6 +12,7 @@ from PIL import Image
 from dvae import DVAE, DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer
 
+from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .loading import load_component, load_samples, save_component
 from .locate import INDEX_NAME, SAMPLES_NAME, find_pipeline, read_index
@@ -124,11 +125,37 @@ class SavedPipeline(ModelHubMixin):
             samples=load_samples(folder),
         )
 
+    def load_adapter(self, name: str | Path, **hub_options: Any) -> Self:
+        """Paint with a LoRA adapter of the prior, from a folder or a Hub id; returns the pipeline itself.
+
+        hub_options: revision, token, cache_dir, force_download, local_files_only.
+
+        Raises:
+            OSError: when there is no such adapter. ValueError: when it is of another prior, or one is in already.
+        """
+        load_adapter(self.prior, name, **hub_options)
+        return self
+
+    def merge_adapter(self) -> Self:
+        """Add the adapter to the prior's weights: it paints the same and can be saved as any pipeline."""
+        merge_adapter(self.prior)
+        return self
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """The prior's adapter alone, as peft saves it."""
+        save_adapter(self.prior, folder)
+
+    def push_adapter_to_hub(self, repo_id: str, *, token: str | None = None, private: bool | None = None) -> str:
+        """Upload the prior's adapter alone; returns the commit's address."""
+        return push_adapter(self.prior, repo_id, token=token, private=private)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         """A subfolder a component, model_index.json, samples.png; `save_pretrained` adds the card.
 
         Weights are saved as they are: `pipeline.to(torch.float16)` first makes the folder half as large.
         """
+        if has_adapter(self.prior):
+            raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
         for name, component in self.components.items():
             save_component(component, save_directory, name)
         index = {

@@ -47,7 +47,9 @@ class LoopTraining:
         means the same on one CPU and on many GPUs.
     steps: optimiser steps. lr falls on a cosine from its peak, after `warmup_steps`, to `lr_end`.
     ema: decay of the averaged weights, which are evaluated and saved.
-    resume_from: a checkpoint folder, or "latest". init_from: a saved model whose weights to start from.
+    resume_from: a checkpoint folder, or "latest".
+    init_from: the weights to start from: a saved model's folder or Hub id, or a whole pipeline's, or "embedded";
+        its config is theirs, and the preset's `model` is not read.
     keep_checkpoints: the newest ones kept.
     max_skipped_steps: how many steps in a row may have a loss or gradient that is not finite; each changes nothing.
     activation_checkpointing: each block's activations are computed again in the backward pass, not kept.
@@ -146,6 +148,7 @@ class DVAETraining(LoopTraining):
     kmeans_latents: how many latents the k-means sees.
     decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
     flip: random horizontal flips; captions play no part in the dVAE.
+    freeze: shell patterns of the names of parameters that learn nothing, such as [encoder*].
     pixel_adversary, posterior_adversary, style_adversary: None, or the settings of one
         (`--training.pixel_adversary '{}'` takes its defaults).
     """
@@ -159,9 +162,26 @@ class DVAETraining(LoopTraining):
     kmeans_latents: int = 65_536
     decoder_steps: int = 0
     flip: bool = True
+    freeze: list[str] = field(default_factory=list)
     pixel_adversary: PixelSettings | None = None
     posterior_adversary: PosteriorSettings | None = None
     style_adversary: StyleSettings | None = None
+
+
+@dataclass
+class LoraSettings:
+    """
+    Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
+
+    targets: which linear layers of a block. train: modules trained whole and saved with the adapter, such as [text],
+        the text embedding. dropout: of x.
+    """
+
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=lambda: ["qkv", "output", "hidden"])
+    train: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -170,7 +190,10 @@ class PriorTraining(LoopTraining):
     caption_dropout: share of captions replaced by the empty one, for guidance. bpe_dropout: merges left out.
     cached_scenes: composed scenes encoded beside the pictures. scene_share: share of each batch drawn from them.
     sampling: defaults of the saved pipeline (guidance_scale, temperature, top_k, top_p).
-    dvae, tokenizer: folders of these; None takes output_dir/dvae and output_dir/tokenizer.
+    dvae, tokenizer: folders or Hub ids of these, or of pipelines that hold them, or "embedded"; None takes those of
+        the pipeline that init_from names, or else output_dir/dvae and output_dir/tokenizer.
+    freeze: shell patterns of the names of parameters that learn nothing, such as ["embeddings.text*"].
+    lora: None, or the settings of an adapter that learns alone (`--training.lora '{rank: 8}'`).
     """
 
     caption_dropout: float = 0.1
@@ -180,6 +203,14 @@ class PriorTraining(LoopTraining):
     sampling: dict[str, Any] = field(default_factory=dict)
     dvae: str | None = None
     tokenizer: str | None = None
+    freeze: list[str] = field(default_factory=list)
+    lora: LoraSettings | None = None
+
+    def __post_init__(self):
+        if self.lora is not None and self.init_from is None:
+            raise ValueError("lora adapts a trained prior: say which with --training.init_from")
+        if self.lora is not None and self.freeze:
+            raise ValueError(f"lora freezes all but its own: leave freeze={self.freeze} out")
 
 
 @dataclass

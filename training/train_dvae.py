@@ -24,6 +24,7 @@ from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .loaders import TrainingPictures, some_pictures, stream_parts, training_batches, training_pictures
 from .losses import dvae_losses
+from .pretrained import find_part, freeze
 from .run import Run
 from .run_log import save_numbers
 from .schedules import cosine, warmup_cosine
@@ -36,23 +37,21 @@ def main(argv: list[str] | None = None) -> DVAE:
     accelerator = make_accelerator(training, find_unused_parameters=has_phases(training))
     need_whole_weights(accelerator, "a dVAE")
     set_seed(training.seed, device_specific=True)
-    with accelerator.local_main_process_first():
-        pictures = training_pictures(args.data, image_size(args.model))
-        validation = Pictures(load_split(args.data, "validation"), args.data, image_size(args.model))
     dvae = build(args.model, training, accelerator)
+    with accelerator.local_main_process_first():
+        pictures = training_pictures(args.data, dvae.config.image_size)
+        validation = Pictures(load_split(args.data, "validation"), args.data, dvae.config.image_size)
     train(dvae, pictures, validation, args, accelerator, output_dir)
     return dvae
 
 
-def image_size(model: dict | None) -> int:
-    return DVAEConfig(**(model or {})).image_size
-
-
 def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) -> DVAE:
     if training.init_from:
-        return DVAE.from_pretrained(training.init_from, dtype=torch.float32)
-    torch.manual_seed(training.seed)  # the same weights on every process
-    dvae = DVAE(DVAEConfig(**(model or {})))
+        dvae = DVAE.from_pretrained(find_part(training.init_from, "dvae"), dtype=torch.float32)
+    else:
+        torch.manual_seed(training.seed)  # the same weights on every process
+        dvae = DVAE(DVAEConfig(**(model or {})))
+    freeze(dvae, training.freeze)
     accelerator.print(
         f"dVAE: {dvae.num_parameters() / 1e6:.2f} M parameters, {dvae.config.grid_size}² codes a picture"
     )

@@ -2,8 +2,9 @@
 
     accelerate launch -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …]
 
-Takes output_dir/dvae and output_dir/tokenizer, or what training.dvae and training.tokenizer name. Leaves
-output_dir/prior, output_dir/pipeline (what `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures.
+Takes output_dir/dvae and output_dir/tokenizer, or what training.dvae and training.tokenizer name, or those of the
+pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipeline (what
+`TextToImagePipeline.from_pretrained` loads), checkpoints and pictures; with training.lora output_dir/adapter too.
 """
 
 from pathlib import Path
@@ -13,15 +14,18 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from tqdm import tqdm
 
-from dvae import DVAE
+from dvae import DVAE, DVAEImageProcessor
+from pipelines.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
+from pipelines.checks import check_components
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, cached_codes, captions_of
 from .data import Pictures, in_order, load_split
-from .engine import make_accelerator, ready
+from .engine import make_accelerator, need_whole_weights, ready
 from .evaluate import evaluate_prior
 from .finish import save_pipeline
+from .pretrained import find_part, freeze, lora_config, part_of_run
 from .run import Run
 from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
@@ -34,22 +38,14 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
-    dvae_folder = need(Path(training.dvae or output_dir / "dvae"), "train_dvae")
-    dvae = DVAE.from_pretrained(dvae_folder, dtype=torch.float32).to(accelerator.device)
-    tokenizer_folder = need(Path(training.tokenizer or output_dir / "tokenizer"), "train_tokenizer")
-    tokenizer = PriorTokenizer.from_pretrained(tokenizer_folder)
-    prior = build(args.model, training, dvae, tokenizer, accelerator)
+    dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
+    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     with accelerator.main_process_first():
         splits = ["train", "validation"] + [HELDOUT_SPLIT] * (training.cached_scenes > 0)
         encoded = {split: load_codes(dvae, split, args, output_dir, accelerator) for split in splits}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
     return prior
-
-
-def need(folder: Path, trainer: str) -> Path:
-    if not (folder / "config.json").exists() and not (folder / "tokenizer.json").exists():
-        raise FileNotFoundError(f"no {folder.name} at {folder}: run training.{trainer} with the same preset first")
-    return folder
 
 
 def load_codes(dvae: DVAE, split: str, args, output_dir: Path, accelerator: Accelerator):
@@ -76,7 +72,13 @@ def build(
 ) -> PriorTransformer:
     """A prior that fits the dVAE and the tokenizer: their sizes are taken from them."""
     if training.init_from:
-        return fast(PriorTransformer.from_pretrained(training.init_from, dtype=torch.float32), accelerator)
+        prior = PriorTransformer.from_pretrained(find_part(training.init_from, "prior"), dtype=torch.float32)
+        check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
+        if training.lora is not None:
+            need_whole_weights(accelerator, "an adapter")
+            add_adapter(prior, lora_config(training.lora, base=training.init_from))
+        freeze(prior, training.freeze)
+        return fast(prior, accelerator)
     fitting = {
         "text_vocab_size": len(tokenizer),
         "text_length": tokenizer.model_max_length,
@@ -89,6 +91,7 @@ def build(
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
+    freeze(prior, training.freeze)
     return fast(prior, accelerator)
 
 
@@ -142,7 +145,10 @@ def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dic
 
 
 def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path, run: Run) -> None:
-    """Evaluates the averaged weights on the first process; saves them, the pipeline and a page of samples."""
+    """
+    Evaluates the averaged weights on the first process; saves them, the pipeline and a page of samples: an adapter
+    alone, and merged into the prior and the pipeline.
+    """
     if not accelerator.is_main_process:
         return
     numbers = {}
@@ -152,6 +158,9 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
     run.log.write(run.step, **numbers)
     tqdm.write(f"step {run.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    if has_adapter(prior):
+        save_adapter(prior, output_dir / "adapter")
+        merge_adapter(prior)
     prior.save_pretrained(output_dir / "prior")
     save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
     save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())

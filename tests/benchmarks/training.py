@@ -114,7 +114,14 @@ def prior_steps(batch_size: int, dropout: float) -> dict[str, Step]:
 
 def dvae_steps(batch_size: int) -> dict[str, Step]:
     """The dVAE of training/configs/emoji_cpu.yaml in plain NCHW with AdamW as it comes, and as train_dvae has it."""
-    config = DVAEConfig(posterior="gumbel_codebook", widths=[64, 128, 256, 512], blocks_per_group=1, codebook_dim=64)
+    config = DVAEConfig(
+        image_size=64,
+        codebook_size=1024,
+        codebook_dim=64,
+        widths=[64, 128, 256, 512],
+        blocks_per_group=1,
+        posterior="gumbel_codebook",
+    )
     pixel_values = torch.rand(batch_size, 3, config.image_size, config.image_size)
 
     def step(layout: torch.memory_format, fused: bool) -> Step:

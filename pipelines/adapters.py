@@ -1,0 +1,150 @@
+"""LoRA adapters of a prior, by peft: put in, saved alone, loaded, pushed, and merged into the weights.
+
+An adapter's folder is peft's: adapter_config.json and adapter_model.safetensors, never a pickle.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "adapter_config.json", "adapter_model.safetensors", "README.md"
+ADAPTER = "default"
+REMEDY = "pass a folder that save_adapter or training.train_prior wrote, or a Hub id such as 'user/adapter'"
+CARD = """---
+library_name: peft
+tags: [armchair, lora, text-to-image]
+---
+
+A LoRA adapter of an armchair prior. It needs the pipeline that it was trained on:
+
+```python
+from pipelines import TextToImagePipeline
+
+pipeline = TextToImagePipeline.from_pretrained({base})
+pipeline.load_adapter({name!r})
+```
+"""
+
+
+def has_adapter(model: nn.Module) -> bool:
+    return getattr(model, "peft_config", None) is not None
+
+
+def add_adapter(model: nn.Module, config: "LoraConfig") -> None:
+    """Puts a fresh adapter into the model, which computes as before; all else is frozen."""
+    if has_adapter(model):
+        raise ValueError("the model has an adapter already: merge it first")
+    _peft().inject_adapter_in_model(config, model, ADAPTER)
+
+
+def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) -> None:
+    """The adapter alone into a folder, with a card that says how to load it; `name` is what the card loads it by."""
+    peft, folder = _peft(), Path(folder)
+    if not has_adapter(model):
+        raise ValueError("the model has no adapter to save; load_adapter puts one in")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.peft_config[ADAPTER]
+    config.save_pretrained(folder)
+    weights = peft.get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_NAME)
+    base = repr(config.base_model_name_or_path) if config.base_model_name_or_path else ""
+    (folder / CARD_NAME).write_text(CARD.format(base=base, name=name or str(folder)), encoding="utf-8")
+
+
+def load_adapter(model: nn.Module, name: str | Path, **hub_options: Any) -> None:
+    """
+    Puts a saved adapter into the model.
+
+    name: a folder, or a Hub id. hub_options: revision, token, cache_dir, …, as huggingface_hub knows them.
+
+    Raises an OSError when there is no adapter or it is broken, a ValueError when it does not fit the model, or the
+    model has one already.
+    """
+    peft, folder = _peft(), _find(name, hub_options)
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+        weights = load_file(folder / WEIGHTS_NAME)
+    except (ValueError, TypeError, SafetensorError) as error:
+        raise OSError(f"{str(folder)!r} holds no adapter that can be read ({error}); {REMEDY}") from error
+    config.inference_mode = True
+    add_adapter(model, config)
+    own = peft.get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    wrong = sorted(own.keys() ^ weights.keys())
+    wrong += [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
+    if wrong:
+        drop_adapter(model)
+        raise ValueError(
+            f"the adapter in {str(folder)!r} is of another model: {len(wrong)} of its {len(weights)} weights do not "
+            f"fit, {wrong[0]} first; load the pipeline that it was trained on"
+        )
+    peft.set_peft_model_state_dict(model, weights, adapter_name=ADAPTER)
+    model.to(model.device)
+
+
+def merge_adapter(model: nn.Module) -> None:
+    """Adds the adapter to the weights: a plain model again, which paints the same and needs no peft."""
+    if not has_adapter(model):
+        raise ValueError("the model has no adapter to merge; load_adapter puts one in")
+    _take_out(model, merge=True)
+
+
+def drop_adapter(model: nn.Module) -> None:
+    """Takes the adapter out: the model as it was before."""
+    _take_out(model, merge=False)
+
+
+def _take_out(model: nn.Module, merge: bool) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            if merge:
+                module.merge(safe_merge=True)
+            model.set_submodule(name, module.get_base_layer())
+        elif isinstance(module, ModulesToSaveWrapper):
+            trained = module.modules_to_save[ADAPTER]
+            model.set_submodule(name, trained if merge else module.original_module)
+    del model.peft_config
+
+
+def push_adapter(model: nn.Module, repo_id: str, token: str | None = None, private: bool | None = None) -> str:
+    """Uploads the adapter alone, in one commit; returns the commit's address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(model, folder, name=repo_id)
+        repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/adapter
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload adapter"))
+
+
+def _find(name: str | Path, hub_options: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(str(name), allow_patterns=[CONFIG_NAME, WEIGHTS_NAME], **hub_options))
+        except (OSError, ValueError) as error:  # unknown, gated, offline; or no id at all
+            reason = str(error).splitlines()[0]
+            raise OSError(f"no adapter at {str(name)!r} ({reason}); {REMEDY}") from error
+    missing = [part for part in (CONFIG_NAME, WEIGHTS_NAME) if not (folder / part).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{str(name)!r} is no adapter, it has no {missing[0]}; {REMEDY}")
+    return folder
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError('LoRA adapters need peft: pip install "armchair[lora]"') from error
+    return peft

@@ -1,0 +1,173 @@
+"""Fine-tuning: from any pipeline or part, frozen in part, or by an adapter that is saved, shared and merged alone."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from pipelines import TextToImagePipeline
+from pipelines.adapters import add_adapter
+from pipelines.locate import EMBEDDED
+from training import train_dvae, train_prior
+from training.arguments import LoraSettings, PriorTraining
+from training.pretrained import find_part, freeze, lora_config, part_of_run
+
+FLAGS = ["--training.steps", "12", "--training.batch_size", "8", "--training.lr", "1e-2", "--training.ema", "0.5"]
+ONE_WEIGHT = {"--training.log_every": "1", "--training.bpe_dropout": "0", "--training.caption_dropout": "0"}
+LORA = ["--training.lora", '{"rank": 4, "alpha": 8, "train": ["text"]}']
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """24 plain squares in two colours with their captions."""
+    folder = tmp_path_factory.mktemp("squares")
+    with (folder / "metadata.jsonl").open("w") as metadata:
+        for i in range(24):
+            colour = (255, 0, 10 * i) if i % 2 else (0, 255, 10 * i)
+            Image.fromarray(np.full((16, 16, 3), colour, np.uint8)).save(folder / f"{i}.png")
+            metadata.write(json.dumps({"file_name": f"{i}.png", "text": ["green", "red"][i % 2]}) + "\n")
+    return folder
+
+
+def fine_tune(tiny_folder, pictures, run: Path, *flags: str):
+    flags = [*FLAGS, *[part for pair in ONE_WEIGHT.items() for part in pair], *flags]
+    own = ["--output_dir", str(run), "--data.path", str(pictures), "--training.init_from", tiny_folder]
+    return train_prior.main([*own, *flags])
+
+
+def paint(pipeline: TextToImagePipeline):
+    return pipeline("red", seed=0, num_images_per_prompt=4, output_type="pt", progress_bar=False)
+
+
+def adapted(prior, seed: int = 0, **settings):
+    """The prior with an adapter that changes what it paints."""
+    prior = copy.deepcopy(prior)
+    torch.manual_seed(seed)
+    add_adapter(prior, lora_config(LoraSettings(rank=2, **settings), base="anna/emoji"))
+    for parameter in prior.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return prior.eval()
+
+
+def with_prior(pipeline: TextToImagePipeline, prior) -> TextToImagePipeline:
+    return TextToImagePipeline(**pipeline.components | {"prior": prior})
+
+
+def test_an_adapter_on_own_pictures_in_one_command(tiny_folder, tiny_pipeline, pictures, tmp_path):
+    """dVAE and tokenizer are the pipeline's; the loss falls; base and adapter paint as the pipeline that is left."""
+    fine_tune(tiny_folder, pictures, tmp_path, *LORA)
+    lines = [json.loads(line) for line in (tmp_path / "prior-log.jsonl").read_text().splitlines()]
+    curve = [line["loss"] for line in lines if "loss" in line]
+    assert np.mean(curve[-3:]) < np.mean(curve[:3])
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    left = TextToImagePipeline.from_pretrained(tmp_path / "pipeline")
+    tuned = TextToImagePipeline.from_pretrained(tiny_folder).load_adapter(tmp_path / "adapter")
+    difference = (paint(left).codes == paint(tuned).codes).float().mean()
+    assert difference > 0.9, "half precision between them"
+    assert left.prior.state_dict().keys() == tiny_pipeline.prior.state_dict().keys()
+    frozen = left.prior.embeddings.image.weight
+    torch.testing.assert_close(frozen, tiny_pipeline.prior.embeddings.image.weight, atol=1e-3, rtol=1e-3)
+    text = left.prior.embeddings.text.weight
+    assert (text - tiny_pipeline.prior.embeddings.text.weight).abs().max() > 1e-2, "trained whole, by `train`"
+
+
+def test_a_frozen_text_embedding_stays_and_the_rest_learns(tiny_folder, tiny_pipeline, pictures, tmp_path):
+    before = tiny_pipeline.prior.state_dict()
+    prior = fine_tune(tiny_folder, pictures, tmp_path, "--training.freeze", '["embeddings.text*"]')
+    still = {name for name, value in prior.state_dict().items() if torch.equal(value, before[name])}
+    assert still == {f"embeddings.{name}.weight" for name in ("text", "text_pad", "text_position")}
+
+
+def test_a_dvae_goes_on_from_a_pipeline_with_its_encoder_frozen(tiny_folder, tiny_pipeline, pictures, tmp_path):
+    flags = ["--training.init_from", tiny_folder, "--training.freeze", '["encoder*", "posterior*"]', *FLAGS]
+    dvae = train_dvae.main(["--output_dir", str(tmp_path), "--data.path", str(pictures), *flags])
+    pixel_values = torch.rand(2, 3, 16, 16)
+    assert torch.equal(dvae.encode(pixel_values), tiny_pipeline.dvae.encode(pixel_values))
+    before = tiny_pipeline.dvae.decoder.state_dict()
+    assert all(not torch.equal(value, before[name]) for name, value in dvae.decoder.state_dict().items())
+
+
+def test_merged_it_paints_the_same_and_is_saved_whole(tiny_pipeline, tmp_path):
+    pipeline = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior, train=["text"]))
+    expected = paint(pipeline)
+    assert not torch.equal(expected.codes, paint(tiny_pipeline).codes)
+    with pytest.raises(ValueError, match="merge_adapter"):
+        pipeline.save_pretrained(tmp_path)
+    assert torch.equal(paint(pipeline.merge_adapter()).codes, expected.codes)
+    pipeline.save_pretrained(tmp_path)
+    assert torch.equal(paint(TextToImagePipeline.from_pretrained(tmp_path)).codes, expected.codes)
+
+
+def test_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
+    tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
+    address = tuned.push_adapter_to_hub("anna/adapter", token="hf_anna")
+    repo = hub.store.repos["model", "anna/adapter"]
+    assert address.endswith(repo.refs["main"])
+    files = {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert set(repo.commits[repo.refs["main"]]) == files | {".gitattributes"}
+    pulled = with_prior(tiny_pipeline, copy.deepcopy(tiny_pipeline.prior)).load_adapter(
+        "anna/adapter", cache_dir=tmp_path
+    )
+    assert torch.equal(paint(pulled).codes, paint(tuned).codes)
+
+
+def test_a_wrong_adapter_is_refused_and_leaves_the_prior_as_it_was(tiny_pipeline, tmp_path):
+    prior = copy.deepcopy(tiny_pipeline.prior)
+    with_prior(tiny_pipeline, adapted(prior, targets=["qkv"])).save_adapter(tmp_path)
+    weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"r": 3}))
+    pipeline = with_prior(tiny_pipeline, prior)
+    with pytest.raises(ValueError, match="of another model: 4 of its 4 weights do not fit"):
+        pipeline.load_adapter(tmp_path)
+    plain = with_prior(tiny_pipeline, tiny_pipeline.prior)
+    assert torch.equal(paint(pipeline).codes, paint(plain).codes)
+    config.write_text(json.dumps(settings))
+    pipeline.load_adapter(tmp_path)
+    with pytest.raises(ValueError, match="has an adapter already"):
+        pipeline.load_adapter(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(OSError, match="holds no adapter that can be read"):
+        pipeline.load_adapter(tmp_path)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no adapter_model\.safetensors"):
+        pipeline.load_adapter(tmp_path)
+    with pytest.raises(OSError, match="pass a folder that save_adapter"):
+        pipeline.load_adapter("nobody/nothing", local_files_only=True)
+
+
+def test_parts_are_found_by_clear_names(hub, tiny_pipeline, tiny_folder, tmp_path):
+    tiny_pipeline.push_to_hub("anna/emoji", token="hf_anna")
+    assert find_part("embedded", "prior") == str(EMBEDDED / "prior")
+    assert find_part(tiny_folder, "dvae") == str(Path(tiny_folder) / "dvae")
+    assert find_part(f"{tiny_folder}/dvae", "dvae") == f"{tiny_folder}/dvae"
+    pulled = load_file(Path(find_part("anna/emoji", "prior")) / "model.safetensors")
+    assert pulled.keys() == tiny_pipeline.prior.state_dict().keys()
+    training = PriorTraining(init_from=tiny_folder, tokenizer="embedded")
+    assert part_of_run("dvae", training, tmp_path) == str(Path(tiny_folder) / "dvae")
+    assert part_of_run("tokenizer", training, tmp_path) == str(EMBEDDED / "tokenizer")
+    with pytest.raises(FileNotFoundError, match=r"training\.train_dvae"):
+        part_of_run("dvae", PriorTraining(init_from=f"{tiny_folder}/prior"), tmp_path)
+    with pytest.raises(FileNotFoundError, match="give a model's"):
+        find_part("no such folder", "prior")
+
+
+def test_what_would_do_nothing_is_refused(tiny_dvae):
+    with pytest.raises(ValueError, match="no parameter matches 'encodr"):
+        freeze(tiny_dvae, ["encodr*"])
+    with pytest.raises(ValueError, match="nothing to train"):
+        freeze(copy.deepcopy(tiny_dvae), ["*"])
+    with pytest.raises(ValueError, match="say which with"):
+        PriorTraining(lora=LoraSettings())
+    with pytest.raises(ValueError, match="leave freeze"):
+        PriorTraining(init_from="embedded", lora=LoraSettings(), freeze=["layers*"])

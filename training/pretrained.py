@@ -1,0 +1,83 @@
+"""Where a run's first weights come from: a whole pipeline's or a part's folder, or a Hub id."""
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from torch import nn
+from transformers.utils import cached_file
+
+from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline
+
+from .arguments import LoraSettings, PriorTraining
+
+EMBEDDED_NAME = "embedded"
+TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
+
+
+def find_part(name: str, part: str) -> str:
+    """
+    What `from_pretrained` of a part ("dvae", "prior", "tokenizer") is to be given.
+
+    name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id.
+    """
+    if name == EMBEDDED_NAME:
+        return str(EMBEDDED / part)
+    return str(find_pipeline(name) / part) if is_pipeline(name) else name
+
+
+def is_pipeline(name: str) -> bool:
+    """Whether a folder, or a repository on the Hub, is one of a whole pipeline. Raises an OSError where neither is."""
+    if name == EMBEDDED_NAME:
+        return True
+    if Path(name).is_dir():
+        return (Path(name) / INDEX_NAME).is_file()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
+    return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
+
+
+def part_of_run(part: str, training: PriorTraining, output_dir: Path) -> str:
+    """
+    The dVAE or the tokenizer that a prior trains with: what the flag of its name says; or the one of the pipeline that
+    it starts from; or output_dir's.
+    """
+    wanted = getattr(training, part)
+    if wanted is None and training.init_from and is_pipeline(training.init_from):
+        wanted = training.init_from
+    if wanted is not None:
+        return find_part(wanted, part)
+    folder = output_dir / part
+    if not (folder / "config.json").exists() and not (folder / "tokenizer.json").exists():
+        raise FileNotFoundError(
+            f"no {part} at {folder}: run training.{TRAINERS[part]} with the same preset first, or give "
+            f"--training.{part} a folder, a Hub id or {EMBEDDED_NAME!r}"
+        )
+    return str(folder)
+
+
+def freeze(model: nn.Module, patterns: list[str]) -> None:
+    """Parameters whose names match a shell pattern learn nothing. Raises a ValueError for one that matches none."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"freeze: no parameter matches {pattern!r}; there are {names[0]}, {names[1]}, …")
+    for name, parameter in model.named_parameters():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"freeze={patterns} leaves nothing to train")
+
+
+def lora_config(settings: LoraSettings, base: str):
+    """peft's own config of the adapter; base: the name of what it was trained on, for whoever loads it."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=rf"layers\..*\.({'|'.join(settings.targets)})",
+        modules_to_save=list(settings.train) or None,
+        base_model_name_or_path=base,
+    )
