@@ -41,6 +41,7 @@ CODE = {
     "dvae/style.py",
     "image_processor/image_processing_dvae.py",
     "prior/blocks.py",
+    "prior/cache.py",
     "prior/configuration_prior_transformer.py",
     "prior/masks.py",
     "prior/modeling_prior_transformer.py",
