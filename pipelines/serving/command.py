@@ -117,7 +117,7 @@ def serve(args: argparse.Namespace, settings: ServerSettings, folder: Path, list
             await super().startup(sockets)
             host, port = listener.getsockname()[:2]
             address = f"[{host}]" if ":" in host else host
-            print(f"serving {name} at http://{address}:{port}/v1", "with a key" if api_key else "", flush=True)
+            print(f"serving {name} at http://{address}:{port}/v1{' with a key' if api_key else ''}", flush=True)
 
     app = create_app(pipeline, name=name, settings=settings, api_key=api_key)
     # what was accepted is answered within the timeout: a stop need not wait longer
