@@ -10,6 +10,7 @@ import asyncio
 import base64
 import io
 import itertools
+import re
 import statistics
 import subprocess
 import sys
@@ -82,6 +83,13 @@ async def overload(client: openai.AsyncOpenAI, rate: float, seconds: float, tall
     memory.append(server.memory_info().rss)
 
 
+async def refused(client: openai.AsyncOpenAI) -> int:
+    """429s by the server's own count."""
+    text = await client.with_options(base_url=str(client.base_url).removesuffix("v1/")).get("/metrics", cast_to=str)
+    found = re.search(r'^armchair_requests_total\{route="generate_images",status="429"\} (\S+)$', text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
 async def measure(address: str, pid: int, seconds: float) -> tuple[dict, Tally, Tally, list[int]]:
     calm, pressed, memory = Tally(), Tally(), []
     async with openai.AsyncOpenAI(base_url=address, api_key="none", max_retries=0, timeout=120) as client:
@@ -89,9 +97,10 @@ async def measure(address: str, pid: int, seconds: float) -> tuple[dict, Tally, 
         alone, together = [], []
         for _ in range(3):  # in turn, so that what else the machine does hits both
             alone.append(await throughput(client, 1, 4, calm))
-            together.append(await throughput(client, AT_ONCE, 2 * AT_ONCE, calm))
+            together.append(await throughput(client, AT_ONCE, AT_ONCE, calm))
         rates = {"alone": statistics.median(alone), "together": statistics.median(together)}
         await overload(client, OVERLOAD * rates["together"], seconds, pressed, memory, pid)
+        rates["refused"] = await refused(client)
     return rates, calm, pressed, memory
 
 
@@ -137,7 +146,7 @@ def main() -> int:
 | overload: requests a second, for {args.seconds:.0f} s | {OVERLOAD * rates["together"]:.2f} |
 | sent | {pressed.sent} |
 | painted (200) | {pressed.answers[200]}, one in {pressed.sent / pressed.answers[200]:.1f} |
-| refused (429) | {pressed.answers[429]} |
+| refused (429), and by the server's own count | {pressed.answers[429]}, {rates["refused"]} |
 | lost, or any other answer | {lost} |
 | pictures compared, calm and overload | {len(calm.painted + pressed.painted)} |
 | of them wrong | {wrong} |
