@@ -48,7 +48,7 @@ def complete(
 
     Args:
         prompt: one prompt or a list; "" for none.
-        image: one picture, or one a prompt: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
+        image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
         rows: rows of codes that are kept, of grid_size; half of them unless given.
         options: as in `TextToImagePipeline.__call__`. best_of keeps the likeliest.
 
@@ -62,8 +62,8 @@ def complete(
         raise ValueError(f"rows={rows} are more than this model's {side} rows of codes; pass 1 to {side}")
     keep = torch.zeros(side, side, dtype=torch.bool)
     keep[:rows] = True
-    given = _given(pipeline, prompt, image, keep.flatten())
-    return last(paint(pipeline, plan(pipeline, prompt, given=given, **options)))
+    prompts, given = _given(pipeline, prompt, image, keep)
+    return last(paint(pipeline, plan(pipeline, prompts, given=given, **options)))
 
 
 def inpaint(
@@ -81,7 +81,7 @@ def inpaint(
 
     Args:
         prompt: what the whole picture shows; one or a list; "" for none.
-        image: one picture, or one a prompt: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
+        image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
         mask: of the picture's size, fitted alike; white is repainted. PIL, or an array (H, W) of bool or uint8.
         options: as in `TextToImagePipeline.__call__`.
 
@@ -92,8 +92,8 @@ def inpaint(
     if sizes != {picture_size(mask)}:
         raise ValueError(f"the mask is {picture_size(mask)} but the picture {sorted(sizes)}; pass equal sizes")
     hole = touched_cells(mask, pipeline.prior.config.grid_size)
-    given = _given(pipeline, prompt, image, ~torch.from_numpy(hole).flatten())
-    return last(paint(pipeline, plan(pipeline, prompt, given=given, **options)))
+    prompts, given = _given(pipeline, prompt, image, ~torch.from_numpy(hole))
+    return last(paint(pipeline, plan(pipeline, prompts, given=given, **options)))
 
 
 def vary(
@@ -107,7 +107,7 @@ def vary(
     """Paint variations of a picture.
 
     Args:
-        image: one picture, or one a prompt: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
+        image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
         prompt: what the variations show; one or a list; "" for none.
         strength: s in [0, 1]: a code is drawn from q(code | picture)^(1 − s) · p(code | codes before it, prompt)^s,
             normalised, of the dVAE's posterior q and the prior p. 1 forgets the picture, 0 asks the dVAE alone.
@@ -117,8 +117,9 @@ def vary(
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
     """
     check_share("strength", strength)
-    given = _given(pipeline, prompt, image, torch.zeros(pipeline.prior.config.grid_size**2, dtype=torch.bool))
-    return last(paint(pipeline, plan(pipeline, prompt, given=replace(given, strength=strength), **options)))
+    side = pipeline.prior.config.grid_size
+    prompts, given = _given(pipeline, prompt, image, torch.zeros(side, side, dtype=torch.bool))
+    return last(paint(pipeline, plan(pipeline, prompts, given=replace(given, strength=strength), **options)))
 
 
 def interpolate(
@@ -132,7 +133,8 @@ def interpolate(
 ) -> TextToImagePipelineOutput:
     """From one prompt to another: picture k of n sees shares 1 − w and w of their embeddings, w = k / (n − 1).
 
-    The first picture is that of prompt_a, the last that of prompt_b. All have one seed: the prompt alone changes.
+    The first picture is that of prompt_a, the last that of prompt_b. All have one seed: the prompt alone changes, and
+    the output's `prompts` tell the shares.
 
     Args:
         steps: n, 2 or more.
@@ -163,18 +165,21 @@ def interpolate(
     return last(paint(pipeline, painting, prior))
 
 
-def _given(pipeline: "TextToImagePipeline", prompt: Any, image: Any, keep: Tensor) -> Given:
-    """The picture of each prompt, encoded, of whose codes those of keep (N,) stay."""
-    num_prompts = len(check_prompts(prompt, allow_empty=True))
-    pixel_values = pipeline.preprocess(image)
-    if len(pixel_values) not in (1, num_prompts):
-        raise ValueError(f"{len(pixel_values)} pictures for {num_prompts} prompts; pass one for all, or one each")
+def _given(
+    pipeline: "TextToImagePipeline", prompt: str | list[str], image: Any, keep: Tensor
+) -> tuple[list[str], Given]:
+    """Prompts and their pictures, one of either for all of the other, of whose codes those of keep (h, w) stay."""
+    prompts, pixel_values = check_prompts(prompt, allow_empty=True), pipeline.preprocess(image)
+    num_prompts = max(len(prompts), len(pixel_values))
+    if {len(prompts), len(pixel_values)} - {1, num_prompts}:
+        raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
     dvae, pixel_values = pipeline.dvae, pixel_values.expand(num_prompts, -1, -1, -1)
     with torch.no_grad():
         hidden_states = dvae.encoder(pixel_values)
         logits = dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
         style = dvae.style.encode(hidden_states)
-    return Given(logits.argmax(dim=-1), keep.to(logits.device).expand(num_prompts, -1), style, logits)
+    mask = keep.flatten().to(logits.device).expand(num_prompts, -1)
+    return prompts * (num_prompts // len(prompts)), Given(logits.argmax(dim=-1), mask, style, logits)
 
 
 def last(outputs: Iterator[TextToImagePipelineOutput]) -> TextToImagePipelineOutput:

@@ -34,6 +34,22 @@ def test_reconstruct(pipeline, picture):
     assert pipeline.reconstruct(picture)[0].size == (16, 16)
 
 
+def test_one_prompt_for_many_pictures_and_many_prompts_for_one(pipeline, picture):
+    """Each as it is alone."""
+    other = picture.transpose(Image.Transpose.ROTATE_180)
+    both = pipeline.complete("an armchair", [picture, other], seed=2, **QUIET)
+    walk = pipeline.complete(["an armchair", "a red apple"], picture, seed=2, **QUIET)
+    for output, i, prompt, image in (
+        (both, 0, "an armchair", picture),
+        (both, 1, "an armchair", other),
+        (walk, 1, "a red apple", picture),
+    ):
+        alone = pipeline.complete(prompt, image, seed=2, **QUIET)
+        assert torch.equal(alone.codes[0], output.codes[i])
+        torch.testing.assert_close(alone.images[0], output.images[i], atol=1e-5, rtol=0)
+        assert output.prompts[i] == prompt
+
+
 @pytest.mark.parametrize("rows", [None, 1, 3, 4])
 def test_complete_keeps_the_rows(pipeline, picture, rows):
     output = pipeline.complete(["an armchair", ""], picture, rows=rows, seed=0, **QUIET)
@@ -138,7 +154,7 @@ MASK = Image.new("L", (32, 20), 255)
         ("complete", {"rows": 5}, ValueError, ["rows=5", "4 rows"]),
         ("complete", {"rows": 1.5}, TypeError, ["rows=1.5", "whole number"]),
         ("complete", {"image": "cat.png"}, TypeError, ["PIL", "str"]),
-        ("complete", {"image": [MASK, MASK, MASK]}, ValueError, ["3 pictures", "1 prompts"]),
+        ("complete", {"image": [MASK] * 3, "prompt": ["a cat", ""]}, ValueError, ["3 pictures", "2 prompts"]),
         ("complete", {"prompt": None}, TypeError, ["NoneType", "string"]),
         ("complete", {"tempreature": 1}, TypeError, ["tempreature"]),
         ("inpaint", {"mask": Image.new("L", (20, 32))}, ValueError, ["(20, 32)", "(32, 20)"]),
