@@ -192,6 +192,7 @@ class PriorTraining(LoopTraining):
     sampling: defaults of the saved pipeline (guidance_scale, temperature, top_k, top_p).
     dvae, tokenizer: folders or Hub ids of these, or of pipelines that hold them, or "embedded"; None takes those of
         the pipeline that init_from names, or else output_dir/dvae and output_dir/tokenizer.
+    codes: their cache, output_dir/codes unless given. crops, flips: how often a picture is in it (code_cache.Views).
     freeze: shell patterns of the names of parameters that learn nothing, such as ["embeddings.text*"].
     lora: None, or the settings of an adapter that learns alone (`--training.lora '{rank: 8}'`).
     """
@@ -203,6 +204,9 @@ class PriorTraining(LoopTraining):
     sampling: dict[str, Any] = field(default_factory=dict)
     dvae: str | None = None
     tokenizer: str | None = None
+    codes: str | None = None
+    crops: int = 1
+    flips: bool = False
     freeze: list[str] = field(default_factory=list)
     lora: LoraSettings | None = None
 
@@ -238,12 +242,18 @@ class GANTraining(LoopTraining, GANSettings):
             raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
 
 
-def parse(section: str, training_type: type, argv: list[str] | None = None, doc: str | None = None):
+def parse(
+    section: str,
+    training_type: type,
+    argv: list[str] | None = None,
+    doc: str | None = None,
+    program: str | None = None,
+):
     """`PRESET [--data.… --model.… --training.… --output_dir …]` -> a namespace of these, each of its own type."""
     from jsonargparse import ArgumentParser
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    program = f"python -m training.train_{section}"
+    program = f"python -m training.{program or f'train_{section}'}"
     usage = f"{program} PRESET [--training.KEY VALUE …] [--model.KEY VALUE …] [--data.KEY VALUE …]"
     parser = ArgumentParser(prog=program, usage=usage, description=doc)
     parser.add_argument("--config", action="config", help="the preset; the first argument without a flag is one too")

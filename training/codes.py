@@ -1,13 +1,11 @@
-"""Codes cached once: the prior trains on a dataset of parts and codes, not on pictures.
+"""What the prior learns from: cached codes, with captions written at the draw.
 
-A cache is Parquet with the columns `parts` (JSON, what a caption is written from), `codes` (N integers) and `composed`
-(whether it is a scene), in a folder named by the fingerprint of the dVAE's weights and of what was encoded.
+Codes are a dataset with the columns `parts` (JSON, what a caption is written from), `codes` (N integers) and
+`composed` (whether it is a scene): of code_cache.py, or of `encode_pictures` for a set in memory.
 """
 
-import hashlib
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,17 +18,6 @@ from dvae import DVAE
 
 from .data import Pictures, shuffled, to_pixel_values
 from .decoding import caption
-
-
-def fingerprint(dvae: DVAE, **settings: Any) -> str:
-    """16 hexadecimal digits of the settings, and of the weights that make codes: the encoder's and the posterior's."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(dvae.config.to_json_string().encode())
-    weights = {**dvae.encoder.state_dict(prefix="encoder."), **dvae.posterior.state_dict(prefix="posterior.")}
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
@@ -55,20 +42,6 @@ def draw_picture(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple
     if i < len(pictures):
         return pictures.single(i)
     return pictures.scene(random.Random(f"scene-{seed}-{i}"), held_out)
-
-
-def cached_codes(dvae: DVAE, folder: Path, load_pictures, device: torch.device, **settings: Any) -> Dataset:
-    """The cache of these weights and settings in `folder`; encoded and written there the first time."""
-    path = folder / f"{fingerprint(dvae, **settings)}.parquet"
-    if not path.exists():
-        encoded = encode_pictures(
-            dvae, load_pictures(), settings["scenes"], settings["seed"], device, settings["held_out"]
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        encoded.to_parquet(partial)
-        partial.rename(path)
-    return Dataset.from_parquet(str(path), cache_dir=str(folder / "arrow"))
 
 
 class CachedCodes(torch.utils.data.Dataset):

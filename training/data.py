@@ -139,6 +139,20 @@ def _cutout(image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
     return np.asarray(premultiplied.convert("RGBA"))
 
 
+def as_it_is(image: Image.Image, parts: dict[str, Any], image_size: int) -> Tensor:
+    """uint8 (3, S, S): a picture's centre, or a cut-out, told by its parts, on its ground."""
+    processor = DVAEImageProcessor(image_size)
+    if "things" not in parts:
+        return torch.from_numpy(np.array(processor.fit(image))).permute(2, 0, 1)
+    drawn = draw_scene(parts, [_cutout(image, processor)], random.Random(0), image_size)
+    return torch.from_numpy(drawn.copy()).permute(2, 0, 1)
+
+
+def whole(image: Image.Image) -> Tensor:
+    """uint8 (3, H, W), transparency on white."""
+    return torch.from_numpy(np.array(DVAEImageProcessor(1).on_background(image))).permute(2, 0, 1)
+
+
 def larger(image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
     """RGB uint8 (H, W, 3), whole, the shorter side no larger than the paper's crops need it."""
     image = processor.on_background(image)

@@ -74,6 +74,8 @@ class Reader:
 
     def __init__(self, path: str):
         self.path = path
+        files, name = fsspec.core.url_to_fs(path)
+        self.size = files.size(name)  # bytes
 
     def read(self, unit: int, columns: list[str] | None = None) -> Sequence[Row]:
         """A unit's rows, of these columns alone where the format can tell them apart."""

@@ -11,6 +11,7 @@
 Files, splits and formats are found as `datasets.load_dataset` finds them: folders of these files and globs work too.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ class Source:
     def select(self, which: Sequence[int] | np.ndarray) -> "Source":
         """The rows at `which` of this source's own rows."""
         return Source(self.readers, self.places[np.asarray(which, dtype=np.int64)])
+
+    def digest(self) -> str:
+        """Of the files' names, sizes and units, and of the choice of places."""
+        digest = hashlib.sha256(self.places.tobytes())
+        for reader in self.readers:
+            digest.update(f"{Path(reader.path).name} {reader.size} {reader.lengths}".encode())
+        return digest.hexdigest()[:16]
 
     def own_rows(self, unit: int) -> np.ndarray:
         """Which rows of a unit belong to this source, counted from the unit's first."""

@@ -21,10 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from dvae import DVAEImageProcessor
-
 from .crops import dvae_crop
-from .data import caption_column
+from .data import as_it_is, caption_column, whole
 from .data_arguments import DataArguments
 from .decoding import BrokenRow, Tally, open_picture, row_parts
 from .readers import Row
@@ -86,19 +84,17 @@ class StreamedPictures:
     def __init__(self, source: Source, data: DataArguments, image_size: int):
         self.source, self.data, self.image_size = source, data, image_size
         self.column = caption_column(data, source)
-        self.processor = DVAEImageProcessor(image_size)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def draw(self, row: Row, rng: random.Random) -> Tensor:
         """uint8 (3, S, S), a crop as training sees it. Raises BrokenRow."""
-        row_parts(row, self.column)
+        parts = row_parts(row, self.column)
         image = open_picture(row.columns["image"], self.data)
-        if self.data.crop == "center":
-            return torch.from_numpy(np.array(self.processor.fit(image))).permute(2, 0, 1)
-        whole = torch.from_numpy(np.array(self.processor.on_background(image))).permute(2, 0, 1)  # (3, H, W)
-        return dvae_crop(whole, self.image_size, rng)
+        if self.data.crop == "center" or "things" in parts:
+            return as_it_is(image, parts, self.image_size)
+        return dvae_crop(whole(image), self.image_size, rng)
 
 
 class LaneBatches(IterableDataset):

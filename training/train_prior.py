@@ -20,8 +20,9 @@ from pipelines.checks import check_components
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .arguments import PriorTraining, parse
-from .codes import CachedCodes, Collate, cached_codes, captions_of
-from .data import Pictures, in_order, load_split
+from .codes import CachedCodes, Collate, captions_of
+from .data import in_order
+from .encode_dataset import code_caches
 from .engine import make_accelerator, need_whole_weights, ready
 from .evaluate import evaluate_prior
 from .finish import save_pipeline
@@ -41,30 +42,10 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
-    with accelerator.main_process_first():
-        splits = ["train", "validation"] + [HELDOUT_SPLIT] * (training.cached_scenes > 0)
-        encoded = {split: load_codes(dvae, split, args, output_dir, accelerator) for split in splits}
+    caches = code_caches(dvae, args.data, training, output_dir)
+    encoded = {split: cache.dataset(accelerator) for split, cache in caches.items()}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
     return prior
-
-
-def load_codes(dvae: DVAE, split: str, args, output_dir: Path, accelerator: Accelerator):
-    """The cached codes of a split; HELDOUT_SPLIT holds scenes alone, of things that training never put together."""
-    own = "train" if split == HELDOUT_SPLIT else split
-    pictures = load_split(args.data, own)
-    scenes = {"train": args.training.cached_scenes, "validation": 0, HELDOUT_SPLIT: 256}
-    settings = {
-        "data": args.data.path,
-        "split": own,
-        "pictures": len(pictures),
-        "scenes": scenes[split],
-        "held_out": split == HELDOUT_SPLIT,
-        "seed": args.training.seed,
-    }
-    size = dvae.config.image_size
-    return cached_codes(
-        dvae, output_dir / "codes", lambda: Pictures(pictures, args.data, size), accelerator.device, **settings
-    )
 
 
 def build(

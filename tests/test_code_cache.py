@@ -1,0 +1,139 @@
+"""The cache of codes: what the dVAE says, in shards, by any number of processes, restarted, never stale."""
+
+import copy
+import json
+from collections import Counter
+from pathlib import Path
+
+import broken_sets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from accelerate import Accelerator
+
+from dvae import DVAEImageProcessor
+from training import code_cache, encode_dataset
+from training.arguments import PriorTraining
+from training.code_cache import CodeCache, Views, weights_digest
+from training.data import load_split
+from training.data_arguments import DataArguments
+from training.encode_dataset import code_caches
+from training.sources import open_splits
+
+
+class Process(Accelerator):
+    """One of several processes, each run after the other in this one."""
+
+    index, number = 0, 1
+    process_index = property(lambda self: self.index)
+    num_processes = property(lambda self: self.number)
+
+    def wait_for_everyone(self) -> None:
+        pass
+
+
+@pytest.fixture
+def small_shards(monkeypatch) -> None:
+    monkeypatch.setattr(code_cache, "SHARD", 16)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, str]:
+    return {kind: broken_sets.write(kind, tmp_path_factory.mktemp(kind)) for kind in ("parquet", "tar")}
+
+
+def cache(folder: Path, dvae, path: str, crop: str = "center", **settings) -> CodeCache:
+    data = DataArguments(path=path, validation_split="train", crop=crop)
+    return CodeCache(folder, dvae, load_split(data, "train"), data, **settings)
+
+
+def test_codes_are_the_dvaes_of_every_good_row_in_order(small_shards, sets, tiny_dvae, tmp_path):
+    made = cache(tmp_path / "codes", tiny_dvae, sets["parquet"])
+    encoded = made.dataset(Accelerator())
+    assert encoded["row"] == [i for i in range(100) if i not in broken_sets.BROKEN]
+    assert [json.loads(parts)["text"] for parts in encoded["parts"]] == [broken_sets.row(i)[1] for i in encoded["row"]]
+    assert Counter(made.skipped()) == broken_sets.expected("parquet")
+    [row] = open_splits(sets["parquet"])["train"].rows(41, 42)
+    image = DVAEImageProcessor(16)(code_cache.open_picture(row.columns["image"], made.data))["pixel_values"]
+    at = encoded["row"].index(41)
+    assert encoded[at]["codes"] == tiny_dvae.encode(image).flatten().tolist()
+    assert not any(encoded["composed"]) and len(made.shards) == 7
+
+
+def test_processes_share_the_shards_and_a_restart_keeps_what_is_there(small_shards, sets, tiny_dvae, tmp_path):
+    alone = cache(tmp_path / "alone", tiny_dvae, sets["tar"])
+    alone.fill(Accelerator())
+    shared = cache(tmp_path / "shared", tiny_dvae, sets["tar"])
+    process = Process()
+    process.number, process.index = 3, 0
+    shared.fill(process)
+    assert shared.missing() == [1, 2, 4, 5]
+    first = {path: path.stat().st_mtime_ns for path in shared.shards if path.exists()}
+    (tmp_path / "shared" / ".codes-00001-of-00007.parquet.123.partial").write_bytes(b"cut off by a kill")
+    for process.index in (1, 2):
+        cache(tmp_path / "shared", tiny_dvae, sets["tar"]).fill(process)
+    assert shared.missing() == [] and all(path.stat().st_mtime_ns == time for path, time in first.items())
+    for one, other in zip(alone.shards, shared.shards, strict=True):
+        assert pq.read_table(one).equals(pq.read_table(other), check_metadata=True)
+    shared.shards[3].unlink()
+    assert len(cache(tmp_path / "shared", tiny_dvae, sets["tar"]).dataset(Accelerator())) == 95
+
+
+def test_a_stale_cache_is_refused_with_both_fingerprints_and_what_differs(sets, tiny_dvae, tmp_path):
+    first = cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+    first.fill(Accelerator())
+    cache(tmp_path / "codes", copy.deepcopy(tiny_dvae), sets["tar"])
+    other = copy.deepcopy(tiny_dvae)
+    with torch.no_grad():
+        next(other.decoder.parameters()).add_(1e-3)
+        assert weights_digest(other) == weights_digest(tiny_dvae), "the decoder makes no codes"
+        next(other.encoder.parameters()).add_(1e-3)
+    with pytest.raises(ValueError, match=rf"fingerprint {first.fingerprint}, .*\(dvae .* there, .*: remove .*codes"):
+        cache(tmp_path / "codes", other, sets["tar"])
+    with pytest.raises(ValueError, match=r"\(flips False there, True here\)"):
+        cache(tmp_path / "codes", tiny_dvae, sets["tar"], views=Views(flips=True))
+    with pytest.raises(ValueError, match=r"\(files .*rows 100 there, 50 here"):
+        broken_sets.write("tar", tmp_path / "half", count=50)
+        cache(tmp_path / "codes", tiny_dvae, str(tmp_path / "half"))
+
+
+def test_crops_and_flips_are_further_rows_of_their_picture(sets, tiny_dvae, tmp_path):
+    encoded = cache(
+        tmp_path / "codes", tiny_dvae, sets["tar"], crop="dalle", views=Views("dalle", crops=3, flips=True)
+    ).dataset(Accelerator())
+    assert set(Counter(encoded["row"]).values()) == {6}
+    of_one = np.array(encoded.with_format("numpy")["codes"][:6])
+    assert len(np.unique(of_one[::2], axis=0)) > 1, "crops differ"
+    assert len(set(encoded["parts"][:6])) == 1
+    with pytest.raises(ValueError, match="crops=3 of a picture would all be its centre"):
+        cache(tmp_path / "other", tiny_dvae, sets["tar"], views=Views(crops=3))
+
+
+def test_a_run_has_the_crops_in_training_and_the_centre_in_validation(sets, tiny_dvae, tmp_path):
+    data = DataArguments(path=sets["parquet"], crop="dalle")
+    training = PriorTraining(crops=2, codes=str(tmp_path / "elsewhere"))
+    caches = code_caches(tiny_dvae, data, training, tmp_path)
+    assert caches["train"].folder == tmp_path / "elsewhere" / "train"
+    assert (caches["train"].views, caches["validation"].views) == (Views("dalle", 2), Views())
+
+
+def test_a_set_past_the_share_is_not_encoded(sets, tiny_dvae, tmp_path):
+    made = cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+    made.data = DataArguments(path=sets["tar"], max_broken_share=0.01)
+    with pytest.raises(ValueError, match=r"max_broken_share=0.01 of 100"):
+        made.fill(Accelerator())
+    assert len(made.missing()) == 1
+
+
+def test_the_command_encodes_and_a_second_time_finds_it_done(sets, tiny_dvae, tmp_path, capsys):
+    tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(f"output_dir: {tmp_path / 'run'}\ndata: {{path: {sets['parquet']}}}\n")
+    encode_dataset.main([str(preset)])
+    assert "train: 0 of 1 shards are there already" in capsys.readouterr().out
+    encode_dataset.main([str(preset), "--training.flips", "false"])
+    assert "train: 1 of 1 shards are there already" in capsys.readouterr().out
+    assert len(pq.read_table(next((tmp_path / "run" / "codes" / "train").glob("*.parquet")))) == 90
+    with pytest.raises(ValueError, match=r"flips False there, True here"):
+        encode_dataset.main([str(preset), "--training.flips", "true"])
