@@ -14,7 +14,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -23,8 +23,9 @@ from .gan import GANSettings
 
 NOT_RECIPE = {
     "num_workers", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "resume_from", "init_from",
-    "sampling", "dvae", "tokenizer",
+    "log_with", "sampling", "dvae", "tokenizer",
 }  # fmt: skip
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
 
 
@@ -54,6 +55,7 @@ class LoopTraining:
     max_skipped_steps: how many steps in a row may have a loss or gradient that is not finite; each changes nothing.
     activation_checkpointing: each block's activations are computed again in the backward pass, not kept.
     compile: the blocks, by torch.compile.
+    log_with: trackers that are told a run's numbers and pictures, each installed (`pip install "armchair[trackers]"`).
     powersgd_rank: of the gradients that DDP's processes send each other after the warm-up; None sends them whole.
     """
 
@@ -78,6 +80,7 @@ class LoopTraining:
     activation_checkpointing: bool = False
     compile: bool = False
     powersgd_rank: int | None = None
+    log_with: Tracker | list[Tracker] | None = None
     resume_from: str | None = None
     init_from: str | None = None
 
@@ -93,7 +96,9 @@ class LoopTraining:
 
     def recipe(self) -> dict[str, Any]:
         """What shaped the weights, for the model card: the settings that are on, but for logs, files and painting."""
-        return {name: value for name, value in asdict(self).items() if value is not None and name not in NOT_RECIPE}
+        return {
+            name: value for name, value in asdict(self).items() if value not in (None, []) and name not in NOT_RECIPE
+        }
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -28,11 +29,13 @@ from tqdm import tqdm
 from .arguments import LoopTraining
 from .averaging import Average
 from .checkpoints import Checkpoints
+from .plot_losses import plot_losses
 from .run_log import RunLog, StepMeans
 from .states import is_sharded
 from .stepping import descend
 from .stopping import RESUMABLE, StopSignals
 from .streaming import StreamLoader
+from .trackers import Trackers
 
 
 class Run:
@@ -62,10 +65,14 @@ class Run:
         folder = output_dir / f"{name}-checkpoints"
         self.checkpoints = Checkpoints(folder, training.keep_checkpoints, accelerator, parts, is_sharded(model))
         self.step = self.skipped = self.skipped_in_a_row = 0
-        self.log = RunLog(output_dir / f"{name}-log.jsonl", accelerator.is_main_process)
+        self.output_dir = output_dir
         self.signals, self.means, self.stopping, self.finite = StopSignals(), StepMeans(), False, True
+        self.without_plot = False
         self._resume()
-        self.bar = tqdm(total=training.steps, initial=self.step, desc=name, disable=not accelerator.is_main_process)
+        first = accelerator.is_main_process
+        self.trackers = Trackers(name, training, output_dir, self.step, enabled=first)
+        self.log = RunLog(output_dir / f"{name}-log.jsonl", first, self.trackers)
+        self.bar = tqdm(total=training.steps, initial=self.step, desc=name, disable=not first)
 
     def _resume(self) -> None:
         found = self.checkpoints.find(self.training.resume_from)
@@ -81,6 +88,7 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self.signals.ignore()
         self.bar.close()
+        self.trackers.finish()
 
     def batches(self, loader: DataLoader | StreamLoader, per_step: int | None = None) -> Iterator[Any]:
         """
@@ -138,6 +146,24 @@ class Run:
                 f"finite, past max_skipped_steps={self.training.max_skipped_steps}: {good}; lower lr, or clip by "
                 "--training.max_grad_norm"
             )
+
+    def evaluated(self, numbers: dict[str, float]) -> None:
+        """Logs and prints an evaluation's numbers, and draws the curves so far. For the first process."""
+        self.log.write(self.step, **numbers)
+        tqdm.write(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+        try:
+            plot_losses(self.log.path)
+        except ImportError as error:
+            if not self.without_plot:
+                tqdm.write(str(error))
+            self.without_plot = True
+
+    def show(self, title: str, picture: Image.Image) -> None:
+        """Saves a picture as output_dir/NAME-pictures/TITLE-STEP.png, and to the trackers. For the first process."""
+        folder = self.output_dir / f"{self.name}-pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{title}-{self.step:07d}.png")
+        self.trackers.show(self.step, title, picture)
 
     def due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.training.steps

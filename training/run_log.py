@@ -8,12 +8,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from .trackers import Trackers
+
 
 class RunLog:
-    """Appends a line of numbers a call to a JSON-lines file; on other processes than the first it does nothing."""
+    """
+    Appends a line of numbers a call to a JSON-lines file, and tells the trackers; on other processes than the first it
+    does nothing.
+    """
 
-    def __init__(self, path: Path, enabled: bool):
-        self.path, self.enabled = path, enabled
+    def __init__(self, path: Path, enabled: bool, trackers: Trackers):
+        self.path, self.enabled, self.trackers = path, enabled, trackers
         if enabled:
             path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -22,6 +27,7 @@ class RunLog:
             rounded = {k: float(f"{float(v):.6g}") for k, v in numbers.items()}
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **rounded}) + "\n")
+            self.trackers.log(step, rounded)
 
 
 class StepMeans:

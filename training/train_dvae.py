@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torchvision.utils import save_image
-from tqdm import tqdm
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
@@ -154,11 +154,8 @@ def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, out
     if not accelerator.is_main_process:
         return
     numbers, pairs = evaluate_dvae(dvae, validation, accelerator.device)
-    run.log.write(run.step, **{f"validation_{name}": value for name, value in numbers.items()})
-    tqdm.write(f"step {run.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
-    folder = output_dir / "dvae-pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_image(pairs, folder / f"reconstructions-{run.step:07d}.png", nrow=16)
+    run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
+    run.show("reconstructions", to_pil_image(make_grid(pairs, nrow=16)))
     dvae.save_pretrained(output_dir / "dvae")
     DVAEImageProcessor(dvae.config.image_size).save_pretrained(output_dir / "dvae")
     save_numbers(output_dir / "dvae" / "metrics.json", {"step": run.step, **numbers})

@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torchvision.utils import save_image
-from tqdm import tqdm
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
 
@@ -139,11 +139,8 @@ def report(
     real_logits = torch.cat([discriminator(to_pixel_values(part, device)) for part in validation.split(64)])
     fake_logits = torch.cat([discriminator(part) for part in fake.split(64)])
     numbers = {"value": gan_value(real_logits, fake_logits).item()}
-    run.log.write(run.step, **{f"validation_{name}": value for name, value in numbers.items()})
-    tqdm.write(f"step {run.step}: value on held-out pictures {numbers['value']:.4g}")
-    folder = output_dir / "gan-pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_image(fake[:64], folder / f"samples-{run.step:07d}.png", nrow=8)
+    run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
+    run.show("samples", to_pil_image(make_grid(fake[:64], nrow=8)))
     generator.save_pretrained(output_dir / "gan" / "generator")
     discriminator.save_pretrained(output_dir / "gan" / "discriminator")
     save_numbers(output_dir / "gan" / "metrics.json", {"step": run.step, **numbers})

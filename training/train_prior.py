@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from tqdm import tqdm
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
@@ -137,8 +136,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
         if split in encoded:
             nll = evaluate_prior(prior, tokenizer, encoded[split], accelerator.device)
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
-    run.log.write(run.step, **numbers)
-    tqdm.write(f"step {run.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    run.evaluated(numbers)
     if has_adapter(prior):
         save_adapter(prior, output_dir / "adapter")
         merge_adapter(prior)
@@ -147,9 +145,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
     save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
     prompts = captions_of(encoded["validation"], count=16)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
-    folder = output_dir / "prior-pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    pipeline.samples.save(folder / f"samples-{run.step:07d}.png")
+    run.show("samples", pipeline.samples)
 
 
 if __name__ == "__main__":
