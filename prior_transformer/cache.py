@@ -56,3 +56,8 @@ class PriorCache:
         self.keys[:, :, :, :stop] = other.keys[:, :, :, :stop].index_select(1, rows)
         self.values[:, :, :, :stop] = other.values[:, :, :, :stop].index_select(1, rows)
         self.lengths = list(other.lengths)
+
+    def mark_static(self) -> None:
+        """Tell a compiled step that this memory does not move, which CUDA graphs that write to it must know."""
+        torch._dynamo.mark_static_address(self.keys)
+        torch._dynamo.mark_static_address(self.values)
