@@ -25,7 +25,7 @@ def quantize_prior(prior: PriorTransformer, kind: Kind) -> None:
         ValueError: for another kind, or rows of a matrix that groups do not fill.
     """
     if kind not in ("int8", "int4"):
-        raise ValueError(f"weights={kind!r} is unknown; pass 'int8' or 'int4'")
+        raise ValueError(f"kind={kind!r} of weights is unknown; pass 'int8' or 'int4'")
     if kind == "int4" and (prior.config.hidden_size % GROUP_SIZE or prior.config.intermediate_size % GROUP_SIZE):
         raise ValueError(
             f"int4 needs rows of whole groups of {GROUP_SIZE}, but hidden_size={prior.config.hidden_size} and "
@@ -35,14 +35,17 @@ def quantize_prior(prior: PriorTransformer, kind: Kind) -> None:
     prior.requires_grad_(False)
     if prior.device.type != "cpu":
         config = torchao.Int8WeightOnlyConfig() if kind == "int8" else _int4_of_a_gpu(torchao)
-        for module in (prior.layers, prior.image_head):
-            torchao.quantize_(module, config)
+        torchao.quantize_(prior, config, filter_fn=_is_read_in_a_step)
         return
     packed = {"int8": Int8Linear, "int4": Int4Linear}[kind]
     for parent in [prior, *prior.layers.modules()]:
-        for name, module in parent.named_children():
-            if isinstance(module, nn.Linear) and module is not prior.text_head:
+        for name, module in list(parent.named_children()):
+            if _is_read_in_a_step(module, name):
                 setattr(parent, name, packed(module))
+
+
+def _is_read_in_a_step(module: nn.Module, name: str) -> bool:
+    return isinstance(module, nn.Linear) and name != "text_head"
 
 
 def _torchao() -> Any:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -151,9 +152,15 @@ class TextToImagePipeline(SavedPipeline):
             *_, (_, codes) = watch(draws, side**2, progress_bar, callback)
         return codes.unflatten(1, (side, side))  # (B·n, h, w)
 
-    def decode_codes(self, codes: Tensor, style: Tensor | None = None) -> Tensor:
-        """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1]."""
-        return self.dvae.decode(codes.to(self.device), style)
+    def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = 16) -> Tensor:
+        """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1].
+
+        batch_size: pictures decoded at once, which bounds the memory that this takes beside its result.
+        """
+        check_count("batch_size", batch_size)
+        codes = codes.to(self.device)
+        parts = [slice(i, i + batch_size) for i in range(0, len(codes), batch_size)] or [slice(0)]
+        return torch.cat([self.dvae.decode(codes[part], None if style is None else style[part]) for part in parts])
 
     def postprocess(self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil") -> Images:
         """Pixel values (B, 3, H, W) in [0, 1] -> PIL images, an array (B, H, W, 3), or the tensor in float32."""

@@ -1,9 +1,14 @@
 """Prefill and step give the logits of the uncached model, and read each caption once."""
 
+import copy
+
 import pytest
 import torch
 
 from pipelines.decoding import Decoder
+from pipelines.sampling import draw_keys, generate_codes
+from pipelines.settings import SamplingSettings
+from prior_transformer import PriorTransformer
 
 PROMPTS = ["an armchair", "a red apple", "an armchair", "an armchair"]
 
@@ -48,3 +53,47 @@ def test_each_caption_is_read_once(tiny_prior, text_ids, codes):
     for i in range(4):
         alone = follow(Decoder(tiny_prior, text_ids[[i]]), codes[[i]], 0)
         torch.testing.assert_close(together[[i]], alone, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_weights_by_columns_are_the_same_weights(tiny_prior, text_ids, codes):
+    prior = copy.deepcopy(tiny_prior)
+    prior.store_by_columns()
+    weight = prior.layers[0].mlp.hidden.weight
+    assert weight.stride() == (1, weight.shape[0])
+    for name, parameter in prior.named_parameters():
+        assert torch.equal(parameter, tiny_prior.get_parameter(name))
+    expected = follow(Decoder(tiny_prior, text_ids), codes, 0)
+    torch.testing.assert_close(follow(Decoder(prior, text_ids), codes, 0), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["full", "dalle"])
+def test_compiled_paints_the_pictures_of_the_eager_step(tiny_prior, text_ids, pattern):
+    """At batch sizes 3 and 1, guided and not; each size again, from the graphs that it has."""
+    config = copy.deepcopy(tiny_prior.config)
+    config.attention_pattern = pattern
+    torch.manual_seed(0)
+    eager = PriorTransformer(config).eval()
+    compiled = copy.deepcopy(eager)
+    compiled.compile_step()
+    keys = draw_keys([0, 1, 2], 16)
+    for settings in (SamplingSettings(), SamplingSettings(guidance_scale=3.0, top_k=7)):
+        expected = generate_codes(eager, text_ids[:3], keys, settings)
+        for _ in range(2):
+            assert torch.equal(generate_codes(compiled, text_ids[:3], keys, settings), expected)
+            assert torch.equal(generate_codes(compiled, text_ids[:1], keys[:1], settings), expected[:1])
+
+
+def test_pictures_are_decoded_in_bounded_batches(tiny_pipeline):
+    codes = torch.randint(32, (5, 4, 4), generator=torch.Generator().manual_seed(0))
+    sizes = []
+    watched = tiny_pipeline.dvae.decoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    whole = tiny_pipeline.decode_codes(codes)
+    parts = tiny_pipeline.decode_codes(codes, batch_size=2)
+    watched.remove()
+    assert sizes == [5, 2, 2, 1]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
+    assert tiny_pipeline.decode_codes(codes[:0]).shape == (0, 3, 16, 16)
+    with pytest.raises(ValueError, match="batch_size=0 is below 1"):
+        tiny_pipeline.decode_codes(codes, batch_size=0)

@@ -1,0 +1,74 @@
+"""Quantised, a prior is smaller, says nearly the same, and is neither saved nor trained by mistake."""
+
+import copy
+import sys
+
+import pytest
+import torch
+
+from pipelines import TextToImagePipeline
+from pipelines.quantization import quantize_prior
+from prior_transformer import PriorTransformer, PriorTransformerConfig
+
+
+def make_prior(hidden_size: int = 64) -> PriorTransformer:
+    torch.manual_seed(0)
+    config = PriorTransformerConfig(
+        text_vocab_size=300,
+        image_vocab_size=32,
+        text_length=6,
+        grid_size=4,
+        hidden_size=hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.15,
+    )
+    return PriorTransformer(config).eval()
+
+
+def step_logits(prior: PriorTransformer) -> torch.Tensor:
+    """Logits of the codes of three pictures, after prefill and after two steps, (3, 3, K)."""
+    generator = torch.Generator().manual_seed(0)
+    text_ids = torch.randint(300, (3, 6), generator=generator)
+    codes = torch.randint(32, (3, 2), generator=generator)
+    with torch.inference_mode():
+        cache = prior.make_cache(3)
+        logits = [prior.image_logits(prior.transform(prior.embed_text(text_ids), cache=cache)[:, -1])]
+        logits += [prior.step(codes[:, i], torch.tensor([i]), cache, 8 + i) for i in range(2)]
+    return torch.stack(logits, dim=1)
+
+
+# Shares of the norm, 0.02 and 0.3 when this was written.
+@pytest.mark.parametrize(("kind", "low", "high", "bits"), [("int8", 0.004, 0.05, 8), ("int4", 0.05, 0.4, 4)])
+def test_logits_are_near_those_of_the_float_weights(kind, low, high, bits):
+    pytest.importorskip("torchao")
+    prior = make_prior()
+    exact = step_logits(prior)
+    weight = prior.layers[0].mlp.hidden.weight
+    quantize_prior(prior, kind)
+    logits = step_logits(prior)
+    assert low < (logits - exact).norm() / exact.norm() < high
+    packed = prior.layers[0].mlp.hidden.weight
+    assert packed.nbytes * 8 == weight.numel() * bits
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
+
+
+def test_a_quantised_pipeline_paints_and_is_not_saved(tiny_pipeline, tmp_path):
+    pytest.importorskip("torchao")
+    pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components), sampling={"guidance_scale": 2.0})
+    assert pipeline.quantize("int8") is pipeline
+    output = pipeline(["a red apple", "an armchair"], seed=0, progress_bar=False)
+    alone = pipeline("an armchair", seed=0, progress_bar=False)
+    assert torch.equal(alone.codes[0], output.codes[1])
+    with pytest.raises(ValueError, match=r"int8 weights.*; save the pipeline before"):
+        pipeline.save_pretrained(tmp_path)
+
+
+def test_what_cannot_be_quantised_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"'int3' .*; pass 'int8' or 'int4'"):
+        quantize_prior(make_prior(), "int3")
+    with pytest.raises(ValueError, match=r"groups of 32, but hidden_size=48.*; pass 'int8'"):
+        quantize_prior(make_prior(hidden_size=48), "int4")
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(ImportError, match=r"pip install 'armchair\[quantize\]'"):
+        quantize_prior(make_prior(), "int8")
