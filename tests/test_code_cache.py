@@ -16,6 +16,7 @@ from dvae import DVAEImageProcessor
 from training import code_cache, encode_dataset
 from training.arguments import PriorTraining
 from training.code_cache import CodeCache, Views, weights_digest
+from training.codes import MappedCodes
 from training.data import load_split
 from training.data_arguments import DataArguments
 from training.encode_dataset import code_caches
@@ -137,3 +138,13 @@ def test_the_command_encodes_and_a_second_time_finds_it_done(sets, tiny_dvae, tm
     assert len(pq.read_table(next((tmp_path / "run" / "codes" / "train").glob("*.parquet")))) == 90
     with pytest.raises(ValueError, match=r"flips False there, True here"):
         encode_dataset.main([str(preset), "--training.flips", "true"])
+
+
+def test_codes_are_read_where_they_lie(small_shards, sets, tiny_dvae, tmp_path):
+    encoded = cache(tmp_path / "codes", tiny_dvae, sets["parquet"]).dataset(Accelerator())
+    mapped = MappedCodes(encoded)
+    assert not any(codes.flags.owndata or codes.flags.writeable for codes in mapped.codes)
+    for i in (0, 15, 16, 94):
+        parts, codes = mapped.row(i)
+        assert codes.dtype == torch.long and codes.tolist() == encoded[i]["codes"]
+        assert parts == json.loads(encoded[i]["parts"])

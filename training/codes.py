@@ -4,6 +4,7 @@ Codes are a dataset with the columns `parts` (JSON, what a caption is written fr
 `composed` (whether it is a scene): of code_cache.py, or of `encode_pictures` for a set in memory.
 """
 
+import bisect
 import json
 import random
 from typing import Any
@@ -44,6 +45,23 @@ def draw_picture(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple
     return pictures.scene(random.Random(f"scene-{seed}-{i}"), held_out)
 
 
+class MappedCodes:
+    """The columns of a dataset of codes where they lie: a memory map's, no copy of them, no Python list."""
+
+    def __init__(self, encoded: Dataset):
+        table = encoded.with_format("arrow")[:]
+        self.codes = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in table["codes"].chunks]  # (m, N)
+        self.starts = np.cumsum([0, *map(len, self.codes)])
+        self.parts = table["parts"]
+        self.composed = table["composed"].to_numpy()  # (M,)
+
+    def row(self, i: int) -> tuple[dict[str, Any], Tensor]:
+        """Row i: its parts, and its codes, int64 (N,)."""
+        chunk = bisect.bisect_right(self.starts, i) - 1
+        codes = self.codes[chunk][i - self.starts[chunk]].astype(np.int64)
+        return json.loads(self.parts[i].as_py()), torch.from_numpy(codes)
+
+
 class CachedCodes(torch.utils.data.Dataset):
     """
     `length` draws for the prior, each (caption, codes (N,)): a scene with probability `scene_share`, else the next
@@ -51,10 +69,9 @@ class CachedCodes(torch.utils.data.Dataset):
     """
 
     def __init__(self, encoded: Dataset, length: int, seed: int, scene_share: float, caption_dropout: float):
-        self.codes = torch.tensor(np.array(encoded.with_format("numpy")["codes"]), dtype=torch.long)  # (M, N)
-        self.parts = [json.loads(parts) for parts in encoded["parts"]]
-        composed = np.array(encoded["composed"])
-        self.singles, self.scenes = np.flatnonzero(~composed), np.flatnonzero(composed)
+        self.encoded = MappedCodes(encoded)
+        self.singles = np.flatnonzero(~self.encoded.composed)
+        self.scenes = np.flatnonzero(self.encoded.composed)
         if scene_share > 0 and len(self.scenes) == 0:
             raise ValueError(f"scene_share={scene_share} needs scenes: set training.cached_scenes above 0")
         self.length, self.seed, self.scene_share, self.caption_dropout = length, seed, scene_share, caption_dropout
@@ -68,8 +85,9 @@ class CachedCodes(torch.utils.data.Dataset):
             index = self.scenes[rng.randrange(len(self.scenes))]
         else:
             index = self.singles[shuffled(i, len(self.singles), self.seed)]
+        parts, codes = self.encoded.row(int(index))
         dropped = rng.random() < self.caption_dropout
-        return None if dropped else caption(self.parts[index], rng), self.codes[index]
+        return None if dropped else caption(parts, rng), codes
 
 
 class Collate:

@@ -1,0 +1,122 @@
+"""Samples a second that one core feeds the prior from cached codes, against decoding the same number of pictures.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.loading
+
+The reference, in the same run: a plain DataLoader over PNG files, PIL to a tensor, the tokenizer in the collate, as a
+prior that encodes its pictures at each step would need at least. Both without workers, so on one core, and in turns;
+seconds are those of the process, which what else runs disturbs least.
+"""
+
+import io
+import json
+import random
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from prior_transformer import PriorTokenizer
+from training.codes import CachedCodes, Collate
+from training.data import in_order
+
+ROWS, CODES, CODEBOOK, BATCH, SIZE = 20_000, 1024, 8192, 64, 256
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "red",
+    "green",
+    "small",
+    "large",
+    "cat",
+    "dog",
+    "armchair",
+    "shaped",
+    "like",
+    "of",
+    "on",
+    "beside",
+    "under",
+    "avocado",
+    "lamp",
+    "wooden",
+    "blue",
+]
+
+
+def write_cache(path: Path, rng: np.random.Generator) -> Dataset:
+    """Captions of 6 to 14 words and random codes, as code_cache writes them."""
+    words = [" ".join(rng.choice(WORDS, rng.integers(6, 15))) for _ in range(ROWS)]
+    codes = rng.integers(0, CODEBOOK, (ROWS, CODES), dtype=np.int32)
+    columns = {
+        "parts": [json.dumps({"text": text}) for text in words],
+        "codes": pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), CODES),
+        "composed": [False] * ROWS,
+    }
+    pq.write_table(pa.table(columns), path / "codes.parquet")
+    return Dataset.from_parquet(str(path / "codes.parquet"), cache_dir=str(path / "arrow"))
+
+
+class PNGPictures(torch.utils.data.Dataset):
+    """Photograph-like PNG files of 256 × 256 in memory, and a caption each."""
+
+    def __init__(self, rng: np.random.Generator, count: int = 64):
+        self.files = []
+        for _ in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+            noise = rng.integers(-4, 5, (SIZE, SIZE, 3))
+            pixels = np.clip(np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) + noise, 0, 255)
+            file = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(file, "png")
+            self.files.append(file.getvalue())
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, i: int) -> tuple[str, torch.Tensor]:
+        image = Image.open(io.BytesIO(self.files[i % len(self.files)])).convert("RGB")
+        words = random.Random(i).choices(WORDS, k=10)
+        return " ".join(words), torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def rate(loader: Iterable, seconds: float) -> float:
+    """Samples a second of the processor, after one batch of warming up."""
+    batches = iter(loader)
+    next(batches)
+    count, start = 0, time.process_time()
+    while time.process_time() - start < seconds:
+        count += len(next(batches)["text_ids"])
+    return count / (time.process_time() - start)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    captions = [" ".join(rng.choice(WORDS, 10)) for _ in range(2000)]
+    tokenizer = PriorTokenizer.train(captions, vocab_size=600, text_length=64)
+    with tempfile.TemporaryDirectory() as folder:
+        encoded = write_cache(Path(folder), rng)
+        loaders = {"decoded PNG, the reference": DataLoader(PNGPictures(rng), BATCH, collate_fn=Collate(tokenizer))}
+        for dropout in (0.0, 0.1):
+            drawn = CachedCodes(encoded, 10**9, seed=0, scene_share=0.0, caption_dropout=0.1)
+            loaders[f"cached codes, BPE dropout {dropout}"] = in_order(drawn, BATCH, 0, Collate(tokenizer, dropout))
+        rates = {name: [] for name in loaders}
+        for _ in range(5):  # in turns, so that a busy machine slows each alike
+            for name, loader in loaders.items():
+                rates[name].append(rate(loader, seconds=1.0))
+    reference = np.median(rates["decoded PNG, the reference"])
+    print(f"{'':32} samples/s/core   of the reference")
+    for name, values in rates.items():
+        print(f"{name:32} {np.median(values):14,.0f} {np.median(values) / reference:16.1f} ×")
+
+
+if __name__ == "__main__":
+    main()
