@@ -65,3 +65,23 @@ def test_its_reconstructions_are_its_own(embedded):
     pixel_values = embedded("avocado", seed=0, output_type="pt", progress_bar=False).images
     error = (embedded.dvae.reconstruct(pixel_values) - pixel_values).square().mean()
     assert error < 0.02
+
+
+def test_it_tells_its_pictures_apart(embedded):
+    """Of four prompts each picture has the most information on its own, and each prompt ranks its own picture first."""
+    prompts = ["avocado", "red apple", "sun", "armchair"]
+    codes = embedded(prompts, seed=0, progress_bar=False).codes
+    pmi = torch.stack([embedded.score(prompt, codes).pmi for prompt in prompts])  # (prompt, picture)
+    assert pmi.argmax(dim=0).tolist() == [0, 1, 2, 3]
+    assert [embedded.rank(prompt, codes).order[0] for prompt in prompts] == [0, 1, 2, 3]
+
+
+def test_it_goes_on_from_a_picture(embedded):
+    """Half an avocado becomes an avocado: what it paints below is nearer to the picture's own than another prompt's."""
+    picture = embedded("avocado", seed=0, progress_bar=False).images[0]
+    own, other = (
+        embedded.complete(prompt, picture, seed=0, output_type="pt", progress_bar=False).images
+        for prompt in ("avocado", "cat face")
+    )
+    target = embedded.reconstruct(picture, output_type="pt")
+    assert (own - target).square().mean() < (other - target).square().mean()

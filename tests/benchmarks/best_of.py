@@ -1,6 +1,6 @@
 """By how much best_of raises R-precision: the pipeline ranks, a contrastive model that it never sees judges.
 
-    python tests/benchmarks/best_of.py --scorer RUN [--names 100] [--best_of 1 8 32] [--reranker FOLDER_OR_ID …]
+    python -m tests.benchmarks.best_of --scorer RUN [--names 100] [--best_of 1 8 32] [--reranker FOLDER_OR_ID …]
 
 RUN is an output_dir of `python -m training.train_scorer PRESET`, with tokenizer/ and scorer.safetensors. Each name is
 painted once for each seed from 0 on; "best of n" keeps the best of the first n, as `pipeline(name, best_of=n, seed=0)`
@@ -8,12 +8,12 @@ does, and "judge" is the ceiling: the candidate that the judge itself would keep
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
 from pipelines.judging import judge_codes
@@ -35,9 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     every = sorted(set(load_split(DataArguments(), "train").column("name")))
-    names, start = short_names(every, args.names), time.perf_counter()
-    outputs = [
-        pipeline(
+    judge, name_ids = load_judge(args.scorer, every)
+    names, judges = short_names(every, args.names), ("pmi", "likelihood", *args.reranker)
+    own = torch.tensor([every.index(name) for name in names])
+    kept = {(by, n): [] for by in (*judges, "judge") for n in args.best_of}
+    distinct = 0
+    for name, place in zip(tqdm(names), own.tolist(), strict=True):
+        output = pipeline(
             name,
             num_images_per_prompt=max(args.best_of),
             temperature=args.temperature,
@@ -45,27 +49,17 @@ def main(argv: list[str] | None = None) -> None:
             output_type="pt",
             progress_bar=False,
         )
-        for name in names
-    ]
-    seconds = time.perf_counter() - start
-    print(f"{len(names)} names, {max(args.best_of)} candidates each, painted in {seconds:.0f} s")
-    distinct = sum(len(output.codes.flatten(1).unique(dim=0)) for output in outputs) / len(outputs)
-    print(f"{distinct:.1f} of them different on average")
-    judge, name_ids = load_judge(args.scorer, every)
-    own = torch.tensor([every.index(name) for name in names])
-    scores = {
-        by: [judge_codes(pipeline, o.prompts, o.codes, by) for o in outputs]
-        for by in ("pmi", "likelihood", *args.reranker)
-    }
-    scores["judge"] = [
-        similarity(judge, o.images, name_ids[place]) for o, place in zip(outputs, own.tolist(), strict=True)
-    ]
+        codes, which = output.codes.unique(dim=0, return_inverse=True)  # at a low temperature many are the same
+        distinct += len(codes)
+        scores = {by: judge_codes(pipeline, [name] * len(codes), codes, by)[which] for by in judges}
+        scores["judge"] = similarity(judge, output.images, name_ids[place])
+        for by, n in kept:
+            kept[by, n].append(output.images[scores[by][:n].argmax()])
+    print(f"{len(names)} names, of {max(args.best_of)} candidates {distinct / len(names):.1f} different on average")
     print(f"R-precision of {min(100, len(every))} names, with its standard error")
-    for by, rows in scores.items():
-        for n in args.best_of:
-            kept = torch.stack([o.images[row[:n].argmax()] for o, row in zip(outputs, rows, strict=True)])
-            hits = r_precision(judge, kept, own, name_ids)
-            print(f"{by:12} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%}")
+    for (by, n), pictures in kept.items():
+        hits = r_precision(judge, torch.stack(pictures), own, name_ids)
+        print(f"{by:12} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%}")
 
 
 def load_judge(run: Path, names: list[str]) -> tuple[Scorer, Tensor]:
