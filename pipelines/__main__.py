@@ -25,6 +25,7 @@ examples:
   python -m pipelines "a red armchair" --best-of 16
   python -m pipelines "a cat face" --image cat.png --mask hole.png --best-of 16
   python -m pipelines serve --port 8000    (OpenAI's image API; python -m pipelines serve --help)
+  python -m pipelines demo    (a page to paint on; python -m pipelines demo --help)
 
 Each picture's metadata holds its prompt, seed, sampler and model, so any picture can be painted again.
 """
@@ -141,6 +142,10 @@ def main(argv: list[str] | None = None) -> int:
         from .serving.command import main as serve
 
         return serve(argv[1:])
+    if argv[:1] == ["demo"]:
+        from .demo.command import main as demo
+
+        return demo(argv[1:])
     parser = build_parser()
     if not argv:
         parser.print_help()

@@ -1,0 +1,111 @@
+"""The tab that paints: a prompt, a seed and sliders; pictures that grow, then a gallery of what was painted."""
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from .studio import Kept, Progress, Studio
+from .widgets import MAX_PROMPT, ONE_BY_ONE, bar, captioned, counted, explained, pictures
+
+EXAMPLES = [
+    "an armchair shaped like an avocado",
+    "a cat face beside a red apple",
+    "an avocado on a blue background",
+    "a sailboat above a fire engine",
+    "rocket, 3d",
+]
+KEPT = 24  # pictures that the gallery remembers
+LAST_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
+
+
+def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
+    """Returns the chosen picture, `Kept` or None, and the button that takes it to the editor."""
+    kept, chosen = gr.State([]), gr.State(None)
+    with gr.Row():
+        with gr.Column(min_width=320):
+            asked = _prompt_and_seed()
+            sliders = _sliders(studio)
+            with gr.Row():
+                paint = gr.Button("Paint", variant="primary", elem_id="paint")
+                stop = gr.Button("Stop", min_width=80)
+            gr.Examples(EXAMPLES, asked["prompt"], label="Prompts to try")
+        with gr.Column(min_width=420):
+            gallery = pictures("Pictures, the newest first", elem_id="gallery", height=558)
+            state = gr.HTML(elem_id="state")
+            with gr.Row():
+                prompt = gr.Textbox(
+                    label="Its prompt", buttons=["copy"], interactive=False, scale=3, elem_id="its-prompt"
+                )
+                seed = gr.Textbox(
+                    label="Its seed", buttons=["copy"], interactive=False, min_width=120, elem_id="its-seed"
+                )
+            with gr.Row():
+                download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
+                to_editor = gr.Button("Paint a part anew", elem_id="to-editor")
+    names, shown = [*asked, *sliders], [prompt, seed, download, chosen]
+
+    @explained
+    def run(old: list[Kept], *values: Any) -> Iterator[tuple]:
+        options = dict(zip(names, values, strict=True))
+        options |= {name: int(options[name]) for name in ("seed", "num_images_per_prompt", "top_k")}
+        for now in studio.paint(**options):
+            if now.kept:
+                kept = [*now.kept, *old][:KEPT]
+                yield _tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, *_shown(now.kept[0])
+            else:
+                growing = [(image, "…") for image in now.images]
+                tiles = _tiles([*growing, *captioned(old)], now)
+                yield tiles, bar(now.step, now.total), old, *[gr.skip()] * len(shown)
+
+    def choose(old: list[Kept], event: gr.SelectData) -> tuple:
+        return _shown(old[event.index])
+
+    painting = gr.on(
+        [paint.click, asked["prompt"].submit],
+        run,
+        [kept, *asked.values(), *sliders.values()],
+        [gallery, state, kept, *shown],
+        show_progress="hidden",
+        **ONE_BY_ONE,
+    )
+    stop.click(lambda: "<p>stopped</p>", None, state, cancels=[painting], api_visibility="private")
+    gallery.select(choose, kept, shown, api_visibility="private")
+    return chosen, to_editor
+
+
+def _prompt_and_seed() -> dict[str, gr.Component]:
+    prompt = gr.Textbox(label="Prompt", value=EXAMPLES[0], lines=2, max_length=MAX_PROMPT, elem_id="prompt")
+    negative = gr.Textbox(
+        label="Not this", placeholder="what guidance steers away from", max_length=MAX_PROMPT, elem_id="negative"
+    )
+    with gr.Row(elem_classes="seed-row"):
+        seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=LAST_SEED, elem_id="seed", scale=3)
+        dice = gr.Button("Random", min_width=90, elem_id="dice", size="sm")
+    number = gr.Slider(1, 16, value=4, step=1, label="Pictures", elem_id="number")
+    dice.click(lambda: secrets.randbelow(2**32), None, seed, api_visibility="private")
+    return {"prompt": prompt, "negative_prompt": negative, "seed": seed, "num_images_per_prompt": number}
+
+
+def _sliders(studio: Studio) -> dict[str, gr.Component]:
+    """Names as in the pipeline's call; they start where the pipeline's own settings are."""
+    own, codes = studio.pipeline.sampling, studio.pipeline.dvae.config.codebook_size
+    with gr.Accordion("How codes are drawn", open=False):
+        return {
+            "temperature": gr.Slider(0, 2, own.temperatures(1)[0], step=0.05, label="Temperature"),
+            "guidance_scale": gr.Slider(0, 10, own.guidance_scale, step=0.25, label="Guidance (1: none)"),
+            "top_k": gr.Slider(0, codes, own.top_k, step=1, label="Top-k (0: all)"),
+            "top_p": gr.Slider(0.01, 1, own.top_p, step=0.01, label="Top-p (1: all)"),
+            "min_p": gr.Slider(0, 1, own.min_p, step=0.01, label="Min-p (0: all)"),
+        }
+
+
+def _tiles(captioned_pictures: list[tuple], now: Progress) -> gr.Gallery:
+    """Up to four new pictures are shown large."""
+    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4)
+
+
+def _shown(picture: Kept) -> tuple:
+    """What stands under the gallery for a chosen picture."""
+    return picture.prompt, str(picture.seed), gr.DownloadButton(value=picture.path, interactive=True), picture

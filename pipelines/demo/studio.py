@@ -1,0 +1,87 @@
+"""What the page does, without the page: paint in steps, paint a part anew, reconstruct; pictures are kept as PNG."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..output import TextToImagePipelineOutput
+from ..pictures import save_pictures
+from ..text_to_image import TextToImagePipeline
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished picture: its file, whose metadata says what made it, and what a user copies to paint it again."""
+
+    path: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a painting shows at one moment: pictures that grow, how far they are, and at the end the kept ones."""
+
+    images: list[Image.Image]
+    step: int
+    total: int
+    seconds: float
+    kept: list[Kept]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """original, picture: what the model sees and what it makes of it. codes (h, w) int64. psnr: in dB."""
+
+    original: Image.Image
+    picture: Image.Image
+    codes: np.ndarray
+    psnr: float
+
+
+class Studio:
+    """
+    pipeline: what paints. name: what the pictures' metadata call it.
+
+    The files lie in a folder that goes with the studio. The methods raise what the pipeline raises.
+    """
+
+    def __init__(self, pipeline: TextToImagePipeline, name: str):
+        self.pipeline, self.name = pipeline, name
+        self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-")
+        self.folder = Path(self._folder.name)
+
+    def paint(self, prompt: str, negative_prompt: str = "", **options: Any) -> Iterator[Progress]:
+        """The pictures of a prompt while they grow, a step a row of codes; options as in the pipeline's call."""
+        start = time.monotonic()
+        negative_prompt = negative_prompt.strip()
+        outputs = self.pipeline.stream(prompt, negative_prompt=negative_prompt or None, progress_bar=False, **options)
+        for output in outputs:
+            done = output.step == output.total
+            extra = {"negative_prompt": negative_prompt} if negative_prompt else {}
+            kept = self._keep(output, **extra) if done else []
+            yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
+
+    def inpaint(self, prompt: str, picture: Image.Image, mask: Image.Image, **options: Any) -> list[Kept]:
+        """A picture whose masked part, white, is painted anew; options as in `TextToImagePipeline.inpaint`."""
+        output = self.pipeline.inpaint(prompt, picture, mask, progress_bar=False, **options)
+        return self._keep(output, inpaint="a mask drawn on the page")
+
+    def reconstruct(self, picture: Image.Image) -> Reconstruction:
+        """A picture through its codes and back."""
+        pipeline = self.pipeline
+        original, reconstructed = pipeline.image_processor.fit(picture), pipeline.reconstruct(picture)[0]
+        levels = np.asarray(original, dtype=float) - np.asarray(reconstructed, dtype=float)
+        psnr = 10 * np.log10(255**2 / max(np.square(levels).mean(), 1e-9))
+        return Reconstruction(original, reconstructed, pipeline.encode_images(picture)[0].cpu().numpy(), psnr)
+
+    def _keep(self, output: TextToImagePipelineOutput, **extra: Any) -> list[Kept]:
+        paths = save_pictures(output, self.folder, grid=False, made_by={"model": self.name, **extra})
+        entries = zip(paths, output.prompts, output.seeds, strict=True)
+        return [Kept(str(path), prompt, seed) for path, prompt, seed in entries]

@@ -1,0 +1,158 @@
+"""The page's work without a browser: what is kept can be painted again, what is refused is said; a Space is whole."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from huggingface_hub import HfApi, snapshot_download
+from PIL import Image
+
+from pipelines import TextToImagePipeline
+from pipelines.__main__ import main
+from pipelines.demo.space import gather
+from pipelines.demo.studio import Studio
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def studio(tiny_pipeline) -> Studio:
+    return Studio(tiny_pipeline, name="someone/tiny")
+
+
+def test_pictures_grow_by_rows_and_the_last_is_the_calls(studio, tiny_pipeline):
+    shown = list(studio.paint("a red apple", seed=3, num_images_per_prompt=2, temperature=0.7))
+    assert [(now.step, now.total) for now in shown] == [(4, 16), (8, 16), (12, 16), (16, 16)]
+    assert [len(now.kept) for now in shown] == [0, 0, 0, 2]
+    expected = tiny_pipeline("a red apple", seed=3, num_images_per_prompt=2, temperature=0.7, progress_bar=False)
+    assert [image.tobytes() for image in shown[-1].images] == [image.tobytes() for image in expected.images]
+
+
+def test_a_kept_picture_says_how_to_paint_it_again(studio, tiny_pipeline):
+    *_, last = studio.paint("a red apple", "two cats", seed=3, num_images_per_prompt=2, top_k=9)
+    for kept in last.kept:
+        with Image.open(kept.path) as picture:
+            told, pixels = picture.text, picture.tobytes()
+        assert (told["prompt"], json.loads(told["seed"]), told["model"]) == (kept.prompt, kept.seed, "someone/tiny")
+        again = tiny_pipeline(
+            told["prompt"],
+            negative_prompt=told["negative_prompt"],
+            seed=json.loads(told["seed"]),
+            progress_bar=False,
+            **json.loads(told["sampling"]),
+        )
+        assert again.images[0].tobytes() == pixels
+    assert [kept.seed for kept in last.kept] == [3, 4]
+
+
+def test_no_negative_prompt_is_none(studio, tiny_pipeline):
+    *_, last = studio.paint("a red apple", "  ", seed=0, guidance_scale=1.0)
+    expected = tiny_pipeline("a red apple", seed=0, guidance_scale=1.0, progress_bar=False)
+    assert last.images[0].tobytes() == expected.images[0].tobytes()
+    with Image.open(last.kept[0].path) as picture:
+        assert "negative_prompt" not in picture.text
+
+
+def test_inpainting_keeps_what_is_not_masked(studio, tiny_pipeline):
+    picture = tiny_pipeline("a red apple", seed=0, progress_bar=False).images[0].resize((448, 448), 0)
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (112, 224, 224, 336))  # the cell of row 2, column 1
+    (kept,) = studio.inpaint("a red apple", picture, mask, seed=5, best_of=2)
+    expected = tiny_pipeline.inpaint("a red apple", picture, mask, seed=5, best_of=2, progress_bar=False)
+    with Image.open(kept.path) as painted:
+        assert painted.tobytes() == expected.images[0].tobytes()
+    changed = (expected.codes[0] != tiny_pipeline.encode_images(picture)[0]).nonzero().tolist()
+    assert changed in ([], [[2, 1]])
+
+
+def test_a_reconstruction_shows_its_codes(studio, tiny_pipeline):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    made = studio.reconstruct(picture)
+    assert made.original.size == made.picture.size == (16, 16)
+    codes = torch.from_numpy(made.codes)[None]
+    assert tiny_pipeline.postprocess(tiny_pipeline.decode_codes(codes))[0].tobytes() == made.picture.tobytes()
+    error = np.square(np.asarray(made.original, float) - np.asarray(made.picture, float)).mean()
+    assert made.psnr == pytest.approx(10 * np.log10(255**2 / error))
+
+
+def test_the_page_is_built_and_asks_for_no_fonts(studio):
+    pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
+    from pipelines.demo.page import build_page, launch_options
+    from pipelines.demo.picture_tabs import split_drawing, written
+
+    labels = {block.get("props", {}).get("label") for block in build_page(studio).get_config_file()["components"]}
+    assert {"Prompt", "Not this", "Seed", "Pictures", "Temperature", "Guidance (1: none)", "Its seed"} <= labels
+    assert "url(" not in str(launch_options()["theme"]._font_css)
+
+    drawn = Image.new("RGBA", (8, 8))
+    drawn.paste((255, 0, 0, 255), (2, 3, 4, 5))
+    background, mask = split_drawing({"background": Image.new("RGB", (8, 8), "blue"), "layers": [drawn]})
+    assert background.size == (8, 8)
+    assert np.argwhere(np.asarray(mask)).tolist() == [[3, 2], [3, 3], [4, 2], [4, 3]]
+    with pytest.raises(ValueError, match="nothing is drawn"):
+        split_drawing({"background": background, "layers": [Image.new("RGBA", (8, 8))]})
+    with pytest.raises(ValueError, match="no picture"):
+        split_drawing(None)
+    assert written(np.array([[1, 20], [300, 4]])) == "  1  20\n300   4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "no-such-folder"], ["'no-such-folder'", "pass a folder"]),
+        (["--port", "many"], ["--port", "python -m pipelines demo --help"]),
+        (["--push-space", "you/page", "--model", "no-such-folder"], ["'no-such-folder'", "pass a folder"]),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_line(capsys, arguments, words):
+    try:
+        code = main(["demo", *arguments])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert all(word in said for word in words)
+
+
+def test_the_space_asks_for_what_the_project_does():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = (ROOT / "pipelines/space/requirements.txt").read_text().split("\n")
+    assert wanted[:-1] == project["dependencies"]
+    card = yaml.safe_load((ROOT / "pipelines/space/README.md").read_text().split("---")[1])
+    assert (card["sdk"], card["app_file"]) == ("gradio", "app.py")
+    least = re.fullmatch(r"gradio>=(\d+)", project["optional-dependencies"]["demo"][0])
+    assert int(card["sdk_version"].split(".")[0]) >= int(least[1])
+
+
+def test_a_pushed_space_is_whole(hub, tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_anna")
+    assert main(["demo", "--push-space", "anna/page", "--model", tiny_folder, "--private"]) == 0
+    assert capsys.readouterr().out.strip() == f"{hub.endpoint}/spaces/anna/page"
+    repo = hub.store.repos["space", "anna/page"]
+    assert (repo.private, repo.options["sdk"]) == (True, "gradio")
+    place = Path(snapshot_download("anna/page", repo_type="space", local_dir=tmp_path / "space"))
+    assert HfApi().repo_info("anna/page", repo_type="space").sha == repo.refs["main"]
+    names = {path.name for path in place.iterdir()} - {".cache", ".gitattributes"}
+    assert names == {"README.md", "app.py", "requirements.txt", "dvae", "prior_transformer", "pipelines", "model"}
+    assert not list(place.rglob("__pycache__"))
+    expected = TextToImagePipeline.from_pretrained(tiny_folder)("a red apple", seed=1, progress_bar=False)
+    # its own sources, in a process that stands in it, paint what was pushed
+    command = [sys.executable, "-m", "pipelines", "a red apple", "--model", "model", "--seed", "1", "--out", "a.png"]
+    subprocess.run(command, cwd=place, check=True, timeout=120, env={"PATH": "", "PYTHONPATH": str(place)})
+    with Image.open(place / "a.png") as picture:
+        assert picture.tobytes() == expected.images[0].tobytes()
+
+
+def test_the_embedded_model_goes_along(tmp_path):
+    gather(tmp_path / "space")
+    assert (tmp_path / "space" / "model" / "model_index.json").is_file()
+    assert not (tmp_path / "space" / "pipelines" / "embedded").exists()

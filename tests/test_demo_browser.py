@@ -1,0 +1,129 @@
+"""The page as a visitor has it, in a headless Chromium: `apt-get install chromium`."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
+pytest.importorskip("playwright", reason="a browser is driven by playwright: pip install 'armchair[test]'")
+
+from browser import CHROMIUM, Visit, chromium, guarded, page_process, visit
+
+from pipelines import TextToImagePipeline
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"),
+]
+PROMPT = "an armchair shaped like an avocado"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple]:
+    """The browser, the page's address, and the file of hosts that the page's process strayed to."""
+    with page_process() as (address, strayed), chromium() as browser:
+        yield browser, address, strayed
+
+
+@pytest.fixture
+def visitor(running) -> Iterator[Visit]:
+    """Whatever a test does: nothing complains, and nothing leaves loopback."""
+    browser, address, strayed = running
+    visitor = visit(browser, address)
+    yield visitor
+    visitor.page.close()
+    assert visitor.errors == []
+    hosts = {urlsplit(url).netloc for url in visitor.requests if url.startswith(("http", "ws"))}
+    assert hosts == {urlsplit(address).netloc}
+    assert strayed.read_text() == ""
+
+
+@pytest.fixture(scope="module")
+def embedded() -> TextToImagePipeline:
+    return TextToImagePipeline.from_pretrained()
+
+
+def fetch(visitor: Visit, selector: str) -> Image.Image:
+    """The picture of an <img>, as the server sends it."""
+    source = visitor.page.locator(selector).first.get_attribute("src")
+    return Image.open(io.BytesIO(visitor.page.request.get(source).body()))
+
+
+def test_a_prompt_becomes_pictures_to_look_at_copy_and_download(visitor, embedded, tmp_path):
+    visitor.paint(PROMPT, number=2)
+    expected = embedded(PROMPT, seed=0, num_images_per_prompt=2, progress_bar=False)
+    assert visitor.page.locator("#gallery .grid-wrap img").count() == 2
+    assert fetch(visitor, "#gallery .grid-wrap img").tobytes() == expected.images[0].tobytes()
+
+    visitor.page.locator("#gallery .grid-wrap button").nth(1).click()
+    visitor.page.wait_for_function("document.querySelector('#its-seed input, #its-seed textarea').value == '1'")
+    assert visitor.page.input_value("#its-prompt input, #its-prompt textarea") == PROMPT
+    with visitor.page.expect_download() as download:
+        visitor.page.click("#download")
+    download.value.save_as(tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert (picture.text["prompt"], picture.text["seed"], picture.text["model"]) == (PROMPT, "1", "embedded")
+        assert picture.tobytes() == expected.images[1].tobytes()
+    visitor.page.screenshot(path=tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as shot:
+        assert np.asarray(shot.convert("L")).std() > 10  # in levels of 0..255: no blank page
+
+
+def test_the_gallery_remembers_and_the_dice_draw_a_seed(visitor):
+    visitor.paint("sailboat", number=1)
+    visitor.page.click("#dice")
+    visitor.page.wait_for_function("document.querySelector('#seed input').value != '0'")
+    seed = visitor.page.input_value("#seed input")
+    visitor.paint("red apple", number=1)
+    assert visitor.page.locator("#gallery .grid-wrap img").count() == 2
+    assert visitor.page.input_value("#its-seed input, #its-seed textarea") == seed
+
+
+def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
+    visitor.paint(PROMPT, number=1)
+    visitor.page.click("#to-editor")
+    visitor.page.wait_for_selector("#editor canvas")
+    visitor.page.wait_for_timeout(2000)  # the editor lays the picture out
+    visitor.draw([(0.35, 0.6), (0.65, 0.6)])
+    visitor.page.wait_for_timeout(1000)  # and sends the stroke
+    visitor.page.click("#inpaint-button")
+    visitor.page.wait_for_selector("#inpainted .grid-wrap img", timeout=120_000)
+    painted = fetch(visitor, "#inpainted .grid-wrap img")
+    assert (painted.text["prompt"], painted.text["inpaint"]) == (PROMPT, "a mask drawn on the page")
+    codes = embedded.encode_images(embedded(PROMPT, seed=0, progress_bar=False).images[0])
+    error = np.abs(
+        np.asarray(painted, float) - np.asarray(embedded.postprocess(embedded.decode_codes(codes))[0], float)
+    )
+    assert error[:8].mean() < 8  # in levels of 0..255: the rows far above the stroke stay
+
+
+def test_an_uploaded_picture_is_reconstructed_with_its_codes(visitor, embedded, tmp_path):
+    embedded("sailboat", seed=0, progress_bar=False).images[0].save(tmp_path / "mine.png")
+    visitor.page.get_by_role("tab", name="Reconstruct").click()
+    visitor.page.locator("#upload input[type=file]").set_input_files(tmp_path / "mine.png")
+    visitor.page.wait_for_selector("#rebuilt img", timeout=120_000)
+    codes = visitor.page.input_value("#codes textarea")
+    expected = embedded.encode_images(Image.open(tmp_path / "mine.png"))[0]
+    assert [[int(code) for code in row.split()] for row in codes.split("\n")] == expected.tolist()
+
+
+def test_what_the_pipeline_refuses_is_said_on_the_page(visitor):
+    visitor.page.fill("#negative textarea, #negative input", "red")
+    visitor.page.get_by_text("How codes are drawn").click()
+    visitor.page.get_by_label("number input for Guidance").fill("1")
+    visitor.page.click("#paint")
+    visitor.page.wait_for_selector("text=guidance_scale", timeout=60_000)
+
+
+def test_the_guard_sees_who_strays(tmp_path):
+    environment = guarded(tmp_path)
+    stray = "import socket; socket.create_connection(('armchair.invalid', 80))"
+    done = subprocess.run([sys.executable, "-c", stray], env=environment, capture_output=True, text=True)
+    assert "armchair.invalid is not loopback" in done.stderr
+    assert "armchair.invalid" in (tmp_path / "strayed.txt").read_text()
