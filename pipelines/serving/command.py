@@ -120,8 +120,12 @@ def serve(args: argparse.Namespace, settings: ServerSettings, folder: Path, list
             print(f"serving {name} at http://{address}:{port}/v1{' with a key' if api_key else ''}", flush=True)
 
     app = create_app(pipeline, name=name, settings=settings, api_key=api_key)
-    # what was accepted is answered within the timeout: a stop need not wait longer
-    server = Server(uvicorn.Config(app, timeout_graceful_shutdown=int(settings.timeout) + 5))
+    config = uvicorn.Config(
+        app,
+        timeout_keep_alive=65,  # clients let go of an idle connection after 5 to 60 s: at 5 some requests met its end
+        timeout_graceful_shutdown=int(settings.timeout) + 5,  # by then all that was accepted is answered
+    )
+    server = Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal once more when it has stopped
     server.run(sockets=[listener])

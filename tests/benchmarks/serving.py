@@ -47,8 +47,8 @@ async def ask(client: openai.AsyncOpenAI, prompt: str, seed: int, tally: Tally) 
     except openai.APIStatusError as error:
         tally.answers[error.status_code] += 1
         return
-    except openai.APIConnectionError:
-        tally.answers["lost"] += 1
+    except openai.APIConnectionError as error:
+        tally.answers[repr(error.__cause__)] += 1
         return
     tally.answers[200] += 1
     tally.seconds.append(time.monotonic() - start)
@@ -132,7 +132,7 @@ def main() -> int:
     finally:
         server.kill()
     wrong = count_wrong(TextToImagePipeline.from_pretrained(args.model), calm.painted + pressed.painted)
-    lost = pressed.sent - pressed.answers[200] - pressed.answers[429]
+    lost = {answer: count for answer, count in pressed.answers.items() if answer not in (200, 429)}
     latency = sorted(pressed.seconds)
     half = len(memory) // 2
     early, late = (max(part) / 2**20 for part in (memory[2:half], memory[half:]))
@@ -147,14 +147,14 @@ def main() -> int:
 | sent | {pressed.sent} |
 | painted (200) | {pressed.answers[200]}, one in {pressed.sent / pressed.answers[200]:.1f} |
 | refused (429), and by the server's own count | {pressed.answers[429]}, {rates["refused"]} |
-| lost, or any other answer | {lost} |
+| lost, or any other answer | {lost or 0} |
 | pictures compared, calm and overload | {len(calm.painted + pressed.painted)} |
 | of them wrong | {wrong} |
 | seconds to a picture, median and 95 % | {statistics.median(latency):.1f}, {latency[int(0.95 * len(latency))]:.1f} |
 | server's memory, first and second half, MiB | {early:.0f}, {late:.0f} |
 | exit code after SIGTERM | {code} |"""
     )
-    return int(lost > 0 or wrong > 0 or code != 0)
+    return int(bool(lost) or wrong > 0 or code != 0)
 
 
 if __name__ == "__main__":
