@@ -2,26 +2,22 @@
 
     python -m training.compare_dvaes --models [runs/plain/dvae,runs/pixel/dvae] --scorer runs/emoji_cpu
 
-The Fréchet distance is between features of the scorer's picture tower (training/scorer.py) in the folder `--scorer`,
-which also holds its tokenizer: it compares these models with each other, and with no figure from elsewhere.
+The Fréchet distance is between features of the extractor `--scorer`, here the scorer's picture tower in a folder that
+also holds its tokenizer: it compares these models with each other, and with no figure from elsewhere.
 """
 
-from pathlib import Path
-
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import save_image
 
 from dvae import DVAE, codebook_usage, count_codes
-from prior_transformer import PriorTokenizer
 
 from .codes import draw_picture
 from .data import Pictures, load_split, to_pixel_values
 from .data_arguments import DataArguments
 from .evaluate import evaluate_dvae
+from .feature_metrics import Extractor, frechet_distance, load_extractor
 from .losses import high_frequency_power
-from .scorer import Scorer
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
 
@@ -31,12 +27,12 @@ def main(argv: list[str] | None = None) -> None:
 
     parser = ArgumentParser(prog="python -m training.compare_dvaes", description=__doc__)
     parser.add_argument("--models", type=list[str], required=True, help="folders of dVAEs")
-    parser.add_argument("--scorer", type=str, required=True, help="a folder with scorer.safetensors and tokenizer/")
+    parser.add_argument("--scorer", type=str, required=True, help="an extractor of features: see load_extractor")
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes after the validation split")
     parser.add_argument("--out", type=str, default="comparison.png")
     parser.add_class_arguments(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
-    features = Features(Path(args.scorer))
+    features = load_extractor(args.scorer)
     print("| dVAE | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     rows = []
     for folder in args.models:
@@ -50,22 +46,6 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.out}: the pictures above, then one row for each dVAE")
 
 
-class Features(nn.Module):
-    """The scorer's picture tower: (B, 3, S, S) in [0, 1] -> (B, 128)."""
-
-    num_features = 128
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        tokenizer = PriorTokenizer.from_pretrained(folder / "tokenizer")
-        self.scorer = Scorer(len(tokenizer), tokenizer.pad_token_id, dim=self.num_features)
-        self.scorer.load_state_dict(load_file(folder / "scorer.safetensors"))
-        self.eval()
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.scorer.image(2 * pixel_values - 1)
-
-
 def unseen(pictures: Pictures, scenes: int) -> Tensor:
     """The validation split, then scenes of held-out pairs where the set is one of cut-outs: (n, 3, S, S) in [0, 1]."""
     total = len(pictures) + scenes * pictures.cutouts
@@ -75,24 +55,21 @@ def unseen(pictures: Pictures, scenes: int) -> Tensor:
 
 @torch.no_grad()
 def compare(
-    dvae: DVAE, pictures: Pictures, pixel_values: Tensor, features: nn.Module
+    dvae: DVAE, pictures: Pictures, pixel_values: Tensor, features: Extractor
 ) -> tuple[dict[str, float], Tensor]:
     """
     ELBO in nats and PSNR in dB of the validation split; of `pixel_values` (n, 3, S, S) the high-frequency power of the
     reconstructions over the real, the Fréchet distance between them, and the codebook's use; and the reconstructions.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     numbers, _ = evaluate_dvae(dvae, pictures, pixel_values.device)
     codes = torch.cat([dvae.encode(part) for part in pixel_values.split(64)])
     reconstructed = torch.cat([dvae.reconstruct(part) for part in pixel_values.split(64)])
-    distance = FrechetInceptionDistance(feature=features, normalize=True)
-    for images, real in ((pixel_values, True), (reconstructed, False)):
-        for part in images.split(64):
-            distance.update(part, real=real)
     power = high_frequency_power(reconstructed).mean() / high_frequency_power(pixel_values).mean()
     usage = codebook_usage(count_codes(codes, dvae.config.codebook_size))
-    numbers |= usage | {"high_frequencies": power.item(), "frechet_distance": distance.compute().item()}
+    numbers |= usage | {
+        "high_frequencies": power.item(),
+        "frechet_distance": frechet_distance(features, pixel_values, reconstructed),
+    }
     return numbers, reconstructed
 
 

@@ -1,13 +1,17 @@
 """Numbers of a saved pipeline on a validation split, in nats unless named.
 
-    python -m training.evaluate [--model FOLDER_OR_ID] [--data.path …]
+    python -m training.evaluate [--model FOLDER_OR_ID] [--data.path …] [--json FILE] [--markdown FILE]
+    python -m training.evaluate --features runs/emoji_cpu --clip openai/clip-vit-base-patch32 --generated 500
 
-Without --model it evaluates the embedded one.
+Without --model it evaluates the embedded one. --features adds rFID of reconstructions and FID of generated pictures in
+the features of a scorer's folder, of a file of Inception's weights, or of a CLIP (`load_extractor`). --clip adds the
+CLIP score and R-precision of any CLIP of transformers; without it a scorer or a CLIP of --features gives R-precision.
 """
 
 import json
 import random
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -22,6 +26,8 @@ from .codes import Collate, encode_pictures
 from .data import Pictures, load_split, to_pixel_values
 from .data_arguments import DataArguments
 from .decoding import caption
+from .evaluation_report import report
+from .feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
 from .losses import psnr
 from .scenes import HELDOUT_SPLIT
 from .surgery import estimate_surgery
@@ -40,13 +46,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=str | None, default=None, help="a pipeline's folder or Hub id")
     parser.add_argument("--heldout_pairs", type=int, default=256, help="scenes of held-out pairs, for cut-outs")
     parser.add_argument("--surgery_pictures", type=int, default=512, help="pictures of the ELBO surgery; 0 for none")
+    parser.add_argument("--features", type=str | None, default=None, help="what FID and rFID are measured in")
+    parser.add_argument("--clip", type=str | None, default=None, help="a CLIP's folder or Hub id")
+    parser.add_argument("--generated", type=int, default=200, help="captions painted for --features and --clip")
+    parser.add_argument("--json", type=Path | None, default=None, help="where to write the numbers")
+    parser.add_argument("--markdown", type=Path | None, default=None, help="where to write a table of them")
     parser.add_class_arguments(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
+    judges = load_judges(args.features, args.clip)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numbers = evaluate_pipeline(pipeline.to(device), args.data, args.heldout_pairs, args.surgery_pictures, device)
-    for name, value in numbers.items():
-        print(f"{name:32} {value:12.5g}")
+    if judges:
+        numbers |= evaluate_pictures(pipeline, args.data, judges, args.generated, device)
+    settings = {name: getattr(args, name) for name in ("model", "features", "clip", "generated")}
+    report(numbers, settings | {"data": args.data.path}, args.json, args.markdown)
+
+
+def load_judges(features: str | None, clip: str | None) -> dict[str, Extractor]:
+    """By the flags' names; first of all the work, so that a wrong one costs nothing."""
+    judges = {name: load_extractor(wanted) for name, wanted in (("features", features), ("clip", clip)) if wanted}
+    if not isinstance(judges.get("clip"), CLIPFeatures | None):
+        raise ValueError(f"--clip {clip} is no CLIP: give it to --features")
+    return judges
 
 
 def evaluate_pipeline(
@@ -75,6 +97,45 @@ def evaluate_pipeline(
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])
         parts = estimate_surgery(dvae, pipeline.prior, images, text_ids, device)
         numbers |= {f"surgery_{name}": value for name, value in parts.items()}
+    return numbers
+
+
+@torch.no_grad()
+def evaluate_pictures(
+    pipeline: TextToImagePipeline,
+    data: DataArguments,
+    judges: dict[str, Extractor],
+    generated: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """
+    Of the validation split's captioned pictures, and of pictures painted from its first `generated` captions, seeds 0,
+    1, …, with the pipeline's own settings: in judges["features"] rfid and fid; by judges["clip"] clip_score; and
+    r_precision; each of the real pictures too, as what can be had.
+    """
+    validation = Pictures(load_split(data, "validation"), data, pipeline.dvae.config.image_size)
+    captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts)]
+    captioned = [i for i, text in enumerate(captions) if text.strip()]
+    real = to_pixel_values(validation_images(validation, len(validation)), device)
+    captions = [captions[i] for i in captioned[:generated]]
+    painted = [
+        pipeline(part, seed=list(range(start, start + len(part))), output_type="pt", progress_bar=False).images
+        for start, part in ((start, captions[start : start + 64]) for start in range(0, len(captions), 64))
+    ]
+    painted = torch.cat(painted).to(device)
+    numbers = {}
+    if "features" in judges:
+        extractor = judges["features"].to(device)
+        reconstructed = torch.cat([pipeline.dvae.reconstruct(part) for part in real.split(64)])
+        numbers["rfid"] = frechet_distance(extractor, real, reconstructed)
+        numbers["fid"] = frechet_distance(extractor, real, painted)
+    judge = judges.get("clip", judges.get("features"))
+    if isinstance(judge, Judge):
+        for name, pictures in (("", painted), ("real_", real[captioned[:generated]])):
+            fit = caption_fit(judge.to(device), pictures, captions)
+            numbers[f"{name}r_precision"] = fit["r_precision"]
+            if isinstance(judge, CLIPFeatures):
+                numbers[f"{name}clip_score"] = fit["score"]
     return numbers
 
 

@@ -58,11 +58,19 @@ def ranks(scorer: Scorer, pixel_values: Tensor, names: Tensor, name_ids: Tensor)
 @torch.no_grad()
 def r_precision(scorer: Scorer, pixel_values: Tensor, names: Tensor, name_ids: Tensor, captions: int = 100) -> Tensor:
     """Whether each picture's own name is the nearest of `captions`, the others drawn at random: (B,) of 0 and 1."""
-    generator = torch.Generator().manual_seed(0)
     similarity = (scorer.embed_images(pixel_values) @ scorer.embed_text(name_ids).T).cpu()  # (B, M)
+    return own_name_first(similarity, names, captions)
+
+
+def own_name_first(similarity: Tensor, names: Tensor, captions: int) -> Tensor:
+    """
+    Similarities of pictures to names (B, M), places of their own (B,) -> whether the own one is the most similar of
+    `captions`, the others drawn at random: (B,) of 0 and 1. Of fewer names than that it is of all.
+    """
+    generator = torch.Generator().manual_seed(0)
     hits = []
     for row, own in zip(similarity, names.tolist(), strict=True):
-        others = torch.randperm(len(name_ids), generator=generator)
+        others = torch.randperm(similarity.shape[1], generator=generator)
         others = others[others != own][: captions - 1]
-        hits.append(float(row[own] > row[others].max()))
+        hits.append(float(len(others) == 0 or row[own] > row[others].max()))
     return torch.tensor(hits)

@@ -1,0 +1,141 @@
+"""What pictures are judged by through another network's features: Fréchet distances, CLIP score, R-precision.
+
+An extractor is named by what `load_extractor` finds: a CLIP of transformers, the Inception that FID is defined by, or
+the scorer of this repository. Numbers of two extractors are of two kinds: compare within one.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import to_pil_image
+
+from pipelines.reranking import CLIPReranker
+from prior_transformer import PriorTokenizer
+
+from .scorer import Scorer, own_name_first
+
+BATCH_SIZE = 64
+
+
+class ScorerFeatures(nn.Module):
+    """The scorer's picture tower (training/scorer.py): (B, 3, S, S) in [0, 1] -> (B, 128)."""
+
+    num_features = 128
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.tokenizer = PriorTokenizer.from_pretrained(folder / "tokenizer")
+        self.scorer = Scorer(len(self.tokenizer), self.tokenizer.pad_token_id, dim=self.num_features)
+        self.scorer.load_state_dict(load_file(folder / "scorer.safetensors"))
+        self.eval()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.scorer.image(2 * pixel_values - 1)
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """(B, 128) of length 1."""
+        text_ids = self.tokenizer.encode_captions(texts)
+        return self.scorer.embed_text(text_ids.to(self.scorer.log_scale.device))
+
+
+class CLIPFeatures(nn.Module):
+    """A CLIP of transformers: (B, 3, S, S) in [0, 1] -> unit embeddings (B, D)."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        judge = CLIPReranker.from_pretrained(name)
+        self.model, self.processor = judge.model, judge.processor
+        self.num_features = self.embed_text(["a"]).shape[1]
+        self.eval()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self._embed([""] * len(pixel_values), pixel_values).image_embeds.float()
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """(B, D) of length 1."""
+        return self._embed(texts, torch.zeros(len(texts), 3, 8, 8)).text_embeds.float()
+
+    def _embed(self, texts: list[str], pixel_values: Tensor):
+        """Both towers: the output that CLIP, SigLIP and their like share has both embeddings or none."""
+        images = [to_pil_image(image.cpu()) for image in pixel_values]
+        inputs = self.processor(
+            text=texts, images=images, padding="max_length", truncation=True, return_tensors="pt"
+        )  # padded as SigLIP was trained; CLIP does not mind
+        return self.model(**inputs.to(self.model.device))
+
+
+class InceptionFeatures(nn.Module):
+    """The Inception v3 of FID (arXiv 1706.08500) by torch-fidelity, its weights from a file: -> (B, 2048)."""
+
+    num_features = 2048
+
+    def __init__(self, weights: Path):
+        super().__init__()
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise ImportError('Inception features need torch-fidelity: pip install "armchair[evaluate]"') from error
+        torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity unpickles: tensors and no code
+        self.inception = FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=str(weights)
+        )
+        self.eval()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.inception((255 * pixel_values).round().to(torch.uint8))[0]
+
+
+Judge = ScorerFeatures | CLIPFeatures
+Extractor = Judge | InceptionFeatures
+
+
+def load_extractor(name: str) -> Extractor:
+    """
+    name: a folder with scorer.safetensors and tokenizer/; a file of Inception weights
+        (pt_inception-2015-12-05-6726825d.pth); or a CLIP's folder or Hub id.
+
+    Raises an OSError where it is none of these.
+    """
+    if (Path(name) / "scorer.safetensors").is_file():
+        return ScorerFeatures(Path(name))
+    if Path(name).is_file():
+        return InceptionFeatures(Path(name))
+    return CLIPFeatures(name)
+
+
+@torch.no_grad()
+def frechet_distance(extractor: Extractor, real: Tensor, fake: Tensor) -> float:
+    """
+    Pictures (n, 3, S, S) and (m, 3, S, S) in [0, 1] -> ‖μ − μ'‖² + tr(C + C' − 2 (C C')^½) of the Gaussians fitted to
+    their features: FID with Inception's; rFID where the second are reconstructions of the first. arXiv 1706.08500.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    distance = FrechetInceptionDistance(feature=extractor, normalize=True).to(real.device)
+    for images, is_real in ((real, True), (fake, False)):
+        for part in images.split(BATCH_SIZE):
+            distance.update(part, real=is_real)
+    return distance.compute().item()
+
+
+@torch.no_grad()
+def similarities(judge: Judge, pixel_values: Tensor, texts: list[str]) -> Tensor:
+    """Pictures (n, 3, S, S) and m texts -> their cosines (n, m)."""
+    images = torch.cat([F.normalize(judge(part), dim=-1) for part in pixel_values.split(BATCH_SIZE)])
+    parts = [judge.embed_text(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)]
+    return (images @ F.normalize(torch.cat(parts), dim=-1).T).cpu()
+
+
+def caption_fit(judge: Judge, pixel_values: Tensor, captions: list[str]) -> dict[str, float]:
+    """
+    Pictures (n, 3, S, S) and their captions -> score: the mean of 100 · max(cosine, 0), CLIP score with a CLIP
+    (arXiv 2104.08718); r_precision: how often its own caption is the nearest of 100 different ones.
+    """
+    texts = list(dict.fromkeys(captions))  # equal captions are one
+    own = torch.tensor([texts.index(caption) for caption in captions])
+    cosines = similarities(judge, pixel_values, texts)
+    score = 100 * cosines.gather(1, own[:, None]).clamp_min(0).mean()
+    return {"score": score.item(), "r_precision": own_name_first(cosines, own, captions=100).mean().item()}
