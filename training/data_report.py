@@ -1,0 +1,175 @@
+"""What is in a split: rows that can be used and that cannot, sizes, captions, duplicates; each row looked at once."""
+
+import hashlib
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from dvae import DVAEImageProcessor
+
+from .data import caption_column
+from .data_arguments import DataArguments
+from .decoding import BrokenRow, caption, open_picture, row_parts
+from .readers import Row
+from .sources import Source
+
+SHEET, TILE = 8, 96  # pictures in a row and a column of the contact sheet, and their side in pixels
+LISTED = 1000  # broken rows and groups of duplicates that report.json lists; it counts all
+
+
+class Look(NamedTuple):
+    """A row: its name; the reason why it is broken, or caption, size, hashes and, if it is sampled, a small copy."""
+
+    where: str
+    reason: str | None
+    caption: str = ""
+    size: tuple[int, int] = (0, 0)
+    exact: str = ""
+    near: int = 0
+    tile: np.ndarray | None = None
+
+
+class UnitLooks(Dataset):
+    """Unit i of a source -> the looks of its rows: what one worker does at a time."""
+
+    def __init__(self, source: Source, data: DataArguments, sampled: set[int]):
+        self.source, self.data, self.sampled = source, data, sampled
+        self.column = caption_column(data, source)
+
+    def __len__(self) -> int:
+        return len(self.source.units)
+
+    def __getitem__(self, unit: int) -> list[Look]:
+        own = self.source.own_rows(unit)
+        if len(own) == 0:
+            return []
+        rows = self.source.read(unit)
+        return [self._look(rows[row], self.source.starts[unit] + row in self.sampled) for row in own.tolist()]
+
+    def _look(self, row: Row, sampled: bool) -> Look:
+        try:
+            text = caption(row_parts(row, self.column), random.Random(0))
+            image = open_picture(row.columns["image"], self.data)
+        except BrokenRow as broken:
+            return Look(row.where, str(broken))
+        tile = np.asarray(DVAEImageProcessor(TILE).fit(image)) if sampled else None
+        exact = hashlib.sha1(image.convert("RGBA").tobytes() + str(image.size).encode()).hexdigest()
+        return Look(row.where, None, text, image.size, exact, difference_hash(image), tile)
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64 bits: whether each of 8 × 8 grey pixels is darker than its right neighbour; scale and compression keep it."""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR), np.int16)  # (8, 9)
+    return int.from_bytes(np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes(), "big")
+
+
+@dataclass
+class SplitReport:
+    """
+    rows, broken: counts; reasons, broken_rows: of the broken ones. sides, aspects: of pictures in pixels, and width
+    over height. lengths: of captions in `unit`. exact, near: by hash, the rows that have it.
+    """
+
+    unit: str = "words"
+    rows: int = 0
+    reasons: Counter = field(default_factory=Counter)
+    broken_rows: list[tuple[str, str]] = field(default_factory=list)
+    sides: list[int] = field(default_factory=list)
+    aspects: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    captions: Counter = field(default_factory=Counter)
+    exact: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    near: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    tiles: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def broken(self) -> int:
+        return self.reasons.total()
+
+    def add(self, looks: Sequence[Look], lengths: Sequence[int]) -> None:
+        """Rows, and the lengths of the captions of those among them that can be used."""
+        self.rows += len(looks)
+        self.lengths += lengths
+        for look in looks:
+            if look.reason is not None:
+                self.reasons[look.reason] += 1
+                self.broken_rows.append((look.where, look.reason))
+                continue
+            self.sides.append(min(look.size))
+            self.aspects.append(look.size[0] / look.size[1])
+            self.captions[look.caption] += 1
+            self.exact[look.exact].append(look.where)
+            self.near[look.near].append((look.exact, look.where))
+            if look.tile is not None:
+                self.tiles.append(look.tile)
+
+    def duplicates(self) -> dict[str, list[list[str]]]:
+        """Groups of pictures: the same to the pixel; and alike, of different pixels and one difference hash."""
+        alike = [group for group in self.near.values() if len({exact for exact, _ in group}) > 1]
+        return {
+            "exact": [group for group in self.exact.values() if len(group) > 1],
+            "near": [[where for _, where in group] for group in alike],
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        duplicates = self.duplicates()
+        return {
+            "rows": self.rows,
+            "usable": self.rows - self.broken,
+            "broken": self.broken,
+            "broken_share": self.broken / max(self.rows, 1),
+            "broken_by_reason": dict(self.reasons.most_common()),
+            "broken_rows": [{"row": where, "reason": reason} for where, reason in self.broken_rows[:LISTED]],
+            "shorter_side_pixels": spread(self.sides),
+            "width_over_height": spread(self.aspects),
+            f"caption_{self.unit}": spread(self.lengths),
+            "captions_used_twice": sum(count > 1 for count in self.captions.values()),
+            "exact_duplicates": sum(len(group) - 1 for group in duplicates["exact"]),
+            "near_duplicates": sum(len(group) - 1 for group in duplicates["near"]),
+            "duplicate_groups": {kind: groups[:LISTED] for kind, groups in duplicates.items()},
+        }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The least, the greatest, and quantiles between."""
+    if not values:
+        return {}
+    names = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
+    return {name: round(float(np.percentile(values, at)), 3) for name, at in names.items()}
+
+
+def look_through(
+    source: Source, data: DataArguments, lengths_of: Any, unit: str, name: str, num_workers: int = 0
+) -> SplitReport:
+    """Looks at every row. lengths_of: captions -> their lengths in `unit`."""
+    report = SplitReport(unit)
+    sampled = set(random.Random(0).sample(source.places.tolist(), min(SHEET**2, len(source))))
+    looks = DataLoader(UnitLooks(source, data, sampled), batch_size=None, num_workers=num_workers, collate_fn=list)
+    with tqdm(total=len(source), desc=name, leave=False) as bar:
+        for of_unit in looks:
+            report.add(of_unit, lengths_of([look.caption for look in of_unit if look.reason is None]))
+            bar.update(len(of_unit))
+            bar.set_postfix(broken=report.broken)
+    return report
+
+
+def shared(reports: Iterable[SplitReport]) -> int:
+    """Pictures that two splits have in common, to the pixel: a validation that training has seen."""
+    first, *others = [set(report.exact) for report in reports]
+    return sum(len(first & other) for other in others)
+
+
+def contact_sheet(tiles: Sequence[np.ndarray]) -> Image.Image:
+    """SHEET × SHEET pictures, row by row."""
+    sheet = Image.new("RGB", (SHEET * TILE, max(1, -(-len(tiles) // SHEET)) * TILE), "white")
+    for i, tile in enumerate(tiles):
+        sheet.paste(Image.fromarray(tile), (i % SHEET * TILE, i // SHEET * TILE))
+    return sheet
