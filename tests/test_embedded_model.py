@@ -68,7 +68,7 @@ def test_its_reconstructions_are_its_own(embedded):
 
 
 def test_it_tells_its_pictures_apart(embedded):
-    """Of four prompts each picture has the most information on its own, and each prompt ranks its own picture first."""
+    """Each picture has the most information on its own prompt of four, and each prompt ranks its own picture first."""
     prompts = ["avocado", "red apple", "sun", "armchair"]
     codes = embedded(prompts, seed=0, progress_bar=False).codes
     pmi = torch.stack([embedded.score(prompt, codes).pmi for prompt in prompts])  # (prompt, picture)
@@ -77,7 +77,7 @@ def test_it_tells_its_pictures_apart(embedded):
 
 
 def test_it_goes_on_from_a_picture(embedded):
-    """Half an avocado becomes an avocado: what it paints below is nearer to the picture's own than another prompt's."""
+    """Half an avocado becomes an avocado: what the prompt paints below is nearer to it than what another paints."""
     picture = embedded("avocado", seed=0, progress_bar=False).images[0]
     own, other = (
         embedded.complete(prompt, picture, seed=0, output_type="pt", progress_bar=False).images

@@ -1,6 +1,6 @@
 """By how much best_of raises R-precision: the pipeline ranks, a contrastive model that it never sees judges.
 
-    python -m tests.benchmarks.best_of --scorer RUN [--names 100] [--best_of 1 8 32] [--reranker FOLDER_OR_ID …]
+    python -P tests/benchmarks/best_of.py --scorer RUN [--names 100] [--best_of 1 8 32] [--reranker FOLDER_OR_ID …]
 
 RUN is an output_dir of `python -m training.train_scorer PRESET`, with tokenizer/ and scorer.safetensors. Each name is
 painted once for each seed from 0 on; "best of n" keeps the best of the first n, as `pipeline(name, best_of=n, seed=0)`
