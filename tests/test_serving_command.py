@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,17 +11,18 @@ from pathlib import Path
 
 import openai
 import pytest
+import torch
 from running_server import client_of, until
 
 from pipelines.__main__ import main
-from pipelines.serving.command import model_name
+from pipelines.serving.command import build_parser, load, model_name
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pipeline):
     """Stopped while pictures wait: they are painted, what comes later is refused, the exit code is 0."""
-    argv = ["serve", "--model", tiny_folder, "--port", "0", "--max-batch", "1", "--max-n", "40"]
+    argv = ["serve", "--model", tiny_folder, "--port", "0", "--max-batch", "1", "--max-n", "20"]
     server = subprocess.Popen(
         [sys.executable, "-m", "pipelines", *argv],
         cwd=ROOT,
@@ -36,11 +38,11 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
             assert [model.id for model in client.models.list()] == [Path(tiny_folder).name]
             stream = client.images.generate(prompt="a red apple", stream=True, partial_images=1)
             next(stream)
-            accepted = pool.submit(client.images.generate, prompt="a red apple", n=40, extra_body={"seed": 0})
+            accepted = pool.submit(client.images.generate, prompt="a red apple", n=20, extra_body={"seed": 0})
             health = client.with_options(base_url=line[3].removesuffix("v1"))
             until(lambda: health.get("/health", cast_to=object)["waiting"] > 0)
             server.send_signal(signal.SIGTERM)
-            assert len(accepted.result().data) == 40
+            assert len(accepted.result().data) == 20
             assert [event.type for event in stream] == ["image_generation.completed"]
         assert server.wait(timeout=30) == 0
         with client_of(line[3]) as late, pytest.raises(openai.APIConnectionError):
@@ -62,6 +64,7 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
         (["--batch-wait", "500"], ["batch_wait=500", "timeout=120"]),
         (["--port", "70000"], ["70000", "another"]),
         (["--host", "256.0.0.1"], ["256.0.0.1", "another"]),
+        (["--device", "abacus"], ["abacus", "pass cpu"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(argv, words, tiny_folder, capsys):
@@ -69,6 +72,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv, words, tiny_folder, capsys)
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert all(word in err for word in words)
+
+
+def test_a_broken_model_is_one_line(tiny_folder, tmp_path, capsys):
+    shutil.copytree(tiny_folder, tmp_path / "broken")
+    (tmp_path / "broken/prior/model.safetensors").write_bytes(b"broken")
+    assert main(["serve", "--model", str(tmp_path / "broken"), "--port", "0"]) == 2
+    assert "cannot be loaded" in capsys.readouterr().err
+
+
+def test_the_weights_that_were_asked_for(tiny_folder):
+    args = build_parser().parse_args(["--dtype", "bfloat16"])
+    pipeline = load(Path(tiny_folder), args)
+    assert (pipeline.dtype, pipeline.dvae.dtype, pipeline.quantized) == (torch.bfloat16, torch.bfloat16, None)
 
 
 def test_a_port_in_use_is_one_line(tiny_folder, capsys):

@@ -7,10 +7,13 @@ import socket
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..locate import find_pipeline
 from .settings import ServerSettings
+
+if TYPE_CHECKING:
+    from ..text_to_image import TextToImagePipeline
 
 KEY_VARIABLE = "ARMCHAIR_API_KEY"
 
@@ -44,6 +47,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="cpu", help="where to paint, as torch names it, such as cuda (default: cpu)"
     )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights (default: float32)",
+    )
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4"], help="the prior's weights as smaller integers (default: as they are)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen at, 0 for a free one (default: 8000)")
     parser.add_argument(
@@ -70,10 +82,11 @@ def main(argv: list[str]) -> int:
         folder = find_pipeline(args.model)
         check_installed()
         listener = bind(args.host, args.port)
-    except (OSError, OverflowError, ValueError) as error:
+        pipeline = load(folder, args)
+    except (ImportError, OSError, ValueError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    serve(args, settings, folder, listener)
+    serve(pipeline, args, settings, listener)
     return 0
 
 
@@ -99,16 +112,31 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(args: argparse.Namespace, settings: ServerSettings, folder: Path, listener: socket.socket) -> None:
-    """Load the pipeline and answer until SIGTERM or SIGINT."""
-    import uvicorn
+def load(folder: Path, args: argparse.Namespace) -> "TextToImagePipeline":
+    """The pipeline in the dtype and on the device asked for. Raises ImportError, OSError or ValueError."""
+    import torch
     from transformers.utils import logging
 
     from ..text_to_image import TextToImagePipeline
-    from .app import create_app
 
     logging.disable_progress_bar()  # loading takes no time worth a bar
-    pipeline = TextToImagePipeline.from_pretrained(folder).to(args.device)
+    pipeline = TextToImagePipeline.from_pretrained(folder, dtype=getattr(torch, args.dtype))
+    try:
+        pipeline.to(args.device)
+    except (AssertionError, RuntimeError) as error:  # of a torch without CUDA, of a machine without a GPU, of a typo
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {args.device} cannot be used here ({reason}); pass cpu") from error
+    return pipeline.quantize(args.quantize) if args.quantize else pipeline
+
+
+def serve(
+    pipeline: "TextToImagePipeline", args: argparse.Namespace, settings: ServerSettings, listener: socket.socket
+) -> None:
+    """Answer until SIGTERM or SIGINT."""
+    import uvicorn
+
+    from .app import create_app
+
     api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
     name = model_name(args.model)
 
