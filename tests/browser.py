@@ -3,6 +3,7 @@
 python tests/browser.py OUT.png [PROMPT] paints with the embedded model and saves what the page then looks like.
 """
 
+import io
 import os
 import shutil
 import socket
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ROOT = Path(__file__).parent.parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", None, "")
 # Python imports this before anything else: a socket that would leave the machine is written down, and refused
 GUARD = f"""
@@ -36,13 +39,17 @@ sys.addaudithook(watch)
 
 
 @contextmanager
-def page_process() -> Iterator[tuple[str, Path]]:
-    """`python -m pipelines demo` on a free port: its address, and the file of hosts that it strayed to."""
+def page_process(*program: str, root: Path = ROOT) -> Iterator[tuple[str, Path]]:
+    """`python -m pipelines demo`, or another program that shows the page, with the sources of root, on a free port.
+
+    Yields its address, and the file of hosts that it strayed to.
+    """
     with TemporaryDirectory() as place:
-        environment = guarded(Path(place)) | {"GRADIO_TEMP_DIR": f"{place}/gradio"}
+        environment = guarded(Path(place), root) | {"GRADIO_TEMP_DIR": f"{place}/gradio"}
         strayed = Path(environment["STRAYED"])
-        command = [sys.executable, "-m", "pipelines", "demo", "--port", str(free_port())]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        program = program or ("-m", "pipelines", "demo")
+        command = [sys.executable, *program, "--host", "127.0.0.1", "--port", str(free_port())]
+        process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             line = process.stdout.readline()  # when it listens, or empty when it stopped
             if not line.startswith("the page is at "):
@@ -53,13 +60,12 @@ def page_process() -> Iterator[tuple[str, Path]]:
             process.wait(30)
 
 
-def guarded(place: Path) -> dict[str, str]:
+def guarded(place: Path, root: Path = ROOT) -> dict[str, str]:
     """The environment of a Python that cannot leave loopback: what it tried stands in the file named STRAYED."""
     (place / "sitecustomize.py").write_text(GUARD)
     strayed = place / "strayed.txt"
     strayed.touch()
-    path = os.pathsep.join([str(place), str(Path(__file__).parent.parent)])
-    return {**os.environ, "PYTHONPATH": path, "STRAYED": str(strayed)}
+    return {**os.environ, "PYTHONPATH": f"{place}{os.pathsep}{root}", "STRAYED": str(strayed)}
 
 
 def free_port() -> int:
@@ -126,7 +132,8 @@ def main(out: str, prompt: str = "an armchair shaped like an avocado") -> None:
         visitor = visit(browser, address)
         visitor.paint(prompt)
         visitor.page.wait_for_timeout(1000)  # the pictures fade in
-        visitor.page.screenshot(path=out)
+        shot = Image.open(io.BytesIO(visitor.page.screenshot()))
+    shot.convert("RGB").quantize(256).save(out, optimize=True)  # a third of the bytes
 
 
 if __name__ == "__main__":

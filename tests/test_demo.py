@@ -88,7 +88,7 @@ def test_the_page_is_built_and_asks_for_no_fonts(studio):
     from pipelines.demo.picture_tabs import split_drawing, written
 
     labels = {block.get("props", {}).get("label") for block in build_page(studio).get_config_file()["components"]}
-    assert {"Prompt", "Not this", "Seed", "Pictures", "Temperature", "Guidance (1: none)", "Its seed"} <= labels
+    assert {"Prompt", "Negative prompt", "Seed", "Pictures", "Temperature", "Guidance (1: none)", "Its seed"} <= labels
     assert "url(" not in str(launch_options()["theme"]._font_css)
 
     drawn = Image.new("RGBA", (8, 8))

@@ -16,6 +16,7 @@ pytest.importorskip("playwright", reason="a browser is driven by playwright: pip
 from browser import CHROMIUM, Visit, chromium, guarded, page_process, visit
 
 from pipelines import TextToImagePipeline
+from pipelines.demo.space import gather
 
 pytestmark = [
     pytest.mark.slow,
@@ -119,6 +120,17 @@ def test_what_the_pipeline_refuses_is_said_on_the_page(visitor):
     visitor.page.get_by_label("number input for Guidance").fill("1")
     visitor.page.click("#paint")
     visitor.page.wait_for_selector("text=guidance_scale", timeout=60_000)
+
+
+def test_the_space_shows_the_same_page(running, tmp_path):
+    """From its own folder, with its own sources and model."""
+    gather(tmp_path / "space")
+    with page_process("app.py", root=tmp_path / "space") as (address, strayed):
+        visitor = visit(running[0], address)
+        visitor.paint(PROMPT, number=1)
+        assert fetch(visitor, "#gallery .grid-wrap img").text["model"] == "model"
+        assert visitor.errors == []
+        assert strayed.read_text() == ""
 
 
 def test_the_guard_sees_who_strays(tmp_path):

@@ -78,7 +78,10 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
 def _prompt_and_seed() -> dict[str, gr.Component]:
     prompt = gr.Textbox(label="Prompt", value=EXAMPLES[0], lines=2, max_length=MAX_PROMPT, elem_id="prompt")
     negative = gr.Textbox(
-        label="Not this", placeholder="what guidance steers away from", max_length=MAX_PROMPT, elem_id="negative"
+        label="Negative prompt",
+        placeholder="what guidance steers away from",
+        max_length=MAX_PROMPT,
+        elem_id="negative",
     )
     with gr.Row(elem_classes="seed-row"):
         seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=LAST_SEED, elem_id="seed", scale=3)

@@ -60,7 +60,12 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
 def reconstruct_tab(studio: Studio) -> None:
     with gr.Row():
         upload = gr.Image(
-            label="A picture of yours", type="pil", image_mode=None, sources=["upload", "clipboard"], elem_id="upload"
+            label="A picture of yours",
+            type="pil",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            height=360,
+            elem_id="upload",
         )
         fitted = _result("As the model sees it", elem_id="fitted")
         picture = _result("From its codes", elem_id="rebuilt")
