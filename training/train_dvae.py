@@ -1,6 +1,6 @@
 """Trains the dVAE: pictures -> codes -> pictures.
 
-    accelerate launch -m training.train_dvae training/configs/emoji_cpu.yaml [--training.steps 100 …]
+    accelerate launch -m training.train_dvae training/configs/emoji_cpu.yaml [--training.steps 100 …] [--dry_run]
 
 Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json), checkpoints and pictures beside it;
 the networks of adversaries, where the preset has any, in output_dir/adversaries.
@@ -24,6 +24,7 @@ from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .loaders import TrainingPictures, some_pictures, stream_parts, training_batches, training_pictures
 from .losses import dvae_losses
+from .preflight import plan_or_train
 from .pretrained import find_part, freeze
 from .run import Run
 from .run_log import save_numbers
@@ -170,4 +171,4 @@ def save_networks(adversaries: list[Adversary], folder: Path, accelerator: Accel
 
 
 if __name__ == "__main__":
-    main()
+    plan_or_train("dvae", DVAETraining, main, __doc__)

@@ -1,6 +1,6 @@
 """Trains the prior: text and codes -> codes; and saves the whole pipeline.
 
-    accelerate launch -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …]
+    accelerate launch -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …] [--dry_run]
 
 Takes output_dir/dvae and output_dir/tokenizer, or what training.dvae and training.tokenizer name, or those of the
 pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipeline (what
@@ -25,6 +25,7 @@ from .encode_dataset import code_caches
 from .engine import make_accelerator, need_whole_weights, ready
 from .evaluate import evaluate_prior
 from .finish import save_pipeline
+from .preflight import plan_or_train
 from .pretrained import find_part, freeze, lora_config, part_of_run
 from .run import Run
 from .run_log import save_numbers
@@ -149,4 +150,4 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
 
 
 if __name__ == "__main__":
-    main()
+    plan_or_train("prior", PriorTraining, main, __doc__)

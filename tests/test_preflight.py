@@ -1,0 +1,143 @@
+"""What a dry run says, against the definition of each part, and against what a process takes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from training.arguments import DVAETraining, PriorTraining, parse
+from training.memory import LiveBytes, Memory, sharded_step, whole_step
+from training.preflight import DryRun, advice, plan, prior_subject, step_of
+
+ROOT = Path(__file__).parent.parent
+GIB = 2**30
+
+
+class Block(nn.Linear):
+    """What the sharding gathers one at a time."""
+
+
+def two_blocks() -> nn.Module:
+    return nn.Sequential(nn.Linear(100, 100, bias=False), Block(100, 100, bias=False), Block(100, 100, bias=False))
+
+
+def loss_of(model: nn.Module) -> torch.Tensor:
+    return model(torch.rand(50, 100)).square().sum()
+
+
+def test_live_bytes_rise_and_fall_with_the_storages():
+    with FakeTensorMode(), LiveBytes() as live:
+        kept = torch.zeros(1000)
+        view = kept.view(10, 100)[2:]
+        assert live.live == 4000, "a view is no storage"
+        torch.zeros(5000)
+        assert live.live == 4000 and live.peak == 24000
+        del kept
+        assert live.live == 4000, "the view holds it"
+        del view
+        assert live.live == 0
+
+
+def test_parts_are_what_they_are_by_definition():
+    step = whole_step(two_blocks, loss_of, "no", micro_batches=1)
+    weights = 4 * 30_000
+    memory = step.memory
+    assert (memory.weights, memory.gradients, memory.optimiser, memory.average) == (
+        weights,
+        weights,
+        2 * weights,
+        weights,
+    )
+    assert memory.total == 5 * weights + memory.activations
+    assert step.flops == 2 * 50 * 30_000 * 3 - 2 * 50 * 10_000, "forward, both gradients, none to the pixels"
+    four = whole_step(two_blocks, loss_of, "no", micro_batches=4)
+    assert four.flops == 4 * step.flops
+    assert memory.activations < four.memory.activations <= memory.activations + weights, "gradients wait meanwhile"
+
+
+def test_shards_are_shares_and_gathered_is_what_lies_outside_and_two_blocks():
+    step = sharded_step(two_blocks, loss_of, "bf16", 1, processes=8, block="Block")
+    whole = whole_step(two_blocks, loss_of, "bf16", 1)
+    for part in ("weights", "gradients", "optimiser", "average"):
+        assert getattr(step.memory, part) == getattr(whole.memory, part) / 8
+    assert step.memory.communication == 2 * 2 * (10_000 + 2 * 10_000)
+    assert step.flops == whole.flops
+
+
+def args_of(section: str, tmp_path: Path, *flags: str):
+    training_type = {"dvae": DVAETraining, "prior": PriorTraining}[section]
+    preset = str(ROOT / "training" / "configs" / "emoji_cpu.yaml")
+    return parse(section, training_type, [preset, "--output_dir", str(tmp_path), *flags])
+
+
+def test_activation_checkpointing_and_smaller_batches_show_in_the_plan(tmp_path):
+    preset = ROOT / "training" / "configs" / "emoji_cpu.yaml"
+
+    def activations(*flags: str, gpus: int = 1) -> float:
+        args = args_of("prior", tmp_path, *flags)
+        return step_of(prior_subject(args, preset), args.training, "no", DryRun(gpus=gpus)).memory.activations
+
+    whole = activations()
+    assert 0.1 * whole < activations("--training.activation_checkpointing", "true") < 0.75 * whole
+    assert activations(gpus=8) == pytest.approx(whole / 8, rel=0.3)
+
+
+def test_what_does_not_fit_is_said_with_what_would_help():
+    training = PriorTraining(batch_size=64)
+    fits = Memory(1 * GIB, 1 * GIB, 2 * GIB, 1 * GIB, 10 * GIB)
+    assert advice(fits, training, DryRun(gpus=1, gib=80)) == ["fits 80 GiB"]
+    [line] = advice(fits, training, DryRun(gpus=1, gib=12))
+    assert "does NOT fit 12 GiB" in line and "gradient_accumulation_steps 2" in line
+    [line] = advice(fits, training, DryRun(gpus=1, gib=5))
+    assert "5.0 GiB before any activation" in line and "fsdp" in line
+
+
+def test_a_plan_is_a_page_and_trains_nothing(tmp_path):
+    args = args_of("prior", tmp_path, "--training.batch_size", "8", "--data.max_pictures", "8")
+    page = plan("prior", args, DryRun(gpus=2, steps=0), ROOT / "training" / "configs" / "emoji_cpu.yaml")
+    assert "7.37 M parameters" in page and "2 GPUs, ddp" in page and "a GPU-hour" in page
+    assert "data: 8 pictures" in page and list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="batch_size=8 must be divisible by 3 processes"):
+        plan("prior", args, DryRun(gpus=3, steps=0), Path("nowhere"))
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+from training.arguments import DVAETraining, PriorTraining, parse
+from training.preflight import DryRun, dvae_subject, measure, prior_subject, step_of
+section, preset, *flags = sys.argv[1:]
+training_type = DVAETraining if section == "dvae" else PriorTraining
+args = parse(section, training_type, [preset, "--output_dir", "/nowhere", *flags])
+subject = dvae_subject(args.model, args.training) if section == "dvae" else prior_subject(args, Path(preset))
+planned = step_of(subject, args.training, "no", DryRun(gpus=1)).memory.total
+print(json.dumps([planned, measure(subject, args.training, "no", steps=2)[1]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("section", "batch"), [("prior", 16), ("dvae", 8)])
+def test_the_plan_is_right_within_15_percent_of_what_the_small_preset_takes(section, batch):
+    """In a process of its own, whose peak is the step's; a quarter of the preset's batch, to be quick."""
+    preset = str(ROOT / "training" / "configs" / "emoji_cpu.yaml")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEASURE, section, preset, "--training.batch_size", str(batch)]
+    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300).stdout
+    planned, taken = json.loads(printed.splitlines()[-1])
+    assert planned == pytest.approx(taken, rel=0.15)
+
+
+@pytest.mark.slow
+def test_the_papers_12_billion_get_a_plan_without_being_run():
+    command = [sys.executable, "-m", "training.train_prior", str(ROOT / "training" / "configs" / "dalle_256.yaml")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    flags = ["--dry_run", "{gpus: 256, engine: fsdp}"]
+    page = subprocess.run([*command, *flags], env=environment, check=True, capture_output=True, text=True).stdout
+    assert "12,291.80 M parameters" in page and "not measured here: it needs" in page
+    assert "fits 80 GiB" in page and "no data at your/captioned-pictures" in page

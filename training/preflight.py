@@ -1,0 +1,257 @@
+"""What a run will take, before it takes it: `--dry_run` at a trainer.
+
+    python -m training.train_prior training/configs/dalle_256.yaml --dry_run '{gpus: 1024, gib: 80, engine: fsdp}'
+
+Memory by part is computed by a step on tensors without numbers (training/memory.py), for this machine and for the GPUs
+asked for; a few real steps on noise are measured here where they fit. Nothing is trained, nothing is written.
+"""
+
+import ctypes
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+import yaml
+from torch import Tensor, nn
+
+from dvae import DVAE, DVAEConfig
+from prior_transformer import PriorTransformer, PriorTransformerConfig
+
+from .arguments import DVAETraining, PriorTraining, parse
+from .averaging import Average
+from .data import load_split
+from .engine import ready
+from .losses import dvae_losses
+from .memory import Memory, Step, dtype_of, sharded_step, whole_step
+from .precision import mixed_precision
+
+GIB = 2**30
+PARTS = ("weights", "gradients", "optimiser", "average", "activations", "communication")
+
+
+@dataclass
+class DryRun:
+    """
+    gpus: of gib GiB each, under engine "ddp" or "fsdp"; each computes tflops · 10¹² operations a second, sustained,
+        and costs `price` an hour. steps: how many are measured on this machine; 0 measures none.
+    """
+
+    gpus: int = 8
+    gib: float = 80.0
+    engine: Literal["ddp", "fsdp"] = "ddp"
+    tflops: float = 300.0
+    price: float = 2.0
+    steps: int = 3
+
+
+@dataclass
+class Subject:
+    """What is planned: how to build it, its loss on `batch` pictures of noise, and the tokens of a picture."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    loss: Callable[[nn.Module, int], Tensor]
+    tokens: int
+    block: str | None = None
+
+
+def plan_or_train(section: str, training_type: type, train: Callable[[list[str]], Any], doc: str) -> None:
+    """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
+    argv = sys.argv[1:]
+    if "--dry_run" not in argv:
+        train(argv)
+        return
+    at = argv.index("--dry_run")
+    has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
+    settings = yaml.safe_load(argv[at + 1]) if has_settings else {}
+    rest = argv[:at] + argv[at + 1 + has_settings :]
+    print(plan(section, parse(section, training_type, rest, doc), DryRun(**settings), Path(rest[0])))
+
+
+def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
+    """A page of text. Raises a ValueError where the batch does not divide, or sizes are not known."""
+    training = args.training
+    subject = dvae_subject(args.model, training) if section == "dvae" else prior_subject(args, preset)
+    precision = mixed_precision(training.mixed_precision)
+    here = step_of(subject, training, precision, DryRun(gpus=1))
+    there = step_of(subject, training, training.mixed_precision, dry_run)
+    lines = [f"{subject.name}: {here.memory.weights / 4e6:,.2f} M parameters, {here.flops / 1e12:,.3g} TFLOP a step"]
+    lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
+    lines += advice(there.memory, training, dry_run)
+    lines += measured(subject, training, precision, here, dry_run)
+    seconds = there.flops / (dry_run.tflops * 1e12)
+    hours = training.steps * seconds / 3600
+    cost = hours * dry_run.gpus * dry_run.price
+    lines.append(
+        f"{dry_run.gpus} GPUs at {dry_run.tflops:g} TFLOP/s: {seconds:.3g} s a step, {training.steps:,} steps in "
+        f"{hours:,.3g} h, {cost:,.0f} at {dry_run.price:g} a GPU-hour"
+    )
+    return "\n".join([*lines, data_line(args.data)])
+
+
+def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
+    config = DVAEConfig(**(model or {}))
+
+    def loss(dvae: nn.Module, batch: int) -> Tensor:
+        pixel_values = torch.rand(batch, 3, config.image_size, config.image_size)
+        pixel_values = pixel_values.to(dvae.device).contiguous(memory_format=torch.channels_last)
+        return dvae_losses(pixel_values, dvae(pixel_values, temperature=0.7), dvae.likelihood, 1.0)["loss"]
+
+    def build() -> nn.Module:
+        dvae = DVAE(config)
+        return ready(dvae, training, [])
+
+    return Subject("dVAE", build, loss, config.grid_size**2)
+
+
+def prior_subject(args, preset: Path) -> Subject:
+    """Sizes are those of the run's dVAE and tokenizer where they are there, else those of the preset."""
+    config = PriorTransformerConfig(**{**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
+
+    def loss(prior: nn.Module, batch: int) -> Tensor:
+        text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
+        codes = torch.randint(config.image_vocab_size, (batch, config.image_length), device=prior.device)
+        input_ids = prior.join(text_ids, codes)
+        return prior(input_ids, labels=input_ids).loss
+
+    def build() -> nn.Module:
+        prior = ready(PriorTransformer(config), args.training, [])
+        prior.embed_text = prior.embeddings.embed_text  # without the checks of ids, which tensors without numbers
+        prior.embed_codes = lambda codes, start=0: prior.embeddings.embed_codes(codes, start)  # cannot pass
+        return prior
+
+    return Subject(
+        "prior", build, loss, config.text_length + config.image_length, PriorTransformer._no_split_modules[0]
+    )
+
+
+def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
+    sections = yaml.safe_load(preset.read_text()) if preset.is_file() else {}
+    tokenizer = {"vocab_size": 16384, "text_length": 256, **(sections.get("tokenizer") or {})}
+    if (output_dir / "dvae" / "config.json").exists():
+        dvae = DVAEConfig.from_pretrained(output_dir / "dvae")
+    else:
+        dvae = DVAEConfig(**((sections.get("dvae") or {}).get("model") or {}))
+    return {
+        "text_vocab_size": tokenizer["vocab_size"],
+        "text_length": tokenizer["text_length"],
+        "pad_token_id": 0,
+        "image_vocab_size": dvae.codebook_size,
+        "grid_size": dvae.grid_size,
+    }
+
+
+def step_of(subject: Subject, training: DVAETraining | PriorTraining, precision: str, dry_run: DryRun) -> Step:
+    """One process's step, of `gpus` that share the batch."""
+    batch, parts = training.local_batch_size(dry_run.gpus), training.gradient_accumulation_steps
+
+    def loss(model: nn.Module) -> Tensor:
+        return subject.loss(model, batch)
+
+    if dry_run.engine == "fsdp":
+        if subject.block is None:
+            raise ValueError(f"a {subject.name} trains under DDP: take engine: ddp")
+        return sharded_step(subject.build, loss, precision, parts, dry_run.gpus, subject.block)
+    step = whole_step(subject.build, loss, precision, parts)
+    if dry_run.gpus > 1:
+        step.memory.communication = step.memory.gradients  # DDP's buckets
+    return step
+
+
+def memory_table(here: Memory, there: Memory, dry_run: DryRun) -> list[str]:
+    header = f"{'GiB a process':24}{'this machine':>14}{f'{dry_run.gpus} GPUs, {dry_run.engine}':>18}"
+    rows = [f"{part:24}{getattr(here, part) / GIB:14.3f}{getattr(there, part) / GIB:18.3f}" for part in PARTS]
+    return [header, *rows, f"{'sum':24}{here.total / GIB:14.3f}{there.total / GIB:18.3f}"]
+
+
+def advice(there: Memory, training, dry_run: DryRun) -> list[str]:
+    """Whether it fits with a tenth to spare, for kernels and the allocator; if not, what would help."""
+    room = 0.9 * dry_run.gib * GIB
+    if there.total <= room:
+        return [f"fits {dry_run.gib:g} GiB"]
+    fixed = there.total - there.activations
+    if fixed > room:
+        return [
+            f"does NOT fit {dry_run.gib:g} GiB: {fixed / GIB:.1f} GiB before any activation; "
+            "take engine: fsdp (for the prior), or more GPUs"
+        ]
+    parts = training.gradient_accumulation_steps
+    local = training.local_batch_size(dry_run.gpus)
+    divisors = [k for k in range(1, local + 1) if local % k == 0 and fixed + there.activations / k <= room]
+    if divisors:
+        remedy = f"--training.gradient_accumulation_steps {parts * divisors[0]}"
+        if not training.activation_checkpointing:
+            remedy += ", or fewer with --training.activation_checkpointing true"
+    else:
+        remedy = "--training.activation_checkpointing true" if not training.activation_checkpointing else "more GPUs"
+    return [f"does NOT fit {dry_run.gib:g} GiB: take {remedy}"]
+
+
+def measured(subject: Subject, training, precision: str, here: Step, dry_run: DryRun) -> list[str]:
+    """tokens/s and peak of a few steps on this machine, where they fit."""
+    free = psutil.virtual_memory().available
+    if dry_run.steps == 0 or here.memory.total > 0.8 * free:
+        return [
+            f"not measured here: {here.memory.total / GIB:.3g} GiB of {free / GIB:.3g} free, {dry_run.steps} steps"
+        ]
+    seconds, peak = measure(subject, training, precision, dry_run.steps)
+    tokens = training.batch_size * subject.tokens / seconds
+    off = here.memory.total / peak - 1
+    return [
+        f"measured here: {seconds:.3g} s a step, {tokens:,.0f} tokens/s, {training.steps:,} steps in "
+        f"{training.steps * seconds / 3600:.3g} h; peak {peak / GIB:.3f} GiB, the sum above is {off:+.0%} of it"
+    ]
+
+
+def measure(subject: Subject, training, precision: str, steps: int) -> tuple[float, float]:
+    """`steps` real steps on noise -> seconds of the last one, bytes of memory that they took at most."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = _start_counting(device)
+    model = subject.build().to(device)
+    optimizer, average = torch.optim.AdamW(model.parameters(), fused=True), Average(model, training.ema)
+    batch, parts = training.local_batch_size(1), training.gradient_accumulation_steps
+    for _ in range(steps):
+        start = time.perf_counter()
+        for _ in range(parts):
+            with torch.autocast(device.type, dtype_of(precision), enabled=precision != "no"):
+                loss = subject.loss(model, batch)
+            loss.backward()
+            loss = loss.item()  # waits for the device
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update()
+    return time.perf_counter() - start, _most_since(device) - before
+
+
+def _start_counting(device: torch.device) -> int:
+    """
+    Bytes in use now. Of a CPU the peak is the process's: glibc is told to hand freed blocks of 128 KiB and more back
+    at once, as otherwise its heap holds up to half as much again.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    if os.name == "posix" and sys.platform == "linux":
+        ctypes.CDLL(None).mallopt(-3, 131072)  # M_MMAP_THRESHOLD
+    return psutil.Process().memory_info().rss
+
+
+def _most_since(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def data_line(data) -> str:
+    try:
+        return f"data: {len(load_split(data, 'train')):,} pictures to train on in {data.path}"
+    except ValueError as error:
+        return f"data: {error}"
