@@ -168,10 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(302, b"", headers | {"Location": f"{self.hub.storage}/lfs/objects/{file.oid}"})
 
     def send_file(self, content: bytes, headers: dict[str, str], may_break: bool = False) -> None:
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        if start > 0:
-            last = len(content) - 1
-            self.send(206, content[start:], headers | {"Content-Range": f"bytes {start}-{last}/{len(content)}"})
+        first, _, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+        start, stop = int(first), min(int(last) + 1 if last else len(content), len(content))
+        if (start, stop) != (0, len(content)):
+            told = headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+            self.send(206, content[start:stop], told)
         elif may_break and self.hub.cut_after is not None:
             self.send(200, content, headers, cut_after=self.hub.cut_after)
             self.hub.cut_after, self.close_connection = None, True

@@ -59,9 +59,10 @@ class UnitLooks(Dataset):
             image = open_picture(row.columns["image"], self.data)
         except BrokenRow as broken:
             return Look(row.where, str(broken))
+        ground = DVAEImageProcessor(TILE).on_background(image)
         tile = np.asarray(DVAEImageProcessor(TILE).fit(image)) if sampled else None
         exact = hashlib.sha1(image.convert("RGBA").tobytes() + str(image.size).encode()).hexdigest()
-        return Look(row.where, None, text, image.size, exact, difference_hash(image), tile)
+        return Look(row.where, None, text, image.size, exact, difference_hash(ground), tile)
 
 
 def difference_hash(image: Image.Image) -> int:
