@@ -80,7 +80,7 @@ def plan(
     progress_bar: bool = True,
     callback: Callback | None = None,
     best_of: int = 1,
-    reranker: Judge | None = None,
+    reranker: Judge = "likelihood",
     given: Given | None = None,
     **sampling: Any,
 ) -> Painting:
@@ -97,8 +97,6 @@ def plan(
     settings = pipeline.settings(**sampling)
     check_settings(settings, pipeline.prior)
     rows = num_images_per_prompt * best_of
-    own_score = "pmi" if given is None else "likelihood"  # what is given makes likely what goes with it
-    reranker = own_score if reranker is None else reranker
     if best_of > 1:
         check_judge(reranker, prompts)
     others = negative_prompts(negative_prompt, len(prompts), settings)

@@ -117,7 +117,8 @@ def test_best_of_keeps_the_best_of_each_picture(tiny_pipeline):
     again = paint(tiny_pipeline, PROMPTS, num_images_per_prompt=2, seed=output.seeds)
     assert torch.equal(again.codes, output.codes) and again.scores is None
     default = paint(tiny_pipeline, PROMPTS, num_images_per_prompt=2, best_of=3, seed=20)
-    assert default.seeds == [candidates.seeds[i] for i in score.pmi.view(4, 3).argmax(dim=1) + torch.arange(0, 12, 3)]
+    likeliest = score.log_likelihood.view(4, 3).argmax(dim=1) + torch.arange(0, 12, 3)
+    assert default.seeds == [candidates.seeds[i] for i in likeliest]
 
 
 @pytest.mark.parametrize(
@@ -153,4 +154,4 @@ def test_a_stream_refuses_at_once(tiny_pipeline):
         with pytest.raises(error, match=words):
             tiny_pipeline.stream("a cat", **arguments)
     with pytest.raises(ValueError, match="PMI is 0"):
-        paint(tiny_pipeline, ["a cat", ""], best_of=2)
+        paint(tiny_pipeline, ["a cat", ""], best_of=2, reranker="pmi")
