@@ -137,7 +137,10 @@ async def _stream(order: Order, attention: Attention) -> AsyncIterator[str]:
 
 def _keep(service: Service, request: Request) -> Callable[[bytes, str], str]:
     def keep(data: bytes, media_type: str) -> str:
-        return str(request.url_for("show_picture", name=service.store.put(data, media_type)))
+        try:
+            return str(request.url_for("show_picture", name=service.store.put(data, media_type)))
+        except ValueError as error:  # the address starts with what the client calls this host
+            raise APIError(400, "the Host header is no address; send host:port") from error
 
     return keep
 
