@@ -9,8 +9,8 @@ A prior is known by this protocol and nothing else:
 - `prior.embed_codes(codes (B, n), start=i) -> (B, n, D)`: codes of raster positions i .. i + n - 1
 - `prior.transform(embeddings (B, n, D), cache=cache, start=i) -> (B, n, D)`: from stream position i on
 - `prior.image_logits(hidden_states (B, n, D)) -> (B, n, K)`
-- `prior.step(codes (B,), position (1,), cache, stop) -> (B, K)`: one code more at this raster position; `stop` streams
-  positions are filled with it
+- `prior.step(codes (B,), position (1,), cache, stop) -> (B, K)`: one code more, at this raster position; with it `stop`
+  positions of the stream are filled
 - `prior.null_text_ids(B) -> (B, T)`: the empty caption, for guidance
 """
 
@@ -36,6 +36,7 @@ class Decoder:
         rows = text_ids if other_text_ids is None else torch.cat([text_ids, other_text_ids])  # (B or 2B, T)
         self.text_ids, self.rows = rows.unique(dim=0, return_inverse=True)  # (P, T): rows[i] = text_ids[self.rows[i]]
         self.prefix_length = 1 + rows.shape[1]
+        self.positions = torch.arange(prior.config.grid_size**2, device=rows.device)  # no step waits for the device
 
     def prefill(self, codes: Tensor) -> Tensor:
         """The text and the known codes (B, n), all at once -> float32 logits (B or 2B, K) of code n."""
@@ -52,9 +53,9 @@ class Decoder:
 
     def step(self, code: Tensor, position: int) -> Tensor:
         """One more code (B, 1), the one at this raster position -> float32 logits (B or 2B, K) of the next."""
-        codes = self._double(code[:, 0])
         stop = self.prefix_length + position + 1
-        return self.prior.step(codes, torch.tensor([position], device=codes.device), self.cache, stop).float()
+        here = self.positions[position : position + 1]
+        return self.prior.step(self._double(code[:, 0]), here, self.cache, stop).float()
 
     def _double(self, codes: Tensor) -> Tensor:
         return torch.cat([codes, codes]) if self.guided else codes
