@@ -5,12 +5,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from .checks import check_count, check_prompts, check_seeds
 from .locate import find_pipeline
+from .one_line import OneLineParser, one_line
 from .pictures import is_file_name, save_pictures
 from .settings import SamplingSettings
 
@@ -34,18 +35,11 @@ SAMPLER = ("temperature", "top_k", "top_p", "min_p", "guidance_scale", "guidance
 EDITS = ("rows", "mask", "strength")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line rather than the usage and a line."""
-        self.exit(2, f"error: {message}; python -m pipelines --help lists what can be passed\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m pipelines",
         description="Paint pictures from prompts and save them as PNG.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "prompts", nargs="*", metavar="PROMPT", help="what to paint, in quotes; several are painted in turn"
@@ -153,12 +147,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     args = parser.parse_args(argv)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print("warning:", _one_line(message), file=sys.stderr)
+        warnings.showwarning = lambda message, *_: print("warning:", one_line(message), file=sys.stderr)
         try:
             check(args)
             paths = save_pictures(paint(args), args.out, grid=args.grid, made_by=made_by(args))
         except (OSError, TypeError, ValueError) as error:
-            print("error:", _one_line(error), file=sys.stderr)
+            print("error:", one_line(error), file=sys.stderr)
             return 2
     print(*paths, sep="\n")
     return 0
@@ -225,10 +219,6 @@ def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
     if args.strength is not None:
         return pipeline.vary(image=image, strength=args.strength, **options)
     return pipeline.complete(image=image, rows=args.rows, **options)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
 
 
 if __name__ == "__main__":

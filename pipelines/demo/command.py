@@ -3,9 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from ..locate import find_pipeline
+from ..one_line import OneLineParser, one_line
 
 EPILOG = """\
 examples:
@@ -17,18 +17,11 @@ Ctrl-C stops it. A prompt that is the word demo: python -m pipelines -- demo
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line rather than the usage and a line."""
-        self.exit(2, f"error: {message}; python -m pipelines demo --help lists what can be passed\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m pipelines demo",
         description="Paint on a page in the browser.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded)")
     parser.add_argument(
@@ -56,7 +49,7 @@ def main(argv: list[str]) -> int:
         check_installed()
         show(args, folder)
     except (OSError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     return 0
 

@@ -7,9 +7,10 @@ import socket
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from ..locate import find_pipeline
+from ..one_line import OneLineParser, one_line
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -30,18 +31,11 @@ accepted is painted. A prompt that is the word serve: python -m pipelines -- ser
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line rather than the usage and a line."""
-        self.exit(2, f"error: {message}; python -m pipelines serve --help lists what can be passed\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m pipelines serve",
         description="Paint pictures for clients of OpenAI's image API: POST /v1/images/generations.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded)")
     parser.add_argument(
@@ -84,7 +78,7 @@ def main(argv: list[str]) -> int:
         listener = bind(args.host, args.port)
         pipeline = load(folder, args)
     except (ImportError, OSError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     serve(pipeline, args, settings, listener)
     return 0
