@@ -1,4 +1,4 @@
-"""Samples a second that one core feeds the prior from cached codes, against decoding the same number of pictures.
+"""Samples a second that one core feeds: the prior from cached codes, the dVAE from streams; against decoding alone.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.loading
 
@@ -10,6 +10,7 @@ seconds are those of the process, which what else runs disturbs least.
 import io
 import json
 import random
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterable
@@ -25,7 +26,9 @@ from torch.utils.data import DataLoader
 
 from prior_transformer import PriorTokenizer
 from training.codes import CachedCodes, Collate
-from training.data import in_order
+from training.data import in_order, load_split
+from training.data_arguments import DataArguments
+from training.streaming import StreamedPictures, StreamLoader
 
 ROWS, CODES, CODEBOOK, BATCH, SIZE = 20_000, 1024, 8192, 64, 256
 WORDS = [
@@ -65,10 +68,30 @@ def write_cache(path: Path, rng: np.random.Generator) -> Dataset:
     return Dataset.from_parquet(str(path / "codes.parquet"), cache_dir=str(path / "arrow"))
 
 
+def write_sets(folder: Path, files: list[bytes]) -> dict[str, str]:
+    """The PNG files, each with a caption, as Parquet, a tar and JSON lines: what --data.path takes."""
+    rows = [{"image": {"bytes": file, "path": None}, "text": f"picture {i}"} for i, file in enumerate(files)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=16)
+    with tarfile.open(folder / "rows.tar", "w") as tar, (folder / "rows.jsonl").open("w") as lines:
+        for i, file in enumerate(files):
+            for name, data in ((f"{i}.png", file), (f"{i}.txt", f"picture {i}".encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            (folder / f"{i}.png").write_bytes(file)
+            lines.write(json.dumps({"image": f"{i}.png", "text": f"picture {i}"}) + "\n")
+    return {suffix: str(folder / f"rows.{suffix}") for suffix in ("parquet", "tar", "jsonl")}
+
+
+def stream(path: str, crop: str) -> StreamLoader:
+    data = DataArguments(path=path, streaming=True, crop=crop, validation_split="train")
+    return StreamLoader(StreamedPictures(load_split(data, "train"), data, SIZE), batch_size=BATCH, seed=0)
+
+
 class PNGPictures(torch.utils.data.Dataset):
     """Photograph-like PNG files of 256 × 256 in memory, and a caption each."""
 
-    def __init__(self, rng: np.random.Generator, count: int = 64):
+    def __init__(self, rng: np.random.Generator, count: int = 256):
         self.files = []
         for _ in range(count):
             coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
@@ -93,7 +116,8 @@ def rate(loader: Iterable, seconds: float) -> float:
     next(batches)
     count, start = 0, time.process_time()
     while time.process_time() - start < seconds:
-        count += len(next(batches)["text_ids"])
+        batch = next(batches)
+        count += len(batch["text_ids"] if isinstance(batch, dict) else batch)
     return count / (time.process_time() - start)
 
 
@@ -104,7 +128,11 @@ def main() -> None:
     tokenizer = PriorTokenizer.train(captions, vocab_size=600, text_length=64)
     with tempfile.TemporaryDirectory() as folder:
         encoded = write_cache(Path(folder), rng)
-        loaders = {"decoded PNG, the reference": DataLoader(PNGPictures(rng), BATCH, collate_fn=Collate(tokenizer))}
+        pictures = PNGPictures(rng)
+        loaders = {"decoded PNG, the reference": DataLoader(pictures, BATCH, collate_fn=Collate(tokenizer))}
+        for kind, path in write_sets(Path(folder), pictures.files).items():
+            loaders[f"streamed {kind}, the centre"] = stream(path, "center")
+        loaders["streamed jsonl, the paper's crops"] = stream(path, "dalle")
         for dropout in (0.0, 0.1):
             drawn = CachedCodes(encoded, 10**9, seed=0, scene_share=0.0, caption_dropout=0.1)
             loaders[f"cached codes, BPE dropout {dropout}"] = in_order(drawn, BATCH, 0, Collate(tokenizer, dropout))
@@ -113,9 +141,9 @@ def main() -> None:
             for name, loader in loaders.items():
                 rates[name].append(rate(loader, seconds=1.0))
     reference = np.median(rates["decoded PNG, the reference"])
-    print(f"{'':32} samples/s/core   of the reference")
+    print(f"{'':36} samples/s/core   of the reference")
     for name, values in rates.items():
-        print(f"{name:32} {np.median(values):14,.0f} {np.median(values) / reference:16.1f} ×")
+        print(f"{name:36} {np.median(values):14,.0f} {np.median(values) / reference:16.1f} ×")
 
 
 if __name__ == "__main__":
