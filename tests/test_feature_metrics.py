@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torchvision.models import inception_v3
 
 from training import evaluate
 from training.evaluation_report import markdown
@@ -148,11 +149,25 @@ def test_a_wrong_judge_is_refused_before_any_work(tiny_folder, scorer, pictures)
 
 
 @pytest.mark.slow
-def test_inception_from_a_file_of_weights(tmp_path):
-    """torch-fidelity's network with random weights in place of the published file: 2,048 features of any size."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+def test_torchvisions_inception_from_a_file_of_weights(tmp_path):
+    """Random weights in place of the published file; the features are those that its own last layer sees."""
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, init_weights=False, transform_input=True).eval()
+    torch.save(network.state_dict(), tmp_path / "inception.pth")
+    extractor = load_extractor(str(tmp_path / "inception.pth"))
+    features = extractor(torch.full((2, 3, 20, 20), 0.5))
+    assert features.shape == (2, 2048)
+    normalised = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    logits = network(normalised[None, :, None, None].expand(2, 3, 299, 299))
+    torch.testing.assert_close(network.fc(features), logits, atol=1e-4, rtol=1e-4)
 
-    class Unloaded(FeatureExtractorInceptionV3):
+
+@pytest.mark.slow
+def test_fidelitys_inception_from_a_file_of_weights(tmp_path):
+    """torch-fidelity's network with random weights in place of the published file: 2,048 features of any size."""
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+
+    class Unloaded(fidelity.FeatureExtractorInceptionV3):
         def load_state_dict(self, state_dict):
             """Stays random."""
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import inception_v3
 from torchvision.transforms.v2.functional import to_pil_image
 
 from pipelines.reranking import CLIPReranker
@@ -18,6 +19,8 @@ from prior_transformer import PriorTokenizer
 from .scorer import Scorer, own_name_first
 
 BATCH_SIZE = 64
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
 class ScorerFeatures(nn.Module):
@@ -68,24 +71,40 @@ class CLIPFeatures(nn.Module):
 
 
 class InceptionFeatures(nn.Module):
-    """The Inception v3 of FID (arXiv 1706.08500) by torch-fidelity, its weights from a file: -> (B, 2048)."""
+    """
+    An Inception v3 with its weights from a file: (B, 3, S, S) in [0, 1] -> (B, 2048), before its last layer.
+
+    torchvision's own weights, or those that published FIDs are measured with, pt_inception-2015-12-05-6726825d.pth,
+    whose network is torch-fidelity's (arXiv 1706.08500). Their distances differ.
+    """
 
     num_features = 2048
 
-    def __init__(self, weights: Path):
+    def __init__(self, path: Path):
         super().__init__()
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
-            raise ImportError('Inception features need torch-fidelity: pip install "armchair[evaluate]"') from error
-        torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity unpickles: tensors and no code
-        self.inception = FeatureExtractorInceptionV3(
-            "inception", ["2048"], feature_extractor_weights_path=str(weights)
-        )
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        self.is_torchvisions = "AuxLogits.fc.weight" in weights
+        self.inception = self._torchvisions(weights) if self.is_torchvisions else self._fidelitys(path)
         self.eval()
 
+    def _torchvisions(self, weights: dict[str, Tensor]) -> nn.Module:
+        network = inception_v3(weights=None, init_weights=False, transform_input=True)
+        network.load_state_dict(weights)
+        network.fc = nn.Identity()
+        return network
+
+    def _fidelitys(self, path: Path) -> nn.Module:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:  # in no extra: it installs a package named tests
+            raise ImportError(f"the weights in {path} are torch-fidelity's: pip install torch-fidelity") from error
+        return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.inception((255 * pixel_values).round().to(torch.uint8))[0]
+        if not self.is_torchvisions:
+            return self.inception((255 * pixel_values).round().to(torch.uint8))[0]
+        images = F.interpolate(pixel_values, (299, 299), mode="bilinear", antialias=True)
+        return self.inception((images - IMAGENET_MEAN.to(images)) / IMAGENET_STD.to(images))
 
 
 Judge = ScorerFeatures | CLIPFeatures
@@ -94,8 +113,8 @@ Extractor = Judge | InceptionFeatures
 
 def load_extractor(name: str) -> Extractor:
     """
-    name: a folder with scorer.safetensors and tokenizer/; a file of Inception weights
-        (pt_inception-2015-12-05-6726825d.pth); or a CLIP's folder or Hub id.
+    name: a folder with scorer.safetensors and tokenizer/; a file of Inception v3's
+        weights, torchvision's or torch-fidelity's; or a CLIP's folder or Hub id.
 
     Raises an OSError where it is none of these.
     """
