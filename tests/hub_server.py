@@ -26,6 +26,7 @@ class Hub:
     users: name by token. part_size: bytes above which a large file is uploaded in parts.
     requests: (method, path, Range, status) of each request answered. unknown: those that it does not speak.
     cut_after: the next download of a large file breaks off after so many bytes.
+    down: a pattern; it answers 503 to requests whose path matches.
     """
 
     def __init__(self, users: dict[str, str], part_size: int = 5_000_000):
@@ -37,6 +38,7 @@ class Hub:
         self.requests: list[tuple[str, str, str | None, int]] = []
         self.unknown: list[str] = []
         self.cut_after: int | None = None
+        self.down: str | None = None
 
     def __enter__(self) -> "Hub":
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -88,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def route(self, path: str, body: bytes) -> None:
         store = self.hub.store
+        if self.hub.down and re.search(self.hub.down, path):
+            raise Refused(503, "the Hub is down")
         if path == "/api/repos/create":
             self.send_json(*store.create(self.user, json.loads(body)))
         elif path == "/api/validate-yaml":

@@ -86,6 +86,17 @@ def test_the_gallery_remembers_and_the_dice_draw_a_seed(visitor):
     assert visitor.page.input_value("#its-seed input, #its-seed textarea") == seed
 
 
+def test_stop_stops_and_leaves_the_page_ready(visitor):
+    visitor.page.fill("#prompt textarea", "sailboat")
+    visitor.page.fill("#number input[type=number]", "16")
+    visitor.page.click("#paint")
+    visitor.page.wait_for_selector("#state progress", timeout=60_000)
+    visitor.page.click("#stop")
+    visitor.page.wait_for_selector("#state >> text=stopped")
+    visitor.paint("sailboat", number=1)
+    assert visitor.page.locator("#gallery .grid-wrap img").count() == 1
+
+
 def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
     visitor.paint(PROMPT, number=1)
     visitor.page.click("#to-editor")

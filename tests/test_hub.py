@@ -99,6 +99,9 @@ def test_a_revision_is_pinned_by_hash_and_by_tag(hub, tiny_pipeline, tmp_path):
         assert_same_pictures(pinned, tiny_pipeline)
     uploads = len(hub.asked("PUT", "/lfs/upload/"))
     assert uploads == 3  # both models, then the one that had changed
+    HfApi(token=ANNA).create_branch("anna/emoji", branch="next", revision=first)
+    other.push_to_hub("anna/emoji", token=ANNA, branch="next", commit_message="Try this")
+    assert_same_pictures(TextToImagePipeline.from_pretrained("anna/emoji", revision="next", cache_dir=tmp_path), other)
     with pytest.raises(OSError, match="no revision 'v9'"):
         TextToImagePipeline.from_pretrained("anna/emoji", revision="v9", cache_dir=tmp_path)
 
@@ -124,6 +127,18 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub, tiny_pipeline,
     pulled = TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path)
     assert ("bytes=5000-", 206) in hub.asked("GET", "/lfs/objects/")
     assert_same_pictures(pulled, tiny_pipeline)
+
+
+def test_a_download_that_failed_fetches_what_is_missing(hub, tiny_pipeline, tmp_path):
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    hub.down = r"/resolve/\w+/prior/model\.safetensors"
+    with pytest.raises(OSError, match="cannot be fetched from the Hub"):
+        TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path)
+    hub.down = None
+    assert_same_pictures(TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path), tiny_pipeline)
+    assert len(hub.asked("GET", "/lfs/objects/")) == 2
+    files = [path for method, path, _, _ in hub.requests if method == "GET" and "/resolve/" in path]
+    assert len(files) == len(set(files))  # none twice
 
 
 def test_weights_in_parts(hub, tiny_pipeline, tmp_path):

@@ -29,7 +29,7 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
             sliders = _sliders(studio)
             with gr.Row():
                 paint = gr.Button("Paint", variant="primary", elem_id="paint")
-                stop = gr.Button("Stop", min_width=80)
+                stop = gr.Button("Stop", min_width=80, elem_id="stop")
             gr.Examples(EXAMPLES, asked["prompt"], label="Prompts to try")
         with gr.Column(min_width=420):
             gallery = pictures("Pictures, the newest first", elem_id="gallery", height=558)
