@@ -93,6 +93,7 @@ def test_stop_stops_and_leaves_the_page_ready(visitor):
     visitor.page.wait_for_selector("#state progress", timeout=60_000)
     visitor.page.click("#stop")
     visitor.page.wait_for_selector("#state >> text=stopped")
+    visitor.page.wait_for_timeout(1000)  # until it has: a second click meanwhile is none
     visitor.paint("sailboat", number=1)
     assert visitor.page.locator("#gallery .grid-wrap img").count() == 1
 
