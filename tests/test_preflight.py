@@ -107,6 +107,16 @@ def test_a_plan_is_a_page_and_trains_nothing(tmp_path):
         plan("prior", args, DryRun(gpus=3, steps=0), Path("nowhere"))
 
 
+def test_settings_are_yaml_and_a_typo_is_named():
+    assert DryRun.read("{gpus: 4, engine: fsdp}") == DryRun(gpus=4, engine="fsdp") and DryRun.read("{}") == DryRun()
+    with pytest.raises(ValueError, match=r"takes \{gpus: ….*not \{gpu: 4\}"):
+        DryRun.read("{gpu: 4}")
+    with pytest.raises(ValueError, match="engine='fsdp2' must be 'ddp' or 'fsdp'"):
+        DryRun(engine="fsdp2")
+    with pytest.raises(ValueError, match="gpus=0"):
+        DryRun(gpus=0)
+
+
 MEASURE = """
 import json, sys
 from pathlib import Path

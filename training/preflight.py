@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,20 @@ class DryRun:
     price: float = 2.0
     steps: int = 3
 
+    def __post_init__(self):
+        if self.engine not in ("ddp", "fsdp"):
+            raise ValueError(f"engine={self.engine!r} must be 'ddp' or 'fsdp'")
+        if min(self.gpus, self.gib, self.tflops) <= 0:
+            raise ValueError(f"gpus={self.gpus}, gib={self.gib} and tflops={self.tflops} must be above 0")
+
+    @classmethod
+    def read(cls, text: str) -> "DryRun":
+        """YAML of its fields; a typo is a ValueError that names the key."""
+        settings, names = yaml.safe_load(text), [field.name for field in fields(cls)]
+        if not isinstance(settings, dict) or set(settings) - set(names):
+            raise ValueError(f"--dry_run takes {{{', '.join(f'{name}: …' for name in names)}}}, not {text}")
+        return cls(**settings)
+
 
 @dataclass
 class Subject:
@@ -70,9 +84,12 @@ def plan_or_train(section: str, training_type: type, train: Callable[[list[str]]
         return
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
-    settings = yaml.safe_load(argv[at + 1]) if has_settings else {}
     rest = argv[:at] + argv[at + 1 + has_settings :]
-    print(plan(section, parse(section, training_type, rest, doc), DryRun(**settings), Path(rest[0])))
+    args = parse(section, training_type, rest, doc)
+    try:
+        print(plan(section, args, DryRun.read(argv[at + 1] if has_settings else "{}"), Path(rest[0])))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
 def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
