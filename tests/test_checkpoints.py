@@ -191,4 +191,4 @@ def test_a_dvaes_run_killed_three_times_ends_with_the_weights_of_one_left_alone(
     command = [sys.executable, "-m", "tests.benchmarks.kill", "--kills", "3", "--trainer", "dvae"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True, timeout=900)
-    assert done.stdout.splitlines()[-1] == "3 kills before the end; equal, bit for bit"
+    assert done.stdout.splitlines()[-1] == "3 kills before the end; equal, byte for byte"

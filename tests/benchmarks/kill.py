@@ -3,7 +3,8 @@
     python -m tests.benchmarks.kill [--kills 20] [--trainer dvae]
 
 A quarter of the kills fall anywhere from the start of the process on, the others while it trains and saves (at every
-other step). Prints where each fell, and whether every tensor of model, average and moments is equal, bit for bit.
+other step). Prints where each fell, and whether the last checkpoints are equal, byte for byte: model, average,
+moments, random generators.
 """
 
 import argparse
@@ -15,13 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 import yaml
 
-from training.states import load_state
-
 ROOT = Path(__file__).parent.parent.parent
-LOOP = {"batch_size": 4, "lr": 1e-3, "log_every": 1, "evaluate_every": 10_000, "checkpoint_every": 2, "steps": 200}
+LOOP = {"batch_size": 4, "lr": 1e-3, "log_every": 1, "evaluate_every": 10_000, "checkpoint_every": 2, "steps": 120}
 PRESET = {
     "output_dir": "unset",
     "data": {"path": str(ROOT / "training" / "data" / "emoji"), "max_pictures": 64, "scenes": 0.25},
@@ -85,10 +83,9 @@ class SmallRun:
         assert process.wait() == 0, self.command
         return before, time.monotonic() - start
 
-    def last_state(self) -> tuple[str, dict]:
+    def last_checkpoint(self) -> tuple[str, dict[str, bytes]]:
         last = sorted((self.output_dir / f"{self.trainer}-checkpoints").glob("step-*"))[-1]
-        names = ("model", "average", "optimizer", "rng-0")
-        return last.name, {name: load_state(last / f"{name}.safetensors") for name in names}
+        return last.name, {path.name: path.read_bytes() for path in sorted(last.iterdir())}
 
 
 def kill_at_random(run: SmallRun, kills: int, seconds: tuple[float, float], seed: int = 0) -> int:
@@ -125,13 +122,10 @@ def compare(folder: Path, trainer: str, kills: int) -> tuple[int, bool]:
     seconds = alone.left_alone()
     print(f"left alone: {seconds[0]:.1f} s until it trains, then {seconds[1]:.1f} s", flush=True)
     done = kill_at_random(killed, kills, seconds)
-    (first_name, first), (second_name, second) = alone.last_state(), killed.last_state()
-    try:
-        torch.testing.assert_close(first, second, rtol=0, atol=0)
-    except AssertionError as error:
-        print(error)
-        return done, False
-    return done, first_name == second_name
+    (step, first), (same_step, second) = alone.last_checkpoint(), killed.last_checkpoint()
+    differing = [name for name in first.keys() | second.keys() if first.get(name) != second.get(name)]
+    print(f"{step} and {same_step}: {sorted(first)}, of which differ {differing}")
+    return done, step == same_step and not differing
 
 
 def main() -> None:
@@ -141,7 +135,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         done, equal = compare(Path(folder), args.trainer, args.kills)
-    print(f"{done} kills before the end; {'equal, bit for bit' if equal else 'NOT EQUAL'}")
+    print(f"{done} kills before the end; {'equal, byte for byte' if equal else 'NOT EQUAL'}")
 
 
 if __name__ == "__main__":
