@@ -68,9 +68,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """The nucleus of each row (B, K): the fewest codes whose probabilities sum to p or more (Holtzman et al. 2020)."""
     ordered, indices = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # mass of the likelier codes
-    before[:, 0] = 0  # exactly, so that the likeliest code stays whatever the rounding
-    return logits.scatter(-1, indices, ordered.masked_fill(before >= p, -torch.inf))
+    cut = probabilities.cumsum(dim=-1) - probabilities >= p  # the mass of the likelier codes suffices
+    cut[:, 0] = False  # the likeliest code stays, also where p itself rounds to 0
+    return logits.scatter(-1, indices, ordered.masked_fill(cut, -torch.inf))
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:

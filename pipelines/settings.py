@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 Region = tuple[int, int, int, int]
+MAX_GUIDANCE_SCALE = 1e6  # far past any use, and far from where float32 overflows
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class SamplingSettings:
             raise ValueError(
                 f"min_p={self.min_p} is outside [0, 1]; pass 0 to keep all codes, or a share such as 0.05"
             )
-        if not (isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+        if not 0 <= self.guidance_scale <= MAX_GUIDANCE_SCALE:
             raise ValueError(
-                f"guidance_scale={self.guidance_scale} is below 0 or not finite; pass 1 for none, or a scale such as 3"
+                f"guidance_scale={self.guidance_scale} is outside [0, {MAX_GUIDANCE_SCALE:g}]; pass 1 for none, or a "
+                f"scale such as 3"
             )
         if self.guidance_region is not None:
             self._check_region()

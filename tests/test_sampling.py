@@ -219,6 +219,7 @@ def test_filters_equal_brute_force(temperature, top_k, top_p, min_p):
 
 def test_filters_leave_ties_and_the_callers_logits_alone():
     logits = torch.zeros(2, 8)
+    assert (filter_logits(logits, 1, 0, 5e-324).isfinite().sum(-1) == 1).all()  # a top-p that is 0 in float32
     assert (filter_logits(logits, 1, 3, 1).isfinite().sum(-1) == 3).all()
     assert (filter_logits(logits, 1, 0, 0.5).isfinite().sum(-1) == 4).all()
     assert torch.equal(logits, torch.zeros(2, 8))
@@ -323,6 +324,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(tiny_prior, text_ids, ch
         ({"guidance_region": (0, -1, 2, 4)}, ValueError),
         ({"guidance_scale": -0.5}, ValueError),
         ({"guidance_scale": math.inf}, ValueError),
+        ({"guidance_scale": 1e300}, ValueError),  # finite, but not in float32
     ],
 )
 def test_settings_out_of_range_are_refused(settings, kind):

@@ -189,6 +189,7 @@ def test_health_and_metrics(client, address):
         ({"extra_body": {"top_p": 0}}, "top_p"),
         ({"extra_body": {"temperature": "hot"}}, "temperature"),
         ({"extra_body": {"guidance_scale": -0.5}}, "guidance_scale"),
+        ({"extra_body": {"guidance_scale": 1e300}}, "guidance_scale"),
         ({"extra_body": {"negative_prompt": ""}}, "negative_prompt"),
         ({"extra_body": {"negative_prompt": "cats", "guidance_scale": 1}}, "negative_prompt"),
         ({"extra_body": {"tempreature": 1}}, "tempreature"),

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from ..settings import MAX_GUIDANCE_SCALE
 from .settings import ServerSettings
 
 SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
@@ -32,7 +33,7 @@ class ImagesRequest(BaseModel):
     top_k: int | None = None
     top_p: float | None = Field(None, gt=0, le=1)
     min_p: float | None = Field(None, ge=0, le=1)
-    guidance_scale: float | None = Field(None, ge=0, allow_inf_nan=False)
+    guidance_scale: float | None = Field(None, ge=0, le=MAX_GUIDANCE_SCALE)
 
     # OpenAI's, taken so that its clients run as they are; there is one background, quality and style here
     background: Literal["auto", "opaque"] | None = None
