@@ -28,10 +28,7 @@ image = pipeline("an armchair shaped like an avocado", seed=0).images[0]
 image.save("armchair.png")
 ```
 
-The parts load without this package too:
-`transformers.AutoModel.from_pretrained({name}, subfolder="dvae", trust_remote_code=True)`, and `"prior"` likewise.
-
-A call draws with these settings unless told otherwise:
+{alone}A call draws with these settings unless told otherwise:
 
 {sampling}
 
@@ -62,6 +59,13 @@ The weights and the code are under Apache-2.0, the pictures that they learned fr
 """
 
 
+ALONE = """\
+The parts load without this package too:
+`transformers.AutoModel.from_pretrained("{repo_id}", subfolder="dvae", trust_remote_code=True)`, `"prior"` likewise.
+
+"""
+
+
 def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, repo_id: str | None = None) -> str:
     """The text of README.md: YAML front matter, use, the run's numbers, recipe, data and licences, limits.
 
@@ -78,6 +82,7 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
         front_matter=card_data.to_yaml(),
         title=repo_id.split("/")[-1] if repo_id else "A text-to-image model by armchair",
         name=f'"{repo_id}"' if repo_id else '"path/to/this/folder"',
+        alone=ALONE.format(repo_id=repo_id) if repo_id else "",
         size=config.image_size,
         side=config.grid_size,
         num_codes=config.grid_size**2,

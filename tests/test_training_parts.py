@@ -83,3 +83,9 @@ def test_a_wrong_key_in_a_preset_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse("dvae", DVAETraining, [str(path)])
     assert "lern_rate" in capsys.readouterr().err
+
+
+def test_a_recipe_is_what_shapes_the_weights():
+    recipe = DVAETraining(steps=10, flip=False, kl_weight=0, log_every=5, resume_from="latest").recipe()
+    assert (recipe["steps"], recipe["kl_weight"]) == (10, 0)
+    assert not {"flip", "log_every", "resume_from", "max_grad_norm"} & set(recipe)  # off, or no shape

@@ -23,7 +23,7 @@ from .gan import GANSettings
 
 NOT_RECIPE = {
     "num_workers", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "resume_from", "init_from",
-    "log_with", "sampling", "dvae", "tokenizer",
+    "log_with", "sampling", "dvae", "tokenizer", "compile", "activation_checkpointing", "max_skipped_steps",
 }  # fmt: skip
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
@@ -96,9 +96,8 @@ class LoopTraining:
 
     def recipe(self) -> dict[str, Any]:
         """What shaped the weights, for the model card: the settings that are on, but for logs, files and painting."""
-        return {
-            name: value for name, value in asdict(self).items() if value not in (None, []) and name not in NOT_RECIPE
-        }
+        on = {name: value for name, value in asdict(self).items() if name not in NOT_RECIPE}
+        return {name: value for name, value in on.items() if value not in (None, []) and value is not False}
 
 
 @dataclass
