@@ -2,6 +2,11 @@
 
 import copy
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -148,3 +153,33 @@ def test_codes_are_read_where_they_lie(small_shards, sets, tiny_dvae, tmp_path):
         parts, codes = mapped.row(i)
         assert codes.dtype == torch.long and codes.tolist() == encoded[i]["codes"]
         assert parts == json.loads(encoded[i]["parts"])
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_the_others(sets, tiny_dvae, tmp_path):
+    tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(f"output_dir: {tmp_path / 'run'}\ndata: {{path: {sets['tar']}}}\n")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(root / "tests" / "encode_shards.py"), str(preset)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    folder = tmp_path / "run" / "codes" / "train"
+    launcher = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(there := list(folder.glob("codes-*.parquet"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for file in tmp_path.glob("pid-*"):  # each process leaves its own
+        os.kill(int(file.name.removeprefix("pid-")), signal.SIGKILL)
+        file.unlink()
+    assert launcher.wait(timeout=60) != 0
+    assert 3 <= len(there) < 12
+    first = {path: path.stat().st_mtime_ns for path in there}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=180)
+    shards = sorted(folder.glob("codes-*.parquet"))
+    assert len(shards) == 12 and all(path.stat().st_mtime_ns == time for path, time in first.items())
+    alone = CodeCache(
+        tmp_path / "alone", tiny_dvae, load_split(data := DataArguments(path=sets["tar"]), "train"), data
+    )
+    alone.fill(Accelerator())
+    assert pq.read_table(shards).to_pylist() == pq.read_table(alone.shards).to_pylist()
