@@ -98,8 +98,8 @@ def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge = 
         prompt: one prompt.
         images: as in `score`.
         by: "pmi": log p(codes | prompt) − log p(codes), what the prompt explains. "likelihood": log p(codes | prompt),
-            which prefers plain pictures. Or a CLIP: its folder or Hub id, which transformers loads, or any function
-            of prompts and PIL pictures to scores.
+            which prefers plain pictures, and of those painted for one prompt the likely ones. Or a CLIP: its folder
+            or Hub id, which transformers loads, or any function of prompts and PIL pictures to scores.
 
     Raises:
         TypeError, ValueError: as `score`; OSError: when there is no such CLIP.
