@@ -14,7 +14,8 @@ from pipelines import TextToImagePipeline
 from pipelines.adapters import add_adapter
 from pipelines.locate import EMBEDDED
 from training import train_dvae, train_prior
-from training.arguments import LoraSettings, PriorTraining
+from training.arguments import LoraSettings, PriorTraining, parse
+from training.preflight import DryRun, plan
 from training.pretrained import find_part, freeze, lora_config, part_of_run
 
 FLAGS = ["--training.steps", "12", "--training.batch_size", "8", "--training.lr", "1e-2", "--training.ema", "0.5"]
@@ -153,6 +154,8 @@ def test_parts_are_found_by_clear_names(hub, tiny_pipeline, tiny_folder, tmp_pat
     assert find_part(f"{tiny_folder}/dvae", "dvae") == f"{tiny_folder}/dvae"
     pulled = load_file(Path(find_part("anna/emoji", "prior")) / "model.safetensors")
     assert pulled.keys() == tiny_pipeline.prior.state_dict().keys()
+    tiny_pipeline.prior.push_to_hub("anna/prior", token="hf_anna")
+    assert find_part("anna/prior", "prior") == "anna/prior"
     training = PriorTraining(init_from=tiny_folder, tokenizer="embedded")
     assert part_of_run("dvae", training, tmp_path) == str(Path(tiny_folder) / "dvae")
     assert part_of_run("tokenizer", training, tmp_path) == str(EMBEDDED / "tokenizer")
@@ -171,3 +174,12 @@ def test_what_would_do_nothing_is_refused(tiny_dvae):
         PriorTraining(lora=LoraSettings())
     with pytest.raises(ValueError, match="leave freeze"):
         PriorTraining(init_from="embedded", lora=LoraSettings(), freeze=["layers*"])
+
+
+def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pictures, tmp_path):
+    flags = ["--output_dir", str(tmp_path), "--data.path", str(pictures), "--training.init_from", tiny_folder]
+    count = tiny_pipeline.prior.num_parameters()
+    page = plan("prior", parse("prior", PriorTraining, flags), DryRun(steps=0), Path("none"))
+    assert page.startswith(f"prior: {count / 1e6:.2f} M parameters")
+    with pytest.raises(ValueError, match=r"--training\.lora null"):
+        plan("prior", parse("prior", PriorTraining, [*flags, *LORA]), DryRun(steps=0), Path("none"))

@@ -31,6 +31,7 @@ from .engine import ready
 from .losses import dvae_losses
 from .memory import Memory, Step, dtype_of, sharded_step, whole_step
 from .precision import mixed_precision
+from .pretrained import find_part, freeze
 
 GIB = 2**30
 PARTS = ("weights", "gradients", "optimiser", "average", "activations", "communication")
@@ -114,7 +115,8 @@ def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
 
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
-    config = DVAEConfig(**(model or {}))
+    start = training.init_from
+    config = DVAEConfig.from_pretrained(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
 
     def loss(dvae: nn.Module, batch: int) -> Tensor:
         pixel_values = torch.rand(batch, 3, config.image_size, config.image_size)
@@ -123,14 +125,24 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
 
     def build() -> nn.Module:
         dvae = DVAE(config)
+        freeze(dvae, training.freeze)
         return ready(dvae, training, [])
 
     return Subject("dVAE", build, loss, config.grid_size**2)
 
 
 def prior_subject(args, preset: Path) -> Subject:
-    """Sizes are those of the run's dVAE and tokenizer where they are there, else those of the preset."""
-    config = PriorTransformerConfig(**{**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
+    """
+    Sizes are those of the prior that the run starts from; or of the run's dVAE and tokenizer where they are there; or
+    of the preset.
+    """
+    start = args.training.init_from
+    if args.training.lora is not None:
+        raise ValueError("a dry run plans no adapter: give --training.lora null, for all weights, which take more")
+    if start:
+        config = PriorTransformerConfig.from_pretrained(find_part(start, "prior"))
+    else:
+        config = PriorTransformerConfig(**{**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
 
     def loss(prior: nn.Module, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
@@ -139,7 +151,9 @@ def prior_subject(args, preset: Path) -> Subject:
         return prior(input_ids, labels=input_ids).loss
 
     def build() -> nn.Module:
-        prior = ready(PriorTransformer(config), args.training, [])
+        prior = PriorTransformer(config)
+        freeze(prior, args.training.freeze)
+        prior = ready(prior, args.training, [])
         prior.embed_text = prior.embeddings.embed_text  # without the checks of ids, which tensors without numbers
         prior.embed_codes = lambda codes, start=0: prior.embeddings.embed_codes(codes, start)  # cannot pass
         return prior
