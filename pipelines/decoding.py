@@ -9,8 +9,8 @@ A prior is known by this protocol and nothing else:
 - `prior.embed_codes(codes (B, n), start=i) -> (B, n, D)`: codes of raster positions i .. i + n - 1
 - `prior.transform(embeddings (B, n, D), cache=cache, start=i) -> (B, n, D)`: from stream position i on
 - `prior.image_logits(hidden_states (B, n, D)) -> (B, n, K)`
-- `prior.step(codes (B,), position (1,), cache, stop) -> (B, K)`: one code more, at this raster position; with it `stop`
-  positions of the stream are filled
+- `prior.step(codes (B,), position (1,), cache, stop) -> (B, K)`: one code more, at this raster position; with it
+  `stop` positions of the stream are filled
 - `prior.null_text_ids(B) -> (B, T)`: the empty caption, for guidance
 """
 

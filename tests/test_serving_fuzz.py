@@ -42,7 +42,7 @@ def fuzz(address: str, number: int, mode: GenerationMode) -> collections.Counter
     return statuses
 
 
-@pytest.mark.parametrize("number", [50, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [30, pytest.param(1000, marks=pytest.mark.slow)])
 def test_malformed_requests(address, number):
     statuses = fuzz(address, number, GenerationMode.NEGATIVE)
     print(dict(statuses))
