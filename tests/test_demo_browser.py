@@ -126,12 +126,10 @@ def test_an_uploaded_picture_is_reconstructed_with_its_codes(visitor, embedded, 
     assert [[int(code) for code in row.split()] for row in codes.split("\n")] == expected.tolist()
 
 
-def test_what_the_pipeline_refuses_is_said_on_the_page(visitor):
-    visitor.page.fill("#negative textarea, #negative input", "red")
-    visitor.page.get_by_text("How codes are drawn").click()
-    visitor.page.get_by_label("number input for Guidance").fill("1")
-    visitor.page.click("#paint")
-    visitor.page.wait_for_selector("text=guidance_scale", timeout=60_000)
+def test_what_is_refused_is_said_on_the_page(visitor):
+    visitor.page.get_by_role("tab", name="Paint a part anew").click()
+    visitor.page.click("#inpaint-button")
+    visitor.page.wait_for_selector("text=there is no picture yet", timeout=60_000)
 
 
 def test_the_space_shows_the_same_page(running, tmp_path):
