@@ -229,9 +229,8 @@ def measured(subject: Subject, training, precision: str, here: Step, dry_run: Dr
     """tokens/s and peak of a few steps on this machine, where they fit."""
     free = psutil.virtual_memory().available
     if dry_run.steps == 0 or here.memory.total > 0.8 * free:
-        return [
-            f"not measured here: {here.memory.total / GIB:.3g} GiB of {free / GIB:.3g} free, {dry_run.steps} steps"
-        ]
+        need = f"it needs {here.memory.total / GIB:,.3g} GiB of the {free / GIB:.3g} that are free"
+        return ["not measured here: " + ("steps: 0" if dry_run.steps == 0 else need)]
     seconds, peak = measure(subject, training, precision, dry_run.steps)
     tokens = training.batch_size * subject.tokens / seconds
     off = here.memory.total / peak - 1
