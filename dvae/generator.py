@@ -21,6 +21,7 @@ class GANGeneratorConfig(DVAEConfig):
     """
 
     model_type = "armchair_gan_generator"
+    _auto_class = None  # a dVAE's code travels beside its weights, a generator's does not
 
     latent_size: int = 128
 

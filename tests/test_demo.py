@@ -36,7 +36,7 @@ def test_a_kept_picture_says_how_to_paint_it_again(studio, tiny_pipeline):
     *_, last = studio.paint("a red apple", "two cats", seed=3, num_images_per_prompt=2, top_k=9)
     for kept in last.kept:
         with Image.open(kept.path) as picture:
-            told, pixels = picture.text, picture.tobytes()
+            told, pixels = picture.text, np.asarray(picture).astype(int)
         assert (told["prompt"], json.loads(told["seed"]), told["model"]) == (kept.prompt, kept.seed, "someone/tiny")
         again = tiny_pipeline(
             told["prompt"],
@@ -45,7 +45,7 @@ def test_a_kept_picture_says_how_to_paint_it_again(studio, tiny_pipeline):
             progress_bar=False,
             **json.loads(told["sampling"]),
         )
-        assert again.images[0].tobytes() == pixels
+        assert np.abs(np.asarray(again.images[0]).astype(int) - pixels).max() <= 1  # decoded alone, not with another
     assert [kept.seed for kept in last.kept] == [3, 4]
 
 
