@@ -16,7 +16,7 @@ from dvae import DVAEImageProcessor
 
 from .data import caption_column
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, caption, open_picture, row_parts
+from .decoding import BrokenRow, Tally, caption, open_picture, row_parts
 from .readers import Row
 from .sources import Source
 
@@ -174,3 +174,16 @@ def contact_sheet(tiles: Sequence[np.ndarray]) -> Image.Image:
     for i, tile in enumerate(tiles):
         sheet.paste(Image.fromarray(tile), (i % SHEET * TILE, i // SHEET * TILE))
     return sheet
+
+
+def glance(source: Source, data: DataArguments, rows: int = 256) -> str:
+    """What is wrong with the first rows of a split, in one line."""
+    tally, column = Tally(rows, max_broken_share=1.0, quiet=True), caption_column(data, source)
+    for row in source.rows(stop=rows):
+        tally.seen += 1
+        try:
+            row_parts(row, column)
+            open_picture(row.columns["image"], data)
+        except BrokenRow as broken:
+            tally.add(row, str(broken))
+    return f"of the first {tally.seen:,} rows {tally.broken} cannot be used ({tally})"

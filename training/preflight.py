@@ -27,6 +27,7 @@ from prior_transformer import PriorTransformer, PriorTransformerConfig
 from .arguments import DVAETraining, PriorTraining, parse
 from .averaging import Average
 from .data import load_split
+from .data_report import glance
 from .engine import ready
 from .losses import dvae_losses
 from .memory import Memory, Step, dtype_of, sharded_step, whole_step
@@ -282,6 +283,7 @@ def _most_since(device: torch.device) -> int:
 
 def data_line(data) -> str:
     try:
-        return f"data: {len(load_split(data, 'train')):,} pictures to train on in {data.path}"
+        pictures = load_split(data, "train")
+        return f"data: {len(pictures):,} pictures to train on in {data.path}; {glance(pictures, data)}"
     except ValueError as error:
         return f"data: {error}"
