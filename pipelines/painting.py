@@ -170,7 +170,7 @@ def paint(
 def watch(
     draws: Iterator[tuple[int, Tensor]], total: int, progress_bar: bool, callback: Callback | None
 ) -> Iterator[tuple[int, Tensor]]:
-    """The items of `draw_codes` as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
+    """Copies of `draw_codes`' items, as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
     with tqdm(total=total, unit="code", disable=not progress_bar) as bar:
         for done, codes in draws:
             bar.update(done - bar.n)

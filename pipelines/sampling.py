@@ -112,25 +112,6 @@ def _shift(bits: Tensor, by: int) -> Tensor:
     return (bits >> by) & (2 ** (64 - by) - 1)
 
 
-def generate_codes(
-    prior: Any,
-    text_ids: Tensor,
-    keys: Tensor,
-    settings: SamplingSettings | None = None,
-    *,
-    callback: Callback | None = None,
-    **given: Tensor | None,
-) -> Tensor:
-    """What `draw_codes`, of which it takes the arguments, ends with: codes (B, N) int64 in [0, image_vocab_size).
-
-    callback: called as callback(i, codes (B, i + 1)) after each drawn code i.
-    """
-    for done, codes in draw_codes(prior, text_ids, keys, settings, **given):
-        if callback is not None and done > 0:
-            callback(done - 1, codes[:, :done].clone())
-    return codes.clone()  # outside inference mode: a normal tensor, of use in training as well
-
-
 def draw_codes(
     prior: Any,
     text_ids: Tensor,
@@ -157,8 +138,8 @@ def draw_codes(
             posterior^(1 − strength) · prior^strength, normalised, for variations of that picture.
 
     Yields:
-        how many codes are done in raster order, and a copy of the codes (B, N), −1 where there is none yet: first
-        (0, the fixed ones), then after each drawn code.
+        how many codes are done in raster order, and the codes (B, N) int64, −1 where there is none yet: first
+        (0, the fixed ones), then after each drawn code. The loop writes on in them: copy what is to stay.
 
     Raises:
         ValueError: when a shape or a fixed code does not fit the prior.
@@ -198,7 +179,7 @@ def _draw(
     scales = settings.guidance_scales(prior.config.grid_size)
     to_draw = (~fixed_mask).any(dim=0).nonzero()[:, 0].tolist()
     codes = fixed_codes.where(fixed_mask, -1)
-    yield 0, codes.clone()
+    yield 0, codes
     if not to_draw:
         return
     decoder, first, last = Decoder(prior, text_ids, other_text_ids), to_draw[0], to_draw[-1]
@@ -212,7 +193,7 @@ def _draw(
             logits = torch.lerp(posterior[:, i], logits.log_softmax(dim=-1), strength)
         logits = filter_logits(logits, temperatures[i], settings.top_k, settings.top_p, settings.min_p)
         codes[:, i] = codes[:, i].where(fixed_mask[:, i], sample_codes(logits, keys[:, i]))
-        yield i + 1, codes.clone()
+        yield i + 1, codes
 
 
 def _check(

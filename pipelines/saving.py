@@ -90,7 +90,12 @@ class SavedPipeline(ModelHubMixin):
         """Quantise the prior's weights, in place, to "int8" or "int4" for painting alone; returns the pipeline itself.
 
         Needs torchao (extra `quantize`). The pictures are nearly those of the weights before.
+
+        Raises:
+            ImportError: without torchao. ValueError: when they are quantised already, or do not fit the kind.
         """
+        if self.quantized:
+            raise ValueError(f"the prior has {self.quantized} weights already; load the pipeline anew for {kind}")
         quantize_prior(self.prior, kind)
         self.quantized = kind
         return self

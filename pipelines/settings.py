@@ -32,10 +32,7 @@ class SamplingSettings:
     guidance_region: Region | None = None
 
     def __post_init__(self):
-        for name in (
-            "temperature",
-            "guidance_region",
-        ):  # lists, as JSON has them, compare equal to tuples from here on
+        for name in ("temperature", "guidance_region"):  # JSON has lists, which equal no tuple
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_temperature()

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from drawing import generate_codes
 
 from pipelines.decoding import Decoder
-from pipelines.sampling import draw_keys, generate_codes
+from pipelines.sampling import draw_keys
 from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTransformer
 

@@ -25,7 +25,7 @@ from training.engine import power_sgd
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "training" / "configs" / "accelerate").glob("*.yaml"))
 FLAGS = ["--model.dropout", "0", "--training.steps", "10", "--training.evaluate_every", "10"]
-TYPES = {"ddp": "MULTI_GPU", "ddp_nodes": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+TYPES = {"ddp": "MULTI_GPU", "ddp_nodes": "MULTI_GPU", "fsdp2": "FSDP"}
 
 
 class Trained:

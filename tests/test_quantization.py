@@ -62,6 +62,8 @@ def test_a_quantised_pipeline_paints_and_is_not_saved(tiny_pipeline, tmp_path):
     assert torch.equal(alone.codes[0], output.codes[1])
     with pytest.raises(ValueError, match=r"int8 weights.*; save the pipeline before"):
         pipeline.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"int8 weights already.* for int4"):
+        pipeline.quantize("int4")
 
 
 def test_what_cannot_be_quantised_is_refused(monkeypatch):

@@ -13,9 +13,11 @@ from .precision import mixed_precision
 
 def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = False) -> Accelerator:
     """
-    One process, DDP, FSDP2 or DeepSpeed, as the launcher says (training/configs/accelerate/).
+    One process, DDP or FSDP2, as the launcher says (training/configs/accelerate/).
 
     find_unused_parameters: whether some parameters rest in some steps, which DDP has to be told.
+
+    Raises a ValueError under DeepSpeed, whose state no checkpoint of ours could hold.
     """
     accelerator = Accelerator(
         mixed_precision=mixed_precision(training.mixed_precision),
@@ -24,6 +26,11 @@ def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = F
             DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters, **power_sgd(training))
         ],
     )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ValueError(
+            "DeepSpeed's state fits no checkpoint here: launch with --config_file "
+            "training/configs/accelerate/fsdp2.yaml, which shards the same, or ddp.yaml"
+        )
     if accelerator.is_fsdp2 and accelerator.mixed_precision != "no":
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[accelerator.mixed_precision]
         policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
@@ -46,10 +53,10 @@ def power_sgd(training: LoopTraining) -> dict:
 
 
 def need_whole_weights(accelerator: Accelerator, who: str) -> None:
-    """Raises a ValueError under an engine that shards a model or takes its step itself."""
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    """Raises a ValueError under FSDP, which shards a model."""
+    if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError(
-            f"{who} trains under DDP, not {accelerator.distributed_type.value}, which is for the prior: "
+            f"{who} trains under DDP, not FSDP, which is for the prior: "
             "launch it with --config_file training/configs/accelerate/ddp.yaml"
         )
 
