@@ -17,7 +17,8 @@ class DVAEConfig(CheckedConfig):
     codebook_size: K, the number of codes.
     codebook_dim: width of a code's embedding, the decoder's input.
     widths: channels of the groups, from full resolution down to the grid; one group more than halvings.
-    blocks_per_group: residual blocks in each group.
+    blocks_per_group: residual blocks in each group: one number for all, or one for each width. Near the grid a block
+        costs little and sees the whole picture.
     bottleneck: a block's hidden channels are its output channels divided by this.
     post_gain: factor on a block's residual path; None takes the paper's, 1 / (number of blocks)².
     resampling: "pool" (the paper's: max-pooling down, nearest neighbours up), or "shuffle" (2×2 pixels to channels and
@@ -43,7 +44,7 @@ class DVAEConfig(CheckedConfig):
     codebook_size: int = 8192
     codebook_dim: int = 128
     widths: list[int] | tuple[int, ...] = (256, 512, 1024, 2048)
-    blocks_per_group: int = 2
+    blocks_per_group: int | list[int] | tuple[int, ...] = 2
     bottleneck: int = 4
     post_gain: float | int | None = None
     resampling: Literal["pool", "shuffle"] = "pool"
@@ -56,7 +57,7 @@ class DVAEConfig(CheckedConfig):
     style_prior: Literal["gaussian", "flow"] = "gaussian"
 
     def validate_sizes(self):
-        for name in ("image_size", "downsample_factor", "codebook_dim", "blocks_per_group", "bottleneck"):
+        for name in ("image_size", "downsample_factor", "codebook_dim", "bottleneck"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.style_size < 0:
@@ -79,6 +80,21 @@ class DVAEConfig(CheckedConfig):
             raise ValueError(f"widths {list(self.widths)} must each be at least bottleneck={self.bottleneck}")
         if self.resampling == "shuffle" and any(width % 4 for width in self.widths):
             raise ValueError(f"widths {list(self.widths)} must be divisible by 4 for resampling='shuffle'")
+
+    def validate_blocks(self):
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(
+                f"blocks_per_group={list(self.blocks)} has {len(self.blocks)} numbers for {len(self.widths)} widths: "
+                "give one number for all, or one for each width"
+            )
+        if min(self.blocks) < 1:
+            raise ValueError(f"blocks_per_group={self.blocks_per_group} must be at least 1")
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Residual blocks of each group, from full resolution down to the grid."""
+        same = isinstance(self.blocks_per_group, int)
+        return (self.blocks_per_group,) * len(self.widths) if same else tuple(self.blocks_per_group)
 
     @property
     def grid_size(self) -> int:

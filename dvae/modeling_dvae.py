@@ -78,12 +78,14 @@ class ResidualBlock(GradientCheckpointingLayer):
         return self.id_path(x) + self.post_gain * self.res_path(x)
 
 
-def residual_group(config: DVAEConfig, n_in: int, n_out: int, kernels: tuple[int, ...]) -> list[nn.Module]:
-    """`blocks_per_group` blocks; unless given the gain is 1 / (number of blocks in all)², as the paper has it."""
-    post_gain = config.post_gain or 1 / (len(config.widths) * config.blocks_per_group) ** 2
+def residual_group(
+    config: DVAEConfig, n_in: int, n_out: int, num_blocks: int, kernels: tuple[int, ...]
+) -> list[nn.Module]:
+    """`num_blocks` blocks; unless given the gain is 1 / (number of blocks in all)², as the paper has it."""
+    post_gain = config.post_gain or 1 / sum(config.blocks) ** 2
     return [
         ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, post_gain)
-        for i in range(config.blocks_per_group)
+        for i in range(num_blocks)
     ]
 
 
@@ -95,10 +97,11 @@ class Encoder(nn.Module):
         shuffle = config.resampling == "shuffle"
         layers: list[nn.Module] = [nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3)]
         n_in = config.widths[0]
-        for i, width in enumerate(config.widths):
+        for i, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
             if i > 0:
                 layers.append(nn.PixelUnshuffle(2) if shuffle else nn.MaxPool2d(2))
-            layers += residual_group(config, 4 * n_in if shuffle and i > 0 else n_in, width, kernels=(3, 3, 3, 1))
+                n_in = 4 * n_in if shuffle else n_in
+            layers += residual_group(config, n_in, width, blocks, kernels=(3, 3, 3, 1))
             n_in = width
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
@@ -114,10 +117,11 @@ class Decoder(nn.Module):
         shuffle = config.resampling == "shuffle"
         layers: list[nn.Module] = []
         n_in = config.codebook_dim
-        for i, width in enumerate(reversed(config.widths)):
+        for i, (width, blocks) in enumerate(zip(config.widths[::-1], config.blocks[::-1], strict=True)):
             if i > 0:
                 layers.append(nn.PixelShuffle(2) if shuffle else nn.Upsample(scale_factor=2, mode="nearest"))
-            layers += residual_group(config, n_in // 4 if shuffle and i > 0 else n_in, width, kernels=(1, 3, 3, 3))
+                n_in = n_in // 4 if shuffle else n_in
+            layers += residual_group(config, n_in, width, blocks, kernels=(1, 3, 3, 3))
             n_in = width
         self.blocks = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(n_in, num_maps, kernel_size=1))
 
