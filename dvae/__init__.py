@@ -1,5 +1,6 @@
 """pixels <-> codes: the discrete VAE, its posteriors and likelihoods."""
 
+from .categoricals import Quantized, gumbel_softmax, kl_to_uniform, sample_codes, vector_quantize
 from .codebook_usage import codebook_usage, count_codes
 from .configuration_dvae import DVAEConfig
 from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents, ImplicitLatents, LatentDraw, Moments
@@ -23,9 +24,6 @@ from .posteriors import (
     LatentPosterior,
     PosteriorOutput,
     VectorQuantizedPosterior,
-    gumbel_softmax,
-    kl_to_uniform,
-    sample_codes,
 )
 from .style import NoStyle, Style
 
@@ -63,6 +61,7 @@ __all__ = [
     "PatchDiscriminator",
     "PatchDiscriminatorConfig",
     "PosteriorOutput",
+    "Quantized",
     "Style",
     "VectorQuantizedPosterior",
     "codebook_usage",
@@ -70,4 +69,5 @@ __all__ = [
     "gumbel_softmax",
     "kl_to_uniform",
     "sample_codes",
+    "vector_quantize",
 ]

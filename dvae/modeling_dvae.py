@@ -11,9 +11,10 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
+from .categoricals import sample_codes
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS
-from .posteriors import POSTERIORS, FaintConv2d, LatentPosterior, kl_to_uniform, sample_codes
+from .posteriors import POSTERIORS, FaintConv2d, LatentPosterior
 from .style import NoStyle, Style
 
 
@@ -218,7 +219,7 @@ class DVAE(PreTrainedModel):
             codes = logits.argmax(1)
             style = self.style(hidden_states)
             latents = self.style.add(self.posterior.embed(codes), style.z)
-            kl, zero = kl_to_uniform(logits), latents.new_zeros(())
+            kl, zero = self.posterior.kl(logits), latents.new_zeros(())
         maps = self.decoder(latents)
         return DVAEOutput(maps, codes, logits, latents, kl, zero, hidden_states, *style)
 
@@ -290,7 +291,7 @@ class DVAE(PreTrainedModel):
         style = self.style(hidden_states, generator)
         maps = self.decoder(self.style.add(self.posterior.embed(codes), style.z))
         log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
-        kl = kl_to_uniform(logits)
+        kl = self.posterior.kl(logits)
         elbo = log_likelihood - kl - style.kl
         bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
         return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style.kl)

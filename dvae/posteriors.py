@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import initialization as init
+
+from .categoricals import full_precision, gumbel_softmax, kl_to_uniform, squared_distances, vector_quantize
 
 
 @dataclass
@@ -20,7 +21,8 @@ class PosteriorOutput:
     """
     latents: (B, E, h, w), the decoder's input.
     codes: (B, h, w) int64, the most probable code of each position.
-    logits: (B, K, h, w), unnormalised ln q(c | x); of an implicit posterior ln q(c | x, ε), for the ε that it drew.
+    logits: (B, K, h, w), unnormalised ln q(c | x); of an implicit posterior ln q(c | x, ε), for the ε that it drew; of
+        vector quantisation −distance².
     kl: (B,) KL(q(c | x) ‖ uniform), summed over positions, in nats; of an implicit posterior an upper bound.
     auxiliary_loss: scalar that the posterior adds to the loss as it is; 0 where it has none.
     """
@@ -30,57 +32,6 @@ class PosteriorOutput:
     logits: Tensor
     kl: Tensor
     auxiliary_loss: Tensor
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """`x` in float32 or better: half precision is too coarse for a softmax over thousands of codes."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def kl_to_uniform(logits: Tensor) -> Tensor:
-    """
-    logits (B, K, h, w) -> (B,): Σ over positions of log K − H(q), in nats.
-
-    The KL of the factorised posterior Π Cat to the uniform prior over grids: 0 for uniform logits, h·w·log K for
-    one-hot ones, and the same for a picture whatever the batch that it stands in. In float32 or better.
-    """
-    log_q = F.log_softmax(full_precision(logits).movedim(1, -1), dim=-1)
-    entropy = -(log_q.exp() * log_q).sum(dim=-1)  # (B, h, w)
-    return (math.log(logits.shape[1]) - entropy).sum(dim=(1, 2))
-
-
-def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
-    """z (B, E, h, w), codebook (K, E) -> ‖z − e_k‖² (B, K, h, w), in float32 or better. K lies last in memory."""
-    with torch.autocast(z.device.type, enabled=False):
-        z, codebook = full_precision(z).movedim(1, -1), full_precision(codebook)
-        distances = z.pow(2).sum(-1, keepdim=True) - 2 * z @ codebook.T + codebook.pow(2).sum(-1)
-        return distances.movedim(-1, 1)
-
-
-def gumbel_noise(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard Gumbel noise of the shape of `logits`, from uniform noise: on a CPU far faster than torch's own."""
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=logits.dtype)
-    return -torch.log(-torch.log(uniform.clamp_min(1e-20)))
-
-
-def gumbel_softmax(
-    logits: Tensor, temperature: float, generator: torch.Generator | None = None, noise: Tensor | None = None
-) -> Tensor:
-    """
-    logits (B, K, h, w) -> softmax((logits + g) / τ) over K, with g standard Gumbel noise: a point of the simplex that
-    becomes a one-hot sample of softmax(logits) as τ -> 0 (arXiv 1611.01144, 1611.00712).
-
-    noise: g itself, of the shape of `logits`, where it is not to be drawn: for integrals over it.
-    """
-    logits = logits.movedim(1, -1)  # the softmax runs along memory where K lies last, as squared_distances leaves it
-    noise = gumbel_noise(logits, generator) if noise is None else noise.movedim(1, -1)
-    return F.softmax((logits + noise) / temperature, dim=-1).movedim(-1, 1)
-
-
-def sample_codes(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """logits (B, K, h, w) -> codes (B, h, w) int64, exact samples of softmax(logits) over K, by Gumbel-max."""
-    logits = logits.detach().movedim(1, -1)
-    return (logits + gumbel_noise(logits, generator)).argmax(-1)
 
 
 class Posterior(nn.Module):
@@ -98,6 +49,10 @@ class Posterior(nn.Module):
     def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """hidden_states (B, D, h, w) -> (B, K, h, w): ln q(c | x), or ln q(c | x, ε) for a fresh ε."""
         return self.logits(hidden_states)
+
+    def kl(self, logits: Tensor) -> Tensor:
+        """logits (B, K, h, w) -> (B,) KL(q ‖ uniform), summed over positions, in nats."""
+        return kl_to_uniform(logits)
 
     def encode(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> codes (B, h, w) int64, without noise."""
@@ -141,7 +96,8 @@ class LatentPosterior(Posterior):
 
     def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
         """Takes centres (K, E) as the codebook; mean_distance is the mean of ‖z − nearest centre‖²."""
-        init.copy_(self.codebook.weight, centres)
+        with torch.no_grad():  # not transformers' init.copy_, which leaves alone what from_pretrained has loaded
+            self.codebook.weight.copy_(centres)
 
 
 class FaintConv2d(nn.Conv2d):
@@ -172,7 +128,8 @@ class CodebookGumbelPosterior(LatentPosterior):
     def set_codebook(self, centres: Tensor, mean_distance: Tensor) -> None:
         """As the base class; the scale starts where the mean distance to the own centre costs 16 nats."""
         super().set_codebook(centres, mean_distance)
-        init.copy_(self.log_scale, torch.log(16 / mean_distance.clamp_min(1e-8)))
+        with torch.no_grad():
+            self.log_scale.copy_(torch.log(16 / mean_distance.clamp_min(1e-8)))
 
 
 class ImplicitPosterior(CodebookGumbelPosterior):
@@ -212,18 +169,25 @@ class ImplicitPosterior(CodebookGumbelPosterior):
         return self.logits_given(hidden_states, self.draw_noise(len(hidden_states), generator))
 
     def marginal_log_probs(self, hidden_states: Tensor, draws: int) -> Tensor:
-        """hidden_states (B, D, h, w) -> ln mean_ε π_ij(x, ε) over `draws` fresh ε, (B, K, h, w): each position's own
-        marginal, whose product over positions r(c | x) lacks but the dependence between them."""
-        total = sum(F.softmax(self.draw_logits(hidden_states), dim=1) for _ in range(draws))
-        return torch.log(total / draws + 1e-20)
+        """
+        hidden_states (B, D, h, w) -> ln mean_ε π_ij(x, ε) over `draws` of ε, (B, K, h, w): each position's marginal,
+        the better the more draws; their product over positions is r(c | x).
+
+        The ε are the same at every call, so that r is a function of x, and E_q[log q/r + log r] is E_q[log q] whatever
+        their number. Of fresh ones a density ratio learns log q − log E[r], while E[log r] would be added: too little.
+        """
+        fixed = torch.Generator(hidden_states.device).manual_seed(0)
+        given = (self.logits_given(hidden_states, noise[None]) for noise in self.draw_noise(draws, fixed))
+        return torch.log(sum(F.softmax(logits, dim=1) for logits in given) / draws + 1e-20)
 
 
 class VectorQuantizedPosterior(LatentPosterior):
     """
-    The nearest entry of a codebook, straight-through: dL/dz = dL/dz_q, and the codebook moves by its own loss alone.
+    The nearest entry of a codebook, as `vector_quantize` has it: auxiliary_loss = codebook_loss + commitment ·
+    commitment_loss.
 
-    auxiliary_loss = mean ‖sg z − e‖² + commitment · mean ‖z − sg e‖², means over batch, channels and space. q is
-    deterministic, so its KL to the uniform prior is h·w·log K whatever the picture (arXiv 1711.00937).
+    q is deterministic, so its draws are its argmax, and its KL to the uniform prior is h·w·log K whatever the picture.
+    `logits` are −distance²: how near the other codes are, and not ln q.
     """
 
     def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.25):
@@ -233,15 +197,20 @@ class VectorQuantizedPosterior(LatentPosterior):
     def logits(self, hidden_states: Tensor) -> Tensor:
         return -squared_distances(self.project(hidden_states), self.codebook.weight)
 
+    def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """ln q(c | x): 0 at the nearest code, −inf elsewhere."""
+        nearness = self.logits(hidden_states)
+        return torch.full_like(nearness, -torch.inf).scatter(1, nearness.argmax(1, keepdim=True), 0.0)
+
+    def kl(self, logits: Tensor) -> Tensor:
+        return logits.new_full((len(logits),), math.log(logits.shape[1]) * logits[0, 0].numel())
+
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
         z = self.project(hidden_states)
+        q = vector_quantize(z, self.codebook.weight)
         logits = -squared_distances(z, self.codebook.weight)
-        codes = logits.argmax(1)
-        quantized = full_precision(self.embed(codes))
-        latents = z + (quantized - z).detach()
-        loss = F.mse_loss(quantized, z.detach()) + self.commitment * F.mse_loss(z, quantized.detach())
-        kl = logits.new_full((len(z),), math.log(logits.shape[1]) * codes[0].numel())
-        return PosteriorOutput(latents, codes, logits, kl, loss)
+        loss = q.codebook_loss + self.commitment * q.commitment_loss
+        return PosteriorOutput(q.latents, q.codes, logits, self.kl(logits), loss)
 
 
 POSTERIORS = {

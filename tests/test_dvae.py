@@ -64,6 +64,8 @@ def test_an_implicit_posterior_draws_noise_and_encodes_without():
         assert torch.equal(drawn[0], drawn[1]) and not torch.allclose(drawn[0], drawn[2])
         marginals = dvae.posterior.marginal_log_probs(hidden_states, draws=5)
         torch.testing.assert_close(marginals.exp().sum(1), torch.ones(3, 4, 4))
+        assert torch.equal(marginals, dvae.posterior.marginal_log_probs(hidden_states, draws=5))  # a function of x
+        torch.testing.assert_close(dvae.posterior.marginal_log_probs(hidden_states[:1], draws=5), marginals[:1])
         assert torch.equal(dvae.posterior.encode(hidden_states), dvae.posterior.logits(hidden_states).argmax(1))
 
 
@@ -243,3 +245,14 @@ def test_transparent_pixels_are_laid_on_the_background_and_sides_are_cropped():
 def test_what_is_no_image_is_refused(image, message):
     with pytest.raises((TypeError, ValueError), match=message):
         DVAEImageProcessor(8)(image)
+
+
+@pytest.mark.parametrize("posterior", ["gumbel_codebook", "vq"])
+def test_a_loaded_codebook_can_be_filled_anew(posterior, tmp_path):
+    tiny(posterior=posterior).save_pretrained(tmp_path)
+    loaded = DVAE.from_pretrained(tmp_path)
+    centres = torch.randn(12, 6)
+    loaded.posterior.set_codebook(centres, torch.tensor(0.5))
+    assert torch.equal(loaded.posterior.codebook.weight, centres)
+    if posterior == "gumbel_codebook":
+        assert loaded.posterior.log_scale.exp().item() == pytest.approx(16 / 0.5)

@@ -134,6 +134,9 @@ class RunningMean(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     def update(self, value: Tensor) -> None:
+        """A value that is not finite leaves it as it is: its step is skipped."""
+        if not value.isfinite():
+            return
         self.weight.copy_(self.decay * self.weight + 1 - self.decay)
         self.mean.lerp_(value.to(self.mean), (1 - self.decay) / self.weight)
 
@@ -142,10 +145,10 @@ class PosteriorAdversary(Adversary):
     """
     The KL of an implicit posterior q(c | x) = E_ε Π Cat(π(x, ε)), by a density ratio T(x, c) on hard codes.
 
-    T tells q from the product of its marginals r(c | x) = Π mean_ε π, so that it has to learn the dependence between
-    places alone; then KL(q ‖ uniform) = E_q[T + log r] + h·w·log K, which takes the place of the closed upper bound in
-    the loss. E_q[log r] has its gradient in closed form, T by the score function, with T and r held fixed: right,
-    because E_q ∇log q = 0 (arXiv 1701.04722, proposition 2).
+    T tells q from the product of its marginals r(c | x) = Π mean_ε π, over `draws` fixed ε, so that it has to learn
+    the dependence between places and what those few ε miss; then KL(q ‖ uniform) = E_q[T + log r] + h·w·log K, which
+    takes the place of the closed upper bound in the loss. E_q[log r] has its gradient in closed form, T by the score
+    function, with T and r held fixed: right, because E_q ∇log q = 0 (arXiv 1701.04722, proposition 2).
     """
 
     name = "posterior"
@@ -178,7 +181,7 @@ class PosteriorAdversary(Adversary):
     def kl(self, output: DVAEOutput) -> dict[str, Tensor]:
         """
         output of the dVAE -> scalars, means over the batch, in nats: kl_ratio, the estimate of KL(q ‖ uniform);
-        total_correlation, its part E_q[T]; surrogate, whose gradient is the estimate's.
+        total_correlation, its part E_q[T] (of q, as `draws` grows); surrogate, whose gradient is the estimate's.
         """
         hidden_states, log_pi = output.hidden_states.detach(), F.log_softmax(output.logits, dim=1)
         with torch.no_grad():

@@ -131,9 +131,12 @@ class PixelSettings(AdversarySettings):
 
 @dataclass
 class PosteriorSettings(AdversarySettings):
-    """draws: noises that the marginals are averaged over. baseline: decay of the mean the score function subtracts."""
+    """
+    draws: fixed noises that the marginals are averaged over. baseline: decay of the mean that the score function
+        subtracts.
+    """
 
-    draws: int = 4
+    draws: int = 8
     baseline: float = 0.95
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dvae import DVAE, ELBOOutput
-from dvae.posteriors import full_precision
+from dvae.categoricals import full_precision
 from prior_transformer import PriorTransformer
 
 from .data import to_pixel_values
@@ -45,7 +45,7 @@ def elbo_surgery(q: Tensor, loglik: Tensor, prior: Tensor) -> ELBOSurgery:
             "must be (n, K), (n, K) and (K,)"
         )
     aggregated = q.mean(0)
-    reconstruction = torch.where(q > 0, q * loglik, 0).sum(1)
+    reconstruction = (q * loglik.masked_fill(q == 0, 0)).sum(1)
     return ELBOSurgery(
         reconstruction=reconstruction.mean(),
         mutual_information=kl_divergence(q, aggregated).mean(),
@@ -103,6 +103,8 @@ def enumerate_grids(codebook_size: int, height: int, width: int) -> Tensor:
 
 def grid_log_probs(logits: Tensor, codes: Tensor) -> Tensor:
     """logits (n, K, h, w), codes (m, h, w) -> log Π Cat(c_j | x_i), (n, m): every grid under every picture's q."""
+    if codes.shape[1:] != logits.shape[2:]:
+        raise ValueError(f"codes {tuple(codes.shape)} must be (m, {logits.shape[2]}, {logits.shape[3]})")
     return _gathered(F.log_softmax(logits, dim=1), codes)
 
 

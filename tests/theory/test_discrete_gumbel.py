@@ -8,7 +8,7 @@ import torch
 
 from dvae import gumbel_softmax
 from dvae import sample_codes as sample_grid
-from dvae.posteriors import gumbel_noise as noise_like
+from dvae.categoricals import gumbel_noise as noise_like
 from pipelines.sampling import draw_keys, gumbel_noise, sample_codes
 from training.score_function import score_function_surrogate
 

@@ -176,3 +176,17 @@ def test_the_estimate_adds_up_and_keeps_its_bound(models):
     assert numbers["bits_per_dim_uniform"] == pytest.approx(8 - elbo / (48 * math.log(2)))
     again = [estimate_surgery(dvae, prior, images, text_ids, torch.device("cpu"), 7, seed) for seed in (0, 1)]
     assert again[0] == numbers and again[1] != numbers
+
+
+def test_what_q_never_says_may_be_impossible_and_has_no_gradient():
+    q = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    loglik = torch.tensor([[-1.0, -math.inf], [-2.0, -3.0]], requires_grad=True)
+    q.requires_grad_()
+    parts = elbo_surgery(q, loglik, torch.tensor([0.5, 0.5]))
+    assert parts.reconstruction.item() == pytest.approx((-1 - 2.5) / 2)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(parts.reconstruction, (q, loglik)))
+
+
+def test_grids_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(1, 3, 2\) must be \(m, 2, 3\)"):
+        grid_log_probs(torch.zeros(1, 4, 2, 3), torch.zeros(1, 3, 2, dtype=torch.long))

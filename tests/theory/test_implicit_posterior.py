@@ -25,10 +25,6 @@ class FourNoises(ImplicitPosterior):
     def draw_noise(self, batch_size, generator=None):
         return self.values[torch.randint(4, (batch_size,), generator=generator)]
 
-    def marginal_log_probs(self, hidden_states, draws):
-        probs = [F.softmax(self.logits_given(hidden_states, v.expand(len(hidden_states), -1)), 1) for v in self.values]
-        return torch.stack(probs).mean(0).log()
-
 
 def toy(seed: int, noise: float) -> tuple[DVAE, torch.Tensor]:
     """A dVAE of 4×4 pixels whose noise moves its codes together by whole nats, and a picture, BATCH times."""
