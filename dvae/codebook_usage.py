@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def codebook_usage(counts: Tensor) -> dict[str, float]:
@@ -14,4 +13,4 @@ def codebook_usage(counts: Tensor) -> dict[str, float]:
 
 def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
     """codes of any shape -> how often each of the K codes occurs, (K,) int64."""
-    return F.one_hot(codes.flatten(), codebook_size).sum(0)
+    return torch.bincount(codes.flatten(), minlength=codebook_size)

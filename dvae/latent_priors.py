@@ -54,7 +54,7 @@ class FlowPrior(nn.Module):
     def standardise(self, z: Tensor) -> None:
         """Takes the moments of samples z (n, d) as its location and scale."""
         self.location.copy_(z.mean(0))
-        self.scale.copy_(z.std(0).clamp_min(1e-6))
+        self.scale.copy_(z.std(0, correction=0).clamp_min(1e-6))
 
     def log_prob(self, z: Tensor) -> Tensor:
         return self.flow().log_prob((z - self.location) / self.scale) - self.scale.log().sum()

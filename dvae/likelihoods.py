@@ -46,6 +46,7 @@ class Likelihood(nn.Module):
         return self.log_density(self.map_pixels(pixel_values), *self.split(maps))
 
     def log_density(self, x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
+        """x in the density's own space, any shape that broadcasts -> ln f(x | μ, e^log_scale), in nats."""
         raise TypeError(f"{type(self).__name__} is the interface: take one of {', '.join(LIKELIHOODS)}")
 
 
@@ -53,7 +54,8 @@ class LogitLaplace(Likelihood):
     """
     f(x | μ, b) = exp(−|logit x − μ| / b) / (2 b x (1 − x)) on (0, 1); pixels enter as (1 − 2ε) x + ε with ε = 0.1.
 
-    Its support is bounded as pixels are (arXiv 2102.12092, appendix A.3, equation 2).
+    Its support is bounded as pixels are (arXiv 2102.12092, appendix A.3, equation 2). `log_density` is ln f;
+    `log_prob`, a density of pixels in [0, 1], has the map's Jacobian, ln (1 − 2ε), beside it.
     """
 
     epsilon = 0.1
@@ -69,8 +71,10 @@ class LogitLaplace(Likelihood):
 
     def log_density(self, x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
         distance = (torch.logit(x) - location).abs()
-        log_density = -distance * torch.exp(-log_scale) - log_scale - math.log(2) - torch.log(x * (1 - x))
-        return log_density + math.log(1 - 2 * self.epsilon)  # of pixels in [0, 1]: the map's Jacobian
+        return -distance * torch.exp(-log_scale) - log_scale - math.log(2) - torch.log(x * (1 - x))
+
+    def log_prob(self, pixel_values: Tensor, maps: Tensor) -> Tensor:
+        return super().log_prob(pixel_values, maps) + math.log(1 - 2 * self.epsilon)
 
 
 class Laplace(Likelihood):

@@ -1,7 +1,5 @@
 """Likelihoods: densities that integrate to 1, medians, maps there and back."""
 
-import math
-
 import pytest
 import torch
 
@@ -18,14 +16,14 @@ def maps_of(location: float, log_scale: float, n: int) -> torch.Tensor:
 @pytest.mark.parametrize("log_scale", [-2.0, -0.5])
 @pytest.mark.parametrize("location", [-0.6, 0.0, 0.9])
 def test_the_logit_laplace_density_integrates_to_one(location, log_scale):
-    """Over logits, where it is smooth: x = σ(u), dx = x (1 − x) du; on the mapped axis, so without the Jacobian."""
+    """Over logits, where it is smooth: x = σ(u), dx = x (1 − x) du; on the mapped axis."""
     likelihood = LIKELIHOODS["logit_laplace"]()
     u = torch.linspace(-40, 40, 800_001, dtype=torch.float64)
     x = torch.sigmoid(u)
-    log_density = likelihood.log_density(x, torch.tensor(location), torch.tensor(log_scale)) - math.log(0.8)
+    log_density = likelihood.log_density(x, torch.tensor(location), torch.tensor(log_scale))
     inside = (x > 0) & (x < 1)
     integral = torch.trapezoid((log_density.exp() * x * (1 - x))[inside], u[inside])
-    assert integral.item() == pytest.approx(1, abs=1e-4)
+    assert integral.item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["laplace", "gaussian"])
@@ -60,7 +58,7 @@ def test_the_median_of_the_logit_laplace_is_sigmoid_of_its_location():
     likelihood = LIKELIHOODS["logit_laplace"]()
     u = torch.linspace(-40, 0.8, 400_001, dtype=torch.float64)  # x below σ(0.8)
     x = torch.sigmoid(u)
-    log_density = likelihood.log_density(x, torch.tensor(0.8), torch.tensor(-1.0)) - math.log(0.8)
+    log_density = likelihood.log_density(x, torch.tensor(0.8), torch.tensor(-1.0))
     below = torch.trapezoid(log_density.exp() * x * (1 - x), u)
     assert below.item() == pytest.approx(0.5, abs=1e-4)
 
