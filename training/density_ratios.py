@@ -16,11 +16,14 @@ def naive_kl(
 
     The lecture's slide leaves the log out: E_q[D / (1 − D)] = E_q[q / p] is 1 + χ²(q ‖ p). Where q and p hardly
     overlap T never learns how large the ratio is, and the estimate falls far short. **training: of
-    `train_discriminator`.
+    `train_discriminator`. The result depends on `seed` and on what the samplers draw, and on no other randomness.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    example = sample_q(1)
+    if example.ndim != 2:
+        raise ValueError(f"samples {tuple(example.shape)} must be (n, d): of scalars give (n, 1)")
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ratio = MLP(sample_q(1).shape[1], [hidden, hidden, 1])
+        ratio = MLP(example.shape[1], [hidden, hidden, 1]).to(example)
     train_discriminator(ratio, sample_q, sample_p, **training)
     with torch.no_grad():
         return ratio(sample_q(count)).double().mean().item()
@@ -37,11 +40,14 @@ def adaptive_contrast_kl(
     z = sample_q(count)
     mean, scale = z.mean(0), z.std(0)
 
+    own = torch.Generator(z.device).manual_seed(seed)
+
     def standardised(n: int) -> Tensor:
         return (sample_q(n) - mean) / scale
 
-    ratio = naive_kl(
-        standardised, lambda n: torch.randn_like(standardised(n)), seed=seed, count=count, hidden=hidden, **training
-    )
+    def noise(n: int) -> Tensor:
+        return torch.randn(n, z.shape[1], generator=own, dtype=z.dtype, device=z.device)
+
+    ratio = naive_kl(standardised, noise, seed=seed, count=count, hidden=hidden, **training)
     log_r = torch.distributions.Normal(mean, scale).log_prob(z).sum(1)
     return ratio + (log_r - log_prob_p(z)).double().mean().item()

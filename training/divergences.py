@@ -59,7 +59,9 @@ class GaussianMixture:
         E f(x), a scalar; f takes (K, N) to (K, N).
 
         The trapezoid rule in u = (x − mean_k) / scale_k on ±12, for each component: for smooth f its error falls
-        faster than any power of the step, and it follows the components however far apart or wide they are.
+        faster than any power of the step, and it follows the components however far apart they are. A step is a
+        hundredth of a scale, so f must not change within less: two mixtures of scales further apart than a hundred
+        times each other's are beyond `kl` and `jsd`.
         """
         u = torch.linspace(-12, 12, 2401, dtype=self.means.dtype, device=self.means.device)
         density = torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi) * (u[1] - u[0])
@@ -71,6 +73,11 @@ class GaussianMixture:
         mean = (self.weights * self.means).sum()
         variance = (self.weights * (self.scales.square() + (self.means - mean).square())).sum()
         return mean, variance.sqrt()
+
+    def without_empty(self) -> "GaussianMixture":
+        """The same without components of weight 0."""
+        kept = self.weights > 0
+        return GaussianMixture(self.weights[kept], self.means[kept], self.scales[kept])
 
     def part(self, first: int, last: int) -> "GaussianMixture":
         """Components first..last in the order of their means, reweighted to sum to 1."""
@@ -126,6 +133,7 @@ def gaussian_fits(mixture: GaussianMixture, divergence: str) -> list[GaussianFit
     if divergence not in DIVERGENCES:
         raise ValueError(f"divergence={divergence!r} must be one of {', '.join(DIVERGENCES)}")
     mixture = GaussianMixture(mixture.weights.double(), mixture.means.double(), mixture.scales.double())
+    mixture = mixture.without_empty()
     count = len(mixture.means)
     parts = [mixture.part(first, last) for first in range(count) for last in range(first, count)]
     return [_descend(mixture, DIVERGENCES[divergence], *part.moments()) for part in parts]
@@ -157,7 +165,7 @@ def kernel_density_log_prob(points: Tensor, samples: Tensor, bandwidth: float) -
     With a tiny bandwidth it is the model that has learned its samples by heart: its own samples are perfect pictures,
     and the log-likelihood of others is −distance² / 2·bandwidth².
     """
-    squared = torch.cdist(points, samples).square()  # (n, m)
+    squared = torch.cdist(points, samples, compute_mode="donot_use_mm_for_euclid_dist").square()  # (n, m)
     dimensions = points.shape[1]
     log_normal = -squared / (2 * bandwidth**2) - dimensions * math.log(bandwidth * math.sqrt(2 * math.pi))
     return torch.logsumexp(log_normal, dim=1) - math.log(len(samples))

@@ -32,7 +32,9 @@ class OneHotLikelihood(nn.Module):
 
 
 def four_points(count: int) -> Tensor:
-    """(count, 4): each point as often as the others."""
+    """(count, 4), count a multiple of 4: each point as often as the others."""
+    if count % 4 or count < 4:
+        raise ValueError(f"count={count} must be a multiple of 4: each point comes as often as the others")
     return torch.eye(4).repeat(count // 4, 1)
 
 

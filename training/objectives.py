@@ -10,12 +10,15 @@ from torch.nn import functional as F
 
 
 def expectation(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of all entries; or Σ weights · values, for weights of the same shape that sum to 1."""
+    """
+    Mean of all entries; or Σ weights · values, for weights of the same shape: of an expectation they sum to 1, of a
+    class's part of one to its prior. Where a weight is 0 the value may be infinite.
+    """
     if weights is None:
         return values.mean()
     if weights.shape != values.shape:
         raise ValueError(f"weights {tuple(weights.shape)} must have the shape of the logits {tuple(values.shape)}")
-    return (weights * values).sum()
+    return (weights * values.masked_fill(weights == 0, 0)).sum()
 
 
 def gan_value(

@@ -79,8 +79,12 @@ def c2st(
         raise ValueError(
             f"{len(first)} and {len(second)} samples: at least 4 of each, a half to train and one to test"
         )
+    if not (first.isfinite().all() and second.isfinite().all()):
+        raise ValueError("samples must be finite: a classifier learns nothing from nan or inf")
     generator = torch.Generator().manual_seed(seed)
-    halves = [_halves(samples.flatten(1).detach(), generator) for samples in (first, second)]
+    halves = [
+        _halves(samples.detach().flatten(1).to(torch.get_default_dtype()), generator) for samples in (first, second)
+    ]
     (train_first, test_first), (train_second, test_second) = halves
     both = torch.cat([train_first, train_second])
     mean, scale = both.mean(0), both.std(0).clamp_min(1e-12)

@@ -140,3 +140,34 @@ def test_the_kl_moves_posterior_and_prior_and_leaves_the_discriminator_alone(pri
     adversary.discriminator_loss(x, draw.z).backward()
     assert all(p.grad is not None for p in adversary.discriminator.parameters())
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("dimensions", "points"), [(1, 401), (2, 401), (3, 121)])
+def test_the_evidence_is_found_in_any_few_dimensions(dimensions, points):
+    """p(x | z) = N(x; z, s² I): p(x) = N(x; 0, (1 + s²) I)."""
+
+    def likelihood(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.Normal(z, 0.5).log_prob(x).sum(1)
+
+    model = LatentModel(GaussianLatents(dimensions, dimensions), GaussianPrior(dimensions), likelihood)
+    x = torch.linspace(-1, 1, 2 * dimensions).view(2, dimensions)
+    expected = torch.distributions.Normal(0.0, math.sqrt(1.25)).log_prob(x).sum(1)
+    torch.testing.assert_close(log_evidence(model, x, points=points), expected, atol=1e-4, rtol=0)
+
+
+def test_a_grid_that_cannot_tell_the_evidence_is_refused():
+    def ring(scale: float) -> LatentModel:
+        likelihood = lambda x, z: torch.distributions.Normal(z.norm(dim=1), scale).log_prob(x[:, 0])  # noqa: E731
+        return LatentModel(GaussianLatents(1, 2), GaussianPrior(2), likelihood)
+
+    with pytest.raises(ValueError, match="points=61 are too few"):
+        log_evidence(ring(0.02), torch.tensor([[1.5]]), points=61)
+    with pytest.raises(ValueError, match=r"side=1\.0 is too small"):
+        log_evidence(ring(0.3), torch.tensor([[1.5]]), side=1.0)
+    with pytest.raises(ValueError, match="64,481,201 places"):
+        log_evidence(LatentModel(GaussianLatents(1, 3), GaussianPrior(3), None), torch.tensor([[1.5]]))
+
+
+def test_a_bound_of_more_pictures_than_draws_is_still_one():
+    model = LatentModel(GaussianLatents(1, 2), GaussianPrior(2), norm_log_likelihood)
+    assert math.isfinite(estimate_bound(model, torch.rand(10, 1), draws=5).elbo)

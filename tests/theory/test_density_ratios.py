@@ -70,3 +70,17 @@ def test_without_the_log_it_is_one_plus_chi_squared():
     odds = torch.sigmoid(ratio) / torch.sigmoid(-ratio)
     assert odds.mean().item() == pytest.approx(math.e, rel=0.01)
     assert odds.log().mean().item() == pytest.approx(0.5, abs=0.005)
+
+
+def test_an_estimate_depends_on_its_seed_and_samplers_alone_in_any_precision():
+    def estimate(seed: int, dtype: torch.dtype) -> float:
+        rng = torch.Generator().manual_seed(0)
+        sample = lambda count: 1 + torch.randn(count, 1, generator=rng, dtype=dtype)  # noqa: E731
+        return adaptive_contrast_kl(sample, standard_log_prob, seed=seed, count=500, steps=5)
+
+    first = estimate(0, torch.float64)
+    torch.rand(3)
+    assert estimate(0, torch.float64) == first != estimate(1, torch.float64)
+    assert estimate(0, torch.float32) == pytest.approx(0.5, abs=0.3)
+    with pytest.raises(ValueError, match=r"\(1,\) must be \(n, d\)"):
+        naive_kl(lambda count: torch.zeros(count), lambda count: torch.zeros(count))

@@ -181,3 +181,26 @@ def test_samples_that_cannot_be_compared_are_refused():
         c2st(torch.zeros(9, 2), torch.zeros(9, 3))
     with pytest.raises(ValueError, match="3 and 9 samples"):
         c2st(torch.zeros(3, 2), torch.zeros(9, 2))
+
+
+def test_a_component_of_no_weight_changes_no_fit():
+    for weights in ((0.0, 1.0), (1.0, 0.0)):
+        fit = fit_gaussian(mixture((weights[0], -1.0, 0.5), (weights[1], 2.0, 0.7)), "forward")
+        mean, scale = ((-1.0, 0.5), (2.0, 0.7))[weights.index(1.0)]
+        assert (fit.mean, fit.scale) == (pytest.approx(mean, abs=1e-6), pytest.approx(scale, abs=1e-6))
+
+
+def test_a_kernel_density_knows_its_own_samples_in_single_precision():
+    """Each sample's own kernel alone: −log n − d log(ε √2π), 20.09 at ε = 1e-6, n = 300, d = 2."""
+    train = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    expected = -math.log(300) - 2 * math.log(1e-6 * math.sqrt(2 * math.pi))
+    assert kernel_density_log_prob(train, train, bandwidth=1e-6).mean().item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_classifier_takes_whole_numbers_and_refuses_what_is_not_finite():
+    rng = torch.Generator().manual_seed(0)
+    dice = [torch.randint(1, 7, (2000, 1), generator=rng) for _ in range(2)]
+    result = c2st(*dice, steps=100)
+    assert result.accuracy == pytest.approx(0.5, abs=4 * result.standard_error)
+    with pytest.raises(ValueError, match="finite"):
+        c2st(torch.full((9, 1), math.nan), torch.zeros(9, 1))

@@ -52,3 +52,8 @@ def test_a_short_run_depends_on_its_seed_alone():
     torch.rand(3)
     assert torch.equal(train_ring_gan(GANSettings(r1_gamma=1.0, unrolled_steps=1), seed=0, **short), first)
     assert not torch.equal(train_ring_gan(GANSettings(r1_gamma=1.0, unrolled_steps=1), seed=1, **short), first)
+
+
+def test_samples_that_are_not_numbers_cover_nothing():
+    with pytest.raises(ValueError, match="1 of 9 samples are not finite"):
+        covered_modes(torch.cat([torch.zeros(8, 2), torch.full((1, 2), torch.nan)]), ring_centres(8, 2.0))

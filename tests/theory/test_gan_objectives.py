@@ -122,3 +122,12 @@ def test_one_half_needs_equal_class_priors(prior):
     NonSaturating.discriminator(logits, logits, prior * p, (1 - prior) * p).backward()
     torch.testing.assert_close(logits.grad, torch.zeros_like(p), atol=1e-14, rtol=0)
     torch.testing.assert_close(logits.detach().sigmoid(), torch.full_like(p, prior))
+
+
+def test_the_value_of_tables_with_zeros():
+    """½, ½, 0 and 0, ½, ½: 2 JSD − 2 log 2 = −log 2; and 0 where nothing overlaps."""
+    p, q = torch.tensor([0.5, 0.5, 0.0]).double(), torch.tensor([0.0, 0.5, 0.5]).double()
+    best = (p / q).log()
+    assert gan_value(best, best, p, q).item() == pytest.approx(-math.log(2), abs=1e-12)
+    apart = (torch.eye(2)[0] / torch.eye(2)[1]).log()
+    assert gan_value(apart, apart, torch.eye(2)[0], torch.eye(2)[1]).item() == 0
