@@ -45,10 +45,18 @@ def add_adapter(model: nn.Module, config: "LoraConfig") -> None:
 
 
 def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) -> None:
-    """The adapter alone into a folder, with a card that says how to load it; `name` is what the card loads it by."""
+    """
+    The adapter alone into a folder, with a card that says how to load it; `name` is what the card loads it by.
+
+    Raises a ValueError without an adapter, a FileExistsError when a README of another project would be lost.
+    """
     peft, folder = _peft(), Path(folder)
     if not has_adapter(model):
         raise ValueError("the model has no adapter to save; load_adapter puts one in")
+    if (folder / CARD_NAME).exists() and not (folder / CONFIG_NAME).exists():
+        raise FileExistsError(
+            f"{str(folder / CARD_NAME)!r} is no adapter's and would be lost; pass a folder of its own"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config[ADAPTER]
     config.save_pretrained(folder)

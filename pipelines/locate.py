@@ -63,6 +63,18 @@ def read_index(folder: Path) -> dict:
     return index
 
 
+def check_own_folder(folder: Path) -> None:
+    """Raises FileExistsError when saving would write over files of a folder that is no saved pipeline."""
+    foreign = [name for name in ("README.md", "config.json", INDEX_NAME, SAMPLES_NAME) if (folder / name).exists()]
+    try:
+        read_index(folder)
+    except OSError as error:
+        if foreign:
+            raise FileExistsError(
+                f"{str(folder / foreign[0])!r} is no saved pipeline's and would be lost; pass a folder of its own"
+            ) from error
+
+
 def _is_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id

@@ -15,7 +15,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .loading import load_component, load_samples, save_component
-from .locate import INDEX_NAME, SAMPLES_NAME, find_pipeline, read_index
+from .locate import INDEX_NAME, SAMPLES_NAME, check_own_folder, find_pipeline, read_index
 from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
 from .settings import SamplingSettings
@@ -176,6 +176,15 @@ class SavedPipeline(ModelHubMixin):
         """Upload the prior's adapter alone; returns the commit's address."""
         return push_adapter(self.prior, repo_id, token=token, private=private)
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+        """Save into a new folder, or over a saved pipeline; further arguments as `ModelHubMixin.save_pretrained` has.
+
+        Raises:
+            FileExistsError: when a file of another project would be lost.
+        """
+        check_own_folder(Path(save_directory))
+        return super().save_pretrained(save_directory, **kwargs)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         """A subfolder a component, model_index.json, samples.png; `save_pretrained` adds the card.
 
@@ -202,6 +211,7 @@ class SavedPipeline(ModelHubMixin):
             "data": self.data,
         }
         (save_directory / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (save_directory / SAMPLES_NAME).unlink(missing_ok=True)
         if self.samples is not None:
             self.samples.save(save_directory / SAMPLES_NAME)
         (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights is not this pipeline's

@@ -147,6 +147,17 @@ def test_a_wrong_adapter_is_refused_and_leaves_the_prior_as_it_was(tiny_pipeline
         pipeline.load_adapter("nobody/nothing", local_files_only=True)
 
 
+def test_a_readme_of_another_project_is_kept(tiny_pipeline, tmp_path):
+    tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
+    readme = tmp_path / "README.md"
+    readme.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"README\.md.*; pass a folder of its own"):
+        tuned.save_adapter(tmp_path)
+    assert list(tmp_path.iterdir()) == [readme] and readme.read_text() == "mine"
+    for _ in range(2):  # anew, and over itself
+        tuned.save_adapter(tmp_path / "adapter")
+
+
 def test_parts_are_found_by_clear_names(hub, tiny_pipeline, tiny_folder, tmp_path):
     tiny_pipeline.push_to_hub("anna/emoji", token="hf_anna")
     assert find_part("embedded", "prior") == str(EMBEDDED / "prior")

@@ -155,6 +155,20 @@ def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
     assert "Not recorded" in card  # its data
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model_index.json", "samples.png"])
+def test_files_of_another_project_are_kept(tiny_pipeline, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{name}.*; pass a folder of its own"):
+        tiny_pipeline.save_pretrained(tmp_path)
+    assert files_of(tmp_path) == {name} and (tmp_path / name).read_text() == "mine"
+
+
+def test_the_samples_of_other_weights_are_removed(tiny_pipeline, folder):
+    Image.new("RGB", (32, 16), "green").save(folder / "samples.png")
+    tiny_pipeline.save_pretrained(folder)
+    assert files_of(folder) == FILES
+
+
 def without(name):
     return lambda folder: shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
 
