@@ -92,8 +92,11 @@ class SavedPipeline(ModelHubMixin):
         Needs torchao (extra `quantize`). The pictures are nearly those of the weights before.
 
         Raises:
-            ImportError: without torchao. ValueError: when they are quantised already, or do not fit the kind.
+            ImportError: without torchao. ValueError: when they are quantised already, do not fit the kind, or have an
+            adapter.
         """
+        if has_adapter(self.prior):
+            raise ValueError(f"the prior has an adapter, which cannot be {kind}: call merge_adapter() first")
         if self.quantized:
             raise ValueError(f"the prior has {self.quantized} weights already; load the pipeline anew for {kind}")
         quantize_prior(self.prior, kind)
@@ -158,8 +161,14 @@ class SavedPipeline(ModelHubMixin):
         hub_options: revision, token, cache_dir, force_download, local_files_only.
 
         Raises:
-            OSError: when there is no such adapter. ValueError: when it is of another prior, or one is in already.
+            OSError: when there is no such adapter. ValueError: when it is of another prior, one is in already, or the
+            weights are quantised.
         """
+        if self.quantized:
+            raise ValueError(
+                f"the prior has {self.quantized} weights, which take no adapter; load the pipeline anew, then "
+                f"load_adapter(…), merge_adapter() and quantize({self.quantized!r})"
+            )
         load_adapter(self.prior, name, **hub_options)
         return self
 

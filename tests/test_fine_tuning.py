@@ -147,6 +147,17 @@ def test_a_wrong_adapter_is_refused_and_leaves_the_prior_as_it_was(tiny_pipeline
         pipeline.load_adapter("nobody/nothing", local_files_only=True)
 
 
+def test_an_adapter_and_quantised_weights_exclude_each_other(tiny_pipeline, tmp_path):
+    tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
+    tuned.save_adapter(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be int8: call merge_adapter\(\) first"):
+        tuned.quantize("int8")
+    plain = with_prior(tiny_pipeline, tiny_pipeline.prior)
+    plain.quantized = "int8"  # what `quantize` notes, without torchao
+    with pytest.raises(ValueError, match="int8 weights, which take no adapter; load the pipeline anew"):
+        plain.load_adapter(tmp_path)
+
+
 def test_a_readme_of_another_project_is_kept(tiny_pipeline, tmp_path):
     tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
     readme = tmp_path / "README.md"
