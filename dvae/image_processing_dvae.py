@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import BatchFeature, ImageProcessingMixin
 
@@ -51,10 +51,16 @@ class DVAEImageProcessor(ImageProcessingMixin):
         return image.resize((self.size, self.size), Image.Resampling.LANCZOS, box=box)
 
     def on_background(self, image: ImageLike) -> Image.Image:
-        """One picture -> RGB of its own size, transparency laid on the background."""
-        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        """One picture, turned upright -> RGB of its own size in 8 bits, transparency laid on the background.
+
+        Raises TypeError for what is no picture.
+        """
+        image = _from_array(image) if isinstance(image, np.ndarray) else image
         if not isinstance(image, Image.Image):
             raise TypeError(f"an image must be a PIL image or a uint8 array, not {type(image).__name__}")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # PIL would cut 16 bits off at 255
+            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             ground = Image.new("RGBA", image.size, (*self.background, 255))
@@ -73,6 +79,17 @@ class DVAEImageProcessor(ImageProcessingMixin):
         if output_type == "pil":
             return [Image.fromarray(array) for array in (arrays.clip(0, 1) * 255).round().astype(np.uint8)]
         raise ValueError(f"output_type={output_type!r} must be 'pil', 'np' or 'pt'")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise TypeError(
+            f"an array of {array.dtype} is no picture: it must be uint8; for values in [0, 1] pass "
+            f"(255 * array).round().astype('uint8')"
+        )
+    if array.ndim != 2 and array.shape[2:] not in ((3,), (4,)):
+        raise TypeError(f"an array {array.shape} is no picture; pass (H, W), (H, W, 3) or (H, W, 4)")
+    return Image.fromarray(array)
 
 
 DVAEImageProcessor.register_for_auto_class()  # this file is saved beside its settings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor, codebook_usage, count_codes
 from dvae.modeling_dvae import ResidualBlock
@@ -241,7 +241,34 @@ def test_transparent_pixels_are_laid_on_the_background_and_sides_are_cropped():
     torch.testing.assert_close(empty, torch.ones(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize(("image", "message"), [(3, "must be a PIL image"), ([], "no image given")])
+def test_a_picture_is_turned_as_its_camera_was(tmp_path):
+    upright = Image.new("RGB", (8, 8), "blue")
+    upright.paste("red", (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # what is stored is to be turned clockwise by 90°
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as turned:
+        assert DVAEImageProcessor(8).fit(turned).tobytes() == upright.tobytes()
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257).save(tmp_path / "deep.png")
+    with Image.open(tmp_path / "deep.png") as deep:
+        levels = np.asarray(DVAEImageProcessor(16).fit(deep))
+    assert np.array_equal(levels[..., 0], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (3, "must be a PIL image"),
+        ([], "no image given"),
+        (np.zeros((8, 8, 3), dtype=np.float32), r"float32 .* must be uint8; .* \[0, 1\] pass"),
+        (np.zeros((8, 8), dtype=bool), "bool .* must be uint8"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), r"\(3, 8, 8\) is no picture; pass \(H, W\), \(H, W, 3\)"),
+        (np.zeros(8, dtype=np.uint8), r"\(8,\) is no picture"),
+    ],
+)
 def test_what_is_no_image_is_refused(image, message):
     with pytest.raises((TypeError, ValueError), match=message):
         DVAEImageProcessor(8)(image)
