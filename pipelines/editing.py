@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dvae import DVAEImageProcessor
+
 from .blending import BlendedPrior
 from .checks import check_count, check_prompts, check_share
 from .output import Images, TextToImagePipelineOutput
@@ -82,17 +84,25 @@ def inpaint(
     Args:
         prompt: what the whole picture shows; one or a list; "" for none.
         image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
-        mask: of the picture's size, fitted alike; white is repainted. PIL, or an array (H, W) of bool or uint8.
+        mask: of the picture's size, fitted alike; white is repainted, what is transparent is black. PIL, or an array
+            (H, W) of bool or uint8.
         options: as in `TextToImagePipeline.__call__`.
 
     Raises:
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
     """
-    sizes = {picture_size(picture) for picture in (image if isinstance(image, list) else [image])}
-    if sizes != {picture_size(mask)}:
-        raise ValueError(f"the mask is {picture_size(mask)} but the picture {sorted(sizes)}; pass equal sizes")
-    hole = touched_cells(mask, pipeline.prior.config.grid_size)
-    prompts, given = _given(pipeline, prompt, image, ~torch.from_numpy(hole))
+    on_background = pipeline.image_processor.on_background
+    pictures = [on_background(picture) for picture in (image if isinstance(image, list) else [image])]
+    sizes, white = {picture.size for picture in pictures}, white_pixels(mask)
+    if sizes != {white.shape[::-1]}:
+        raise ValueError(f"the mask is {white.shape[::-1]} but the picture {sorted(sizes)}; pass equal sizes")
+    hole = touched_cells(white, pipeline.prior.config.grid_size)
+    if not hole.any():
+        raise ValueError(
+            f"the mask {white.shape[::-1]} is black in its middle square, so nothing would be repainted; pass one "
+            f"that is white (128 to 255, or True) where to paint: 0 and 1 must be bool, or 0 and 255"
+        )
+    prompts, given = _given(pipeline, prompt, pictures, ~torch.from_numpy(hole))
     return last(paint(pipeline, plan(pipeline, prompts, given=given, **options)))
 
 
@@ -187,21 +197,21 @@ def last(outputs: Iterator[TextToImagePipelineOutput]) -> TextToImagePipelineOut
     return output
 
 
-def touched_cells(mask: Picture, side: int) -> np.ndarray:
-    """A mask, white from level 128 on or True, centre-cropped to a square -> bool (side, side): cells it touches."""
-    white = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
-    if white.ndim != 2 or white.dtype not in (bool, np.uint8):
-        raise TypeError(
-            f"mask has shape {white.shape} of {white.dtype}; pass PIL, or an array (H, W) of bool or uint8"
-        )
-    white = white if white.dtype == bool else white >= 128
+def white_pixels(mask: Picture) -> np.ndarray:
+    """A mask -> bool (H, W): True, or white from level 128 on when what is transparent lies on black."""
+    if isinstance(mask, Image.Image):
+        mask = np.asarray(DVAEImageProcessor(1, background=(0, 0, 0)).on_background(mask).convert("L"))
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"mask={mask!r} is a {type(mask).__name__}; pass PIL, or an array (H, W) of bool or uint8")
+    if mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
+        raise TypeError(f"mask has shape {mask.shape} of {mask.dtype}; pass PIL, or an array (H, W) of bool or uint8")
+    return mask if mask.dtype == bool else mask >= 128
+
+
+def touched_cells(white: np.ndarray, side: int) -> np.ndarray:
+    """A mask, bool (H, W), centre-cropped to a square -> bool (side, side): cells it touches."""
     size = min(white.shape)
     top, left = (white.shape[0] - size) // 2, (white.shape[1] - size) // 2
     white = white[top : top + size, left : left + size]
     spans = [slice(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]  # whole pixels, and those cut
     return np.array([[white[rows, columns].any() for columns in spans] for rows in spans])
-
-
-def picture_size(picture: Picture) -> tuple[int, int]:
-    """(width, height)."""
-    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dvae import DVAE, DVAEConfig
 from pipelines import TextToImagePipeline
@@ -59,10 +59,21 @@ def test_complete_keeps_the_rows(pipeline, picture, rows):
     assert kept == 4 or not torch.equal(output.codes[0, kept:], output.codes[1, kept:])
 
 
-def test_inpaint_with_an_empty_mask_is_the_reconstruction(pipeline, picture):
-    mask = Image.new("1", picture.size)
-    output = pipeline.inpaint("an armchair", picture, mask, seed=0, **QUIET)
-    torch.testing.assert_close(output.images, pipeline.reconstruct(picture, output_type="pt"))
+def test_a_mask_lies_on_black_and_is_turned_with_its_picture(tiny_pipeline, picture):
+    """White that is transparent is no hole; a picture and a mask that a camera turned are turned before they meet."""
+    clear = Image.new("RGBA", picture.size, (255, 255, 255, 0))
+    clear.paste((255, 255, 255, 255), (0, 10, 32, 20))
+    white = np.arange(20)[:, None].repeat(32, axis=1) >= 10
+    turned = []
+    for upright in (picture, clear):
+        stored = upright.transpose(Image.Transpose.ROTATE_90)
+        stored.getexif()[ExifTags.Base.Orientation] = 6
+        turned.append(stored)
+    expected, *others = (
+        tiny_pipeline.inpaint("an armchair", *pair, seed=0, **QUIET).codes
+        for pair in ((picture, white), (picture, clear), turned)
+    )
+    assert all(torch.equal(codes, expected) for codes in others)
 
 
 def test_inpaint_with_a_full_mask_is_the_call(pipeline, picture):
@@ -78,7 +89,7 @@ def test_inpaint_repaints_where_the_mask_touches(pipeline, picture):
     mask[4:6, 6 + 5] = 255
     hole = torch.zeros(4, 4, dtype=torch.bool)
     hole[0:2, 1] = True
-    assert torch.equal(torch.from_numpy(touched_cells(mask, 4)), hole)
+    assert torch.equal(torch.from_numpy(touched_cells(mask == 255, 4)), hole)
     outputs = [
         pipeline.inpaint("an armchair", picture, mask, num_images_per_prompt=8, seed=3, **options, **QUIET)
         for options in ({}, {"temperature": 2.0})
@@ -160,6 +171,11 @@ MASK = Image.new("L", (32, 20), 255)
         ("inpaint", {"mask": Image.new("L", (20, 32))}, ValueError, ["(20, 32)", "(32, 20)"]),
         ("inpaint", {"mask": np.zeros((20, 32))}, TypeError, ["float64", "bool or uint8"]),
         ("inpaint", {"mask": np.zeros((20, 32, 3), dtype=np.uint8)}, TypeError, ["(20, 32, 3)", "(H, W)"]),
+        ("inpaint", {"mask": np.ones((20, 32), dtype=np.uint8)}, ValueError, ["(32, 20)", "0 and 1 must be bool"]),
+        ("inpaint", {"mask": Image.new("1", (32, 20))}, ValueError, ["nothing would be repainted"]),
+        ("inpaint", {"mask": "hole.png"}, TypeError, ["'hole.png'", "str", "PIL"]),
+        ("inpaint", {"mask": MASK, "image": "cat.png"}, TypeError, ["str", "PIL"]),
+        ("inpaint", {"mask": MASK, "image": np.zeros((20, 32, 3))}, TypeError, ["float64", "uint8"]),
         ("inpaint", {"mask": MASK, "best_of": 0}, ValueError, ["best_of=0"]),
         ("vary", {"strength": 1.5}, ValueError, ["strength=1.5", "0 to 1"]),
         ("vary", {"strength": "1"}, TypeError, ["strength='1'", "0 to 1"]),
