@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from .locate import REMEDY, SAMPLES_NAME
@@ -20,7 +19,7 @@ def load_component(component_class: type, folder: Path, **options: Any) -> Any:
         if issubclass(component_class, PreTrainedModel):
             return _load_model(component_class, folder, **options)
         return component_class.from_pretrained(folder, **options)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # what parsers raise on foreign files is anything: KeyError, StrictDataclassError, …
         reason = f"{type(error).__name__}: {error}"
         raise OSError(
             f"{str(folder)!r} cannot be loaded as {component_class.__name__} ({reason}); {REMEDY}"

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from .settings import SamplingSettings
+
 EMBEDDED = Path(__file__).parent / "embedded"
 INDEX_NAME = "model_index.json"
 SAMPLES_NAME = "samples.png"
@@ -60,6 +62,10 @@ def read_index(folder: Path) -> dict:
     missing = [name for name in COMPONENT_NAMES if not (folder / name).is_dir()]
     if missing:
         raise FileNotFoundError(f"{str(folder)!r} is incomplete, it lacks {', '.join(missing)}; {REMEDY}")
+    try:
+        SamplingSettings(**(index.get("sampling") or {}))
+    except (TypeError, ValueError) as error:
+        raise OSError(f"{str(path)!r} has a sampling that cannot be used ({error}); {REMEDY}") from error
     return index
 
 

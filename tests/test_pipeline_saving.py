@@ -189,14 +189,12 @@ def without_a_weight(folder):
     save_file({name: weights[name] for name in sorted(weights)[1:]}, path, metadata={"format": "pt"})
 
 
-def with_another_shape(folder):
-    path = folder / "prior" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 32}))
+def with_values(name, **values):
+    def damage(folder):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
-
-def with_another_key(folder):
-    path = folder / "dvae" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"codebok_size": 32}))
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -215,8 +213,15 @@ def with_another_key(folder):
         (with_text("dvae/model.safetensors", "no weights"), ["dvae", "DVAE"]),
         (with_a_pickle, ["prior", "PriorTransformer"]),
         (without_a_weight, ["prior", "missing_keys"]),
-        (with_another_shape, ["prior", "PriorTransformer"]),
-        (with_another_key, ["dvae", "codebok_size"]),
+        (with_values("prior/config.json", hidden_size=32), ["prior", "PriorTransformer"]),
+        (with_values("prior/config.json", hidden_size="wide"), ["prior", "hidden_size"]),
+        (with_values("dvae/config.json", codebok_size=32), ["dvae", "codebok_size"]),
+        (with_values("dvae/config.json", image_size=17), ["dvae", "image_size=17"]),
+        (with_text("tokenizer/tokenizer.json", "{}"), ["tokenizer", "PriorTokenizer"]),
+        (with_text("tokenizer/tokenizer.json", "[]"), ["tokenizer", "PriorTokenizer"]),
+        (with_values("model_index.json", sampling={"tempreature": 1}), ["model_index.json", "tempreature"]),
+        (with_values("model_index.json", sampling={"top_p": 2}), ["model_index.json", "top_p=2"]),
+        (with_values("model_index.json", sampling=[1]), ["model_index.json", "sampling"]),
     ],
 )
 def test_a_broken_folder_is_refused(folder, damage, words):
