@@ -14,6 +14,7 @@ from .locate import find_pipeline
 from .one_line import OneLineParser, one_line
 from .pictures import is_file_name, save_pictures
 from .settings import SamplingSettings
+from .starting import load
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipelineOutput
@@ -195,12 +196,7 @@ def made_by(args: argparse.Namespace) -> dict[str, Any]:
 
 def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
     folder = find_pipeline(args.model)  # a wrong name fails here, before the heavy imports
-    from transformers.utils import logging
-
-    from .text_to_image import TextToImagePipeline
-
-    logging.disable_progress_bar()  # loading takes no time worth a bar
-    pipeline = TextToImagePipeline.from_pretrained(folder)
+    pipeline = load(folder)
     options = {
         "prompt": args.prompts,
         "negative_prompt": args.negative_prompt,

@@ -106,6 +106,7 @@ def test_the_page_is_built_and_asks_for_no_fonts(studio):
         (["--model", "no-such-folder"], ["'no-such-folder'", "pass a folder"]),
         (["--port", "many"], ["--port", "python -m pipelines demo --help"]),
         (["--push-space", "you/page", "--model", "no-such-folder"], ["'no-such-folder'", "pass a folder"]),
+        (["--private"], ["--push-space ID"]),
     ],
 )
 def test_what_a_user_can_put_right_is_one_line(capsys, arguments, words):
@@ -118,6 +119,13 @@ def test_what_a_user_can_put_right_is_one_line(capsys, arguments, words):
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert all(word in said for word in words)
+
+
+def test_a_device_that_is_not_there_is_one_line(tiny_folder, capsys):
+    pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
+    assert main(["demo", "--model", tiny_folder, "--device", "abacus"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "abacus" in said and "pass cpu" in said
 
 
 def test_the_space_asks_for_what_the_project_does():

@@ -15,7 +15,8 @@ import torch
 from running_server import client_of, until
 
 from pipelines.__main__ import main
-from pipelines.serving.command import build_parser, load, model_name
+from pipelines.serving.command import build_parser, model_name
+from pipelines.starting import load
 
 ROOT = Path(__file__).parent.parent
 
@@ -83,7 +84,7 @@ def test_a_broken_model_is_one_line(tiny_folder, tmp_path, capsys):
 
 def test_the_weights_that_were_asked_for(tiny_folder):
     args = build_parser().parse_args(["--dtype", "bfloat16"])
-    pipeline = load(Path(tiny_folder), args)
+    pipeline = load(Path(tiny_folder), args.device, args.dtype)
     assert (pipeline.dtype, pipeline.dvae.dtype, pipeline.quantized) == (torch.bfloat16, torch.bfloat16, None)
 
 

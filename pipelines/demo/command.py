@@ -2,10 +2,14 @@
 
 import argparse
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..locate import find_pipeline
 from ..one_line import OneLineParser, one_line
+from ..starting import check_installed, load
+
+if TYPE_CHECKING:
+    from ..text_to_image import TextToImagePipeline
 
 EPILOG = """\
 examples:
@@ -38,7 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Show the page until stopped; returns the exit code: 0, or 2 for what a user can put right, in one line."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.private and not args.push_space:
+        parser.error("--private says how to push; pass --push-space ID with it")
     try:
         if args.push_space:
             from .space import push_space
@@ -46,32 +53,19 @@ def main(argv: list[str]) -> int:
             print(push_space(args.push_space, model=args.model, private=args.private))
             return 0
         folder = find_pipeline(args.model)
-        check_installed()
-        show(args, folder)
+        check_installed("demo", "gradio")
+        show(args, load(folder, args.device))
     except (OSError, ValueError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
     return 0
 
 
-def check_installed() -> None:
-    """Raises ValueError when the package of the extra is not there."""
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"the page needs {error.name}; pip install 'armchair[demo]'") from error
-
-
-def show(args: argparse.Namespace, folder: Path) -> None:
-    """Load the pipeline and answer until Ctrl-C."""
-    from transformers.utils import logging
-
-    from ..text_to_image import TextToImagePipeline
+def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
+    """Answer until Ctrl-C."""
     from .page import build_page, launch_options
     from .studio import Studio
 
-    logging.disable_progress_bar()  # loading takes no time worth a bar
-    pipeline = TextToImagePipeline.from_pretrained(folder).to(args.device)
     studio = Studio(pipeline, name=args.model or "embedded")
     page = build_page(studio).queue(max_size=32)
     page.launch(

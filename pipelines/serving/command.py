@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..locate import find_pipeline
 from ..one_line import OneLineParser, one_line
+from ..starting import check_installed, load
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -74,24 +75,16 @@ def main(argv: list[str]) -> int:
     try:
         settings = ServerSettings(**{field.name: getattr(args, field.name) for field in fields(ServerSettings)})
         folder = find_pipeline(args.model)
-        check_installed()
+        check_installed("serve", "fastapi", "prometheus_client", "uvicorn")
         listener = bind(args.host, args.port)
-        pipeline = load(folder, args)
+        pipeline = load(folder, args.device, args.dtype)
+        if args.quantize:
+            pipeline.quantize(args.quantize)
     except (ImportError, OSError, ValueError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
     serve(pipeline, args, settings, listener)
     return 0
-
-
-def check_installed() -> None:
-    """Raises ValueError when the packages of the extra are not there."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"serving needs {error.name}; pip install 'armchair[serve]'") from error
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -104,23 +97,6 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise OSError(f"cannot listen at {host}:{port} ({error}); pass another --host or --port") from error
     return listener
-
-
-def load(folder: Path, args: argparse.Namespace) -> "TextToImagePipeline":
-    """The pipeline in the dtype and on the device asked for. Raises ImportError, OSError or ValueError."""
-    import torch
-    from transformers.utils import logging
-
-    from ..text_to_image import TextToImagePipeline
-
-    logging.disable_progress_bar()  # loading takes no time worth a bar
-    pipeline = TextToImagePipeline.from_pretrained(folder, dtype=getattr(torch, args.dtype))
-    try:
-        pipeline.to(args.device)
-    except (AssertionError, RuntimeError) as error:  # of a torch without CUDA, of a machine without a GPU, of a typo
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {args.device} cannot be used here ({reason}); pass cpu") from error
-    return pipeline.quantize(args.quantize) if args.quantize else pipeline
 
 
 def serve(
