@@ -1,6 +1,7 @@
 """The command line: `python -m pipelines PROMPT… [--num 8] [--seed 0] [--out FOLDER] [--grid]` saves PNG pictures."""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Callable
@@ -134,6 +135,8 @@ def _numbers(kind: type) -> Callable[[str], Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 for what a user can put right, explained in one line."""
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console of cp1252 cannot show every prompt's file name
     if argv[:1] == ["serve"]:  # as a prompt: -- serve
         from .serving.command import main as serve
 
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             check(args)
             paths = save_pictures(paint(args), args.out, grid=args.grid, made_by=made_by(args))
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
             print("error:", one_line(error), file=sys.stderr)
             return 2
     print(*paths, sep="\n")
@@ -179,6 +182,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--out {args.out} is one file for {num_images} pictures; pass a folder, or --grid for one sheet"
         )
+    kind = args.out.suffix.lower()
+    if kind != ".png" and kind in Image.registered_extensions() and not args.out.exists():
+        raise ValueError(f"--out {args.out} is a {kind} picture; pass a folder, or a name that ends in .png")
     if args.out.is_file() and not is_file_name(args.out):
         raise ValueError(f"--out {args.out} is a file that is no .png; pass a folder, or a name that ends in .png")
 

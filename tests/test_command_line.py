@@ -1,5 +1,6 @@
 """`python -m pipelines`: pictures that say what made them, one clear line for each mistake, exit code 2."""
 
+import io
 import json
 import subprocess
 import sys
@@ -157,6 +158,14 @@ def test_any_script_in_the_metadata(run):
         assert image.text["prompt"] == "アボカド"
 
 
+def test_a_console_of_few_letters_shows_the_rest_as_escapes(tiny_folder, tmp_path, monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", console)
+    assert main(["アボカド", "--seed", "0", "--model", tiny_folder, "--out", str(tmp_path)]) == 0
+    console.flush()
+    assert b"\\u30a2\\u30dc" in console.buffer.getvalue()
+
+
 def test_a_long_prompt_is_one_line_of_warning(run):
     code, paths, errors = run("a small sailboat above a large avocado beside one fire engine", "--seed", "0")
     assert (code, len(paths), len(errors)) == (0, 1, 1)
@@ -178,6 +187,7 @@ def test_a_long_prompt_is_one_line_of_warning(run):
         (["a cat", "--guidance-scale", "nan"], ["nan", "pass"]),
         (["a cat", "--num", "2", "--out", "one.png"], ["one.png", "2 pictures", "--grid"]),
         (["a cat", "--out", "notes.txt"], ["notes.txt", "pass a folder"]),
+        (["a cat", "--out", "new/cat.JPG"], ["cat.JPG", ".jpg picture", "ends in .png"]),
         (["a cat", "--min-p", "2"], ["min_p=2.0", "pass"]),
         (["a cat", "--guidance-region", "0,0,9,9"], ["9, 9", "4×4", "pass"]),
         (["a cat", "--guidance-region", "0,0"], ["guidance_region", "pass"]),
@@ -197,6 +207,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, argv, words):
     assert errors[0].startswith("error: ")
     assert all(word in errors[0] for word in words)
     assert not list(Path(".").rglob("*.png"))
+
+
+def test_a_picture_too_large_to_open_is_one_line(run, monkeypatch):
+    Image.new("RGB", (16, 16)).save("bomb.bmp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    code, out, errors = run("a cat", "--image", "bomb.bmp")
+    assert (code, out, len(errors)) == (2, [], 1)
+    assert "256 pixels" in errors[0]
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "no-such-folder", ".", "nobody/none"])
