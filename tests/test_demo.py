@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import HfApi, snapshot_download
 from PIL import Image
 
+from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.demo.space import gather
 from pipelines.demo.studio import Studio
@@ -98,6 +99,27 @@ def test_the_page_is_built_and_asks_for_no_fonts(studio):
     with pytest.raises(ValueError, match="no picture"):
         split_drawing(None)
     assert written(np.array([[1, 20], [300, 4]])) == "  1  20\n300   4"
+
+
+def test_an_untouched_slider_leaves_the_models_own_schedule(tiny_pipeline):
+    gradio = pytest.importorskip("gradio", minversion="6", reason="pip install 'armchair[demo]'")
+    from pipelines.demo.page import build_page
+
+    own = TextToImagePipeline(**tiny_pipeline.components, sampling={"temperature": [1.0, 0.3], "top_k": 20})
+    page = build_page(Studio(own, name="tiny"))
+    runs = {len(fn.inputs): fn.fn for fn in page.fns.values() if fn.name == "run"}
+    run, run_editor = runs[10], runs[5]
+    sliders = [1.0, 1.0, 20, 1.0, 0.0]
+    for temperature, words in ((1.0, [1.0, 0.3]), (0.6, 0.6)):
+        *_, (_, _, kept, *_) = run([], "a red apple", "", 3.0, 1, temperature, *sliders[1:])
+        with Image.open(kept[0].path) as picture:
+            sampling = json.loads(picture.text["sampling"])
+        assert (sampling["temperature"], sampling["top_k"]) == (words, 20)
+    with pytest.raises(gradio.Error, match="type a seed, or press Random"):
+        next(run([], "a red apple", "", None, 1, *sliders))
+    drawn = {"background": Image.new("RGB", (16, 16)), "layers": [Image.new("RGBA", (16, 16), "red")]}
+    with pytest.raises(gradio.Error, match="type one"):
+        run_editor(drawn, "a red apple", None, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from .studio import Kept, Progress, Studio
-from .widgets import MAX_PROMPT, ONE_BY_ONE, bar, captioned, counted, explained, pictures
+from .widgets import MAX_PROMPT, ONE_BY_ONE, bar, captioned, counted, explained, pictures, present
 
 EXAMPLES = [
     "an armchair shaped like an avocado",
@@ -49,8 +49,7 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     @explained
     def run(old: list[Kept], *values: Any) -> Iterator[tuple]:
         options = dict(zip(names, values, strict=True))
-        options |= {name: int(options[name]) for name in ("seed", "num_images_per_prompt", "top_k")}
-        for now in studio.paint(**options):
+        for now in studio.paint(**asked_for(options, {name: slider.value for name, slider in sliders.items()})):
             if now.kept:
                 kept = [*now.kept, *old][:KEPT]
                 yield _tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, *_shown(now.kept[0])
@@ -73,6 +72,15 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     stop.click(lambda: "<p>stopped</p>", None, state, cancels=[painting], api_visibility="private")
     gallery.select(choose, kept, shown, api_visibility="private")
     return chosen, to_editor
+
+
+def asked_for(options: dict[str, Any], untouched: dict[str, float]) -> dict[str, Any]:
+    """What the page holds -> options of the call. A slider where it started leaves the model's own setting, which may
+    be a schedule. Raises ValueError without a seed.
+    """
+    present(options["seed"], "there is no seed; type a seed, or press Random")
+    whole = {name: int(options[name]) for name in ("seed", "num_images_per_prompt", "top_k")}
+    return {**options, **whole, **{name: None for name, start in untouched.items() if options[name] == start}}
 
 
 def _prompt_and_seed() -> dict[str, gr.Component]:

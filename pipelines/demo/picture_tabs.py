@@ -48,8 +48,9 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
     def run(drawn: dict[str, Any] | None, text: str, first: float, count: float, candidates: float) -> tuple:
         start = time.monotonic()
         picture, mask = split_drawing(drawn)
+        first = int(present(first, "there is no seed; type one, such as 0"))
         kept = studio.inpaint(
-            text, picture, mask, seed=int(first), num_images_per_prompt=int(count), best_of=int(candidates)
+            text, picture, mask, seed=first, num_images_per_prompt=int(count), best_of=int(candidates)
         )
         return captioned(kept), counted(len(kept), time.monotonic() - start)
 
