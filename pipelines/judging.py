@@ -106,19 +106,24 @@ def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge = 
     """
     if not isinstance(prompt, str):
         raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; rank takes one, a string")
-    check_judge(by, check_prompts(prompt, allow_empty=True))
+    by = find_judge("by", by, check_prompts(prompt, allow_empty=True))
     codes = codes_of(pipeline, images)
     pictures = None if torch.is_tensor(images) else pipeline.postprocess(pipeline.preprocess(images))
     scores = judge_codes(pipeline, [prompt] * len(codes), codes, by, pictures=pictures)
     return Ranking(scores.argsort(descending=True, stable=True).tolist(), scores)
 
 
-def check_judge(by: Judge, prompts: list[str]) -> None:
-    """Raises TypeError for what cannot judge, ValueError where every picture would be judged alike."""
-    if not (isinstance(by, str | Path) or callable(by)):
-        raise TypeError(f"by={by!r} is a {type(by).__name__}; pass 'pmi', 'likelihood', a CLIP's folder or Hub id")
-    if by == "pmi" and not all(text.strip() for text in prompts):
+def find_judge(name: str, judge: Judge, prompts: list[str]) -> Literal["pmi", "likelihood"] | Reranker:
+    """The judge, loaded when it is a CLIP. name: of the argument that holds it.
+
+    Raises TypeError for what cannot judge, ValueError where every picture would be judged alike, OSError for no CLIP.
+    """
+    if not (isinstance(judge, str | Path) or callable(judge)):
+        what = f"{name}={judge!r} is a {type(judge).__name__}"
+        raise TypeError(f"{what}; pass 'pmi', 'likelihood', a CLIP's folder or Hub id")
+    if judge == "pmi" and not all(text.strip() for text in prompts):
         raise ValueError("the empty prompt's PMI is 0 for every picture; pass 'likelihood', or a prompt")
+    return judge if judge in ("pmi", "likelihood") or callable(judge) else load_reranker(judge)
 
 
 def codes_of(pipeline: "TextToImagePipeline", images: Any) -> Tensor:
@@ -137,7 +142,7 @@ def judge_codes(
     pipeline: "TextToImagePipeline",
     prompts: list[str],
     codes: Tensor,
-    by: Judge,
+    by: Literal["pmi", "likelihood"] | Reranker,
     *,
     pictures: list[Image.Image] | None = None,
 ) -> Tensor:
@@ -145,8 +150,7 @@ def judge_codes(
     if by in ("pmi", "likelihood"):
         own = score_codes(pipeline, pipeline.encode_prompt(prompts), codes)
         return own.pmi if by == "pmi" else own.log_likelihood
-    reranker = load_reranker(by) if isinstance(by, str | Path) else by
-    scores = reranker(prompts, pictures or pipeline.postprocess(pipeline.decode_codes(codes)))
+    scores = by(prompts, pictures or pipeline.postprocess(pipeline.decode_codes(codes)))
     if scores.shape != (len(codes),):
         raise ValueError(f"the reranker gave scores {tuple(scores.shape)} for {len(codes)} pictures; return one each")
     return scores.float()

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import check_count, check_prompts, check_seeds
-from .judging import Judge, check_judge, judge_codes
+from .judging import Judge, Reranker, find_judge, judge_codes
 from .output import TextToImagePipelineOutput
 from .sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
 from .settings import SamplingSettings
@@ -63,7 +63,7 @@ class Painting:
     sampling: SamplingSettings
     given: Given | None
     best_of: int
-    reranker: Judge
+    reranker: Literal["pmi", "likelihood"] | Reranker
     output_type: Literal["pil", "np", "pt"]
     progress_bar: bool
     callback: Callback | None
@@ -88,6 +88,7 @@ def plan(
 
     Raises:
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+        OSError: when there is no such reranker.
     """
     prompts = check_prompts(prompt, allow_empty=True)
     check_count("num_images_per_prompt", num_images_per_prompt)
@@ -97,14 +98,21 @@ def plan(
     settings = pipeline.settings(**sampling)
     check_settings(settings, pipeline.prior)
     rows = num_images_per_prompt * best_of
-    if best_of > 1:
-        check_judge(reranker, prompts)
+    if best_of == 1 and reranker != "likelihood":
+        raise ValueError(f"reranker={reranker!r} has nothing to judge at best_of=1; pass best_of, such as 8")
+    if settings.guidance_scale == 1 and settings.guidance_region != pipeline.sampling.guidance_region:
+        raise ValueError(
+            f"guidance_region={settings.guidance_region} does nothing at guidance_scale=1; pass a scale such as 3"
+        )
     others = negative_prompts(negative_prompt, len(prompts), settings)
+    seeds = draw_seeds(seed, len(prompts), rows)
+    if best_of > 1:
+        reranker = find_judge("reranker", reranker, prompts)  # a CLIP is loaded before any code is drawn
     return Painting(
         prompts=[text for text in prompts for _ in range(rows)],
         text_ids=pipeline.encode_prompt(prompts).repeat_interleave(rows, dim=0),
         other_text_ids=others and pipeline.encode_prompt(others).repeat_interleave(rows, dim=0),
-        seeds=draw_seeds(seed, len(prompts), rows),
+        seeds=seeds,
         sampling=settings,
         given=given and given.repeat(rows),
         best_of=best_of,

@@ -106,7 +106,7 @@ def test_rank(tiny_pipeline, codes):
         ("score", {"images": torch.zeros(3, 4, 4)}, ValueError, ["float32", "int64"]),
         ("score", {"images": torch.full((1, 4, 4), 32)}, ValueError, ["32", "31"]),
         ("rank", {"prompt": ["a cat", "a dog"]}, TypeError, ["list", "a string"]),
-        ("rank", {"by": 7}, TypeError, ["7", "'pmi'"]),
+        ("rank", {"by": 7}, TypeError, ["by=7", "'pmi'"]),
         ("rank", {"prompt": ""}, ValueError, ["PMI is 0", "likelihood"]),
     ],
 )

@@ -1,9 +1,12 @@
 """What steers a call, its stream of partial pictures, and the best of several."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
+from pipelines import TextToImagePipeline
 from pipelines.painting import NOT_DRAWN
 from pipelines.settings import SamplingSettings
 
@@ -121,6 +124,14 @@ def test_best_of_keeps_the_best_of_each_picture(tiny_pipeline):
     assert default.seeds == [candidates.seeds[i] for i in likeliest]
 
 
+def test_a_regions_own_pipeline_may_be_unguided(tiny_pipeline):
+    """So what an output says of its settings always paints it again."""
+    sampling = {"guidance_scale": 2.0, "guidance_region": [0, 0, 2, 2]}
+    own = TextToImagePipeline(**tiny_pipeline.components, sampling=sampling)
+    output = paint(own, PROMPTS, seed=0, guidance_scale=1)
+    assert torch.equal(paint(own, PROMPTS, seed=0, **asdict(output.sampling)).codes, output.codes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -132,7 +143,9 @@ def test_best_of_keeps_the_best_of_each_picture(tiny_pipeline):
         ({"temperature": [1, -1]}, ValueError, ["temperature=-1", "pass 0"]),
         ({"best_of": 0}, ValueError, ["best_of=0", "1 or more"]),
         ({"best_of": 2.0}, TypeError, ["best_of=2.0", "whole number"]),
-        ({"best_of": 2, "reranker": 7}, TypeError, ["7", "'pmi'"]),
+        ({"best_of": 2, "reranker": 7}, TypeError, ["reranker=7", "'pmi'"]),
+        ({"reranker": "pmi"}, ValueError, ["reranker='pmi'", "best_of=1"]),
+        ({"guidance_region": (0, 0, 2, 2), "guidance_scale": 1}, ValueError, ["(0, 0, 2, 2)", "guidance_scale=1"]),
         ({"best_of": 2, "seed": [1]}, ValueError, ["1 seeds", "2 images"]),
         ({"best_of": 2, "reranker": lambda prompts, images: torch.zeros(7)}, ValueError, ["(7,)", "2 pictures"]),
     ],
