@@ -191,15 +191,21 @@ def watch(
 def _whole(pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:
     """All codes (R, N) -> the pictures, of best_of candidates each the one that the reranker puts first."""
     side = pipeline.prior.config.grid_size
-    codes, style, scores = codes.unflatten(1, (side, side)), painting.given and painting.given.style, None
-    keep = torch.arange(len(codes))
+    codes, style = codes.unflatten(1, (side, side)), painting.given and painting.given.style
+    keep, scores, pixel_values = torch.arange(len(codes)), None, None
     if painting.best_of > 1:
-        scores = judge_codes(pipeline, painting.prompts, codes, painting.reranker).cpu()
+        if callable(painting.reranker):  # it sees all candidates, as they are returned
+            pixel_values = pipeline.decode_codes(codes, style)
+        pictures = None if pixel_values is None else pipeline.postprocess(pixel_values)
+        scores = judge_codes(pipeline, painting.prompts, codes, painting.reranker, pictures=pictures).cpu()
         best = scores.unflatten(0, (-1, painting.best_of)).argmax(dim=1)  # (B,)
         keep = torch.arange(0, len(codes), painting.best_of) + best
     rows = keep.tolist()
     codes = codes[keep]
-    pixel_values = pipeline.decode_codes(codes, None if style is None else style[keep])
+    if pixel_values is None:
+        pixel_values = pipeline.decode_codes(codes, None if style is None else style[keep])
+    else:
+        pixel_values = pixel_values[keep]
     return TextToImagePipelineOutput(
         images=pipeline.postprocess(pixel_values, painting.output_type),
         codes=codes,

@@ -123,6 +123,24 @@ def test_best_of_the_hole_is_the_likeliest_picture(pipeline, picture):
     assert torch.equal(best.codes[0], candidates.codes[likelihood.argmax()])
 
 
+def test_a_reranker_sees_the_pictures_that_are_returned(pipeline, picture, monkeypatch):
+    """In the style of the given picture, and decoded once."""
+    seen, decoded, decode = [], [], pipeline.decode_codes
+    monkeypatch.setattr(pipeline, "decode_codes", lambda codes, *style: decoded.append(codes) or decode(codes, *style))
+
+    def brightness(prompts, pictures):
+        seen.extend(pictures)
+        return torch.tensor([np.asarray(image).mean() for image in pictures])
+
+    best = pipeline.vary(picture, best_of=4, seed=1, reranker=brightness, progress_bar=False)
+    place = best.seeds[0] - 1
+    assert place == max(range(4), key=lambda i: np.asarray(seen[i]).mean())
+    assert best.images[0].tobytes() == seen[place].tobytes()
+    assert len(decoded) == 1
+    expected = pipeline.postprocess(decode(best.codes, pipeline.dvae.encode_style(pipeline.preprocess(picture))))
+    assert np.abs(np.asarray(expected[0], int) - np.asarray(seen[place], int)).max() <= 1  # rounding
+
+
 def test_vary(pipeline, picture):
     """strength 1 is the call; 0 at temperature 0 the picture; in between nearer to it the lower."""
     options = {"seed": 3, "num_images_per_prompt": 4}
