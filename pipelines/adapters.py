@@ -38,9 +38,10 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 def add_adapter(model: nn.Module, config: "LoraConfig") -> None:
-    """Puts a fresh adapter into the model, which computes as before; all else is frozen."""
+    """Puts a fresh adapter into the model, which computes as before; all else is frozen while it is in."""
     if has_adapter(model):
         raise ValueError("the model has an adapter already: merge it first")
+    model.trained_without_adapter = {name for name, weight in model.named_parameters() if weight.requires_grad}
     _peft().inject_adapter_in_model(config, model, ADAPTER)
 
 
@@ -120,7 +121,9 @@ def _take_out(model: nn.Module, merge: bool) -> None:
         elif isinstance(module, ModulesToSaveWrapper):
             trained = module.modules_to_save[ADAPTER]
             model.set_submodule(name, trained if merge else module.original_module)
-    del model.peft_config
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in model.trained_without_adapter)
+    del model.peft_config, model.trained_without_adapter
 
 
 def push_adapter(model: nn.Module, repo_id: str, token: str | None = None, private: bool | None = None) -> str:

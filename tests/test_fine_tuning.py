@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines import TextToImagePipeline
-from pipelines.adapters import add_adapter
+from pipelines.adapters import add_adapter, drop_adapter, merge_adapter
 from pipelines.locate import EMBEDDED
 from training import train_dvae, train_prior
 from training.arguments import LoraSettings, PriorTraining, parse
@@ -107,6 +107,16 @@ def test_merged_it_paints_the_same_and_is_saved_whole(tiny_pipeline, tmp_path):
     assert torch.equal(paint(pipeline.merge_adapter()).codes, expected.codes)
     pipeline.save_pretrained(tmp_path)
     assert torch.equal(paint(TextToImagePipeline.from_pretrained(tmp_path)).codes, expected.codes)
+
+
+@pytest.mark.parametrize("take_out", [merge_adapter, drop_adapter])
+def test_without_its_adapter_a_prior_can_be_trained_as_before(tiny_pipeline, take_out):
+    prior = copy.deepcopy(tiny_pipeline.prior)
+    prior.embeddings.image.requires_grad_(False)
+    before = {name: weight.requires_grad for name, weight in prior.named_parameters()}
+    tuned = adapted(prior, train=["text"])
+    take_out(tuned)
+    assert {name: weight.requires_grad for name, weight in tuned.named_parameters()} == before
 
 
 def test_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
