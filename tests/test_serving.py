@@ -154,6 +154,8 @@ def test_health_and_metrics(client, address):
     client.images.generate(prompt=PROMPT, n=2)
     status, data, _ = get(f"{address}/health", key=None)
     assert (status, json.loads(data)) == (200, {"status": "ok", "waiting": 0})
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/health", method="HEAD"), timeout=20) as head:
+        assert (head.status, head.read()) == (200, b"")
     assert get(f"{address}/metrics", key=None)[0] == 401
     status, data, _ = get(f"{address}/metrics")
     lines = dict(line.rsplit(" ", 1) for line in data.decode().splitlines() if not line.startswith("#"))

@@ -111,6 +111,7 @@ def _models(service: Service) -> APIRouter:
 def _upkeep(service: Service) -> APIRouter:
     router = APIRouter()
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health")
     async def health() -> Health:
         return Health(waiting=service.batcher.waiting)
