@@ -212,7 +212,7 @@ class SavedPipeline(ModelHubMixin):
         for name, component in self.components.items():
             save_component(component, save_directory, name)
         index = {
-            "_class_name": type(self).__name__,
+            "_class_name": "TextToImagePipeline",  # also of a subclass: what loads it
             **{name: type(component).__name__ for name, component in self.components.items()},
             "sampling": asdict(self.sampling),
             "metrics": self.metrics,

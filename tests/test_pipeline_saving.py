@@ -77,6 +77,15 @@ def test_saved_and_loaded_gives_the_same_pixels(tiny_pipeline, tiny_folder):
     assert not loaded.dvae.training
 
 
+def test_a_subclass_saves_what_the_class_loads(tiny_pipeline, tmp_path):
+    class Own(TextToImagePipeline):
+        pass
+
+    Own(**tiny_pipeline.components).save_pretrained(tmp_path)
+    assert isinstance(Own.from_pretrained(tmp_path), Own)
+    assert TextToImagePipeline.from_pretrained(tmp_path).prior.num_parameters() == tiny_pipeline.prior.num_parameters()
+
+
 def test_saved_twice_is_the_same(tiny_folder, tmp_path):
     TextToImagePipeline.from_pretrained(tiny_folder).save_pretrained(tmp_path)
     for name in FILES - {
