@@ -35,6 +35,7 @@ Each picture's metadata holds its prompt, seed, sampler and model, so any pictur
 
 SAMPLER = ("temperature", "top_k", "top_p", "min_p", "guidance_scale", "guidance_region")
 EDITS = ("rows", "mask", "strength")
+MAX_COLUMNS = 8  # of a sheet of one prompt
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -154,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_: print("warning:", one_line(message), file=sys.stderr)
         try:
             check(args)
-            paths = save_pictures(paint(args), args.out, grid=args.grid, made_by=made_by(args))
+            paths = save_pictures(paint(args), args.out, columns=columns(args), made_by=made_by(args))
         except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
             print("error:", one_line(error), file=sys.stderr)
             return 2
@@ -187,6 +188,13 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out} is a {kind} picture; pass a folder, or a name that ends in .png")
     if args.out.is_file() and not is_file_name(args.out):
         raise ValueError(f"--out {args.out} is a file that is no .png; pass a folder, or a name that ends in .png")
+
+
+def columns(args: argparse.Namespace) -> int | None:
+    """Of the sheet: a row a prompt, or rows of 8 for a single prompt; None for no sheet."""
+    if not args.grid:
+        return None
+    return args.num if len(args.prompts) > 1 else min(args.num, MAX_COLUMNS)
 
 
 def sampler(args: argparse.Namespace) -> dict[str, Any]:

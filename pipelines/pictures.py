@@ -13,25 +13,22 @@ from PIL.PngImagePlugin import PngInfo
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipelineOutput
 
-MAX_COLUMNS = 8
-
 
 def save_pictures(
-    output: "TextToImagePipelineOutput", out: Path, *, grid: bool, made_by: dict[str, Any]
+    output: "TextToImagePipelineOutput", out: Path, *, columns: int | None = None, made_by: dict[str, Any]
 ) -> list[Path]:
-    """Save a file each, or one sheet of all: a row a prompt, or rows of 8 for a single prompt.
+    """Save a file each, or one sheet of all.
 
     Args:
         output: with PIL images.
         out: a folder, made when it is not there, or a name that ends in .png.
+        columns: pictures in a row of the sheet; None is a file each.
         made_by: for the metadata, beside prompt, seed and sampling: the model's name and what else was given.
 
     Returns the paths. A file that `out` names is written over; a name made up here never is, it gets a number instead.
     """
-    prompts = list(dict.fromkeys(output.prompts))
-    if grid:
-        columns = len(output.images) // len(prompts) if len(prompts) > 1 else min(len(output.images), MAX_COLUMNS)
-        name = f"{slug(prompts[0])}-seed{output.seeds[0]}-grid"
+    if columns is not None:
+        name = f"{slug(output.prompts[0])}-seed{output.seeds[0]}-grid"
         pictures = [(make_grid(output.images, columns), output.prompts, output.seeds, name)]
     else:
         names = [f"{slug(p)}-seed{s}" for p, s in zip(output.prompts, output.seeds, strict=True)]

@@ -127,6 +127,9 @@ def test_grid_is_one_sheet_a_row_a_prompt(run):
             abs(a - b) for a, b in zip(sheet.crop((16, 16, 32, 32)).tobytes(), single.tobytes(), strict=True)
         )
     assert difference <= 1  # rounding
+    run("an armchair", "an armchair", "--num", "3", "--grid", "--out", "same.png")
+    with Image.open("same.png") as sheet:
+        assert sheet.size == (48, 32)
     _, paths, _ = run("an armchair", "--num", "10", "--seed", "0", "--grid")
     assert paths == ["an-armchair-seed0-grid.png"]
     with Image.open(paths[0]) as sheet:

@@ -82,6 +82,6 @@ class Studio:
         return Reconstruction(original, reconstructed, pipeline.encode_images(picture)[0].cpu().numpy(), psnr)
 
     def _keep(self, output: TextToImagePipelineOutput, **extra: Any) -> list[Kept]:
-        paths = save_pictures(output, self.folder, grid=False, made_by={"model": self.name, **extra})
+        paths = save_pictures(output, self.folder, made_by={"model": self.name, **extra})
         entries = zip(paths, output.prompts, output.seeds, strict=True)
         return [Kept(str(path), prompt, seed) for path, prompt, seed in entries]
