@@ -131,7 +131,7 @@ class TextToImagePipeline(SavedPipeline):
     ) -> Tensor:
         """Text ids (B, T) -> codes (B·n, h, w), n = num_images_per_prompt; arguments as in `__call__`.
 
-        negative_text_ids: (B, T), in place of the empty caption in guidance.
+        negative_text_ids: (B, T), or (1, T) for all, in place of the empty caption in guidance.
         fixed_codes, fixed_mask: (B·n, N) int64 and bool: the codes in the mask stay, the rest is drawn in raster
             order to go with what comes before.
         sampling: temperature, top_k, top_p, min_p, guidance_scale, guidance_region.
@@ -139,12 +139,18 @@ class TextToImagePipeline(SavedPipeline):
         check_count("num_images_per_prompt", num_images_per_prompt)
         side = self.prior.config.grid_size
         others = negative_text_ids
+        if others is not None:
+            if len(others) not in (1, len(text_ids)):
+                raise ValueError(
+                    f"{len(others)} negative_text_ids for {len(text_ids)} text_ids; pass one for all, or one each"
+                )
+            others = others.to(self.device).expand(len(text_ids), -1).repeat_interleave(num_images_per_prompt, dim=0)
         draws = draw_codes(
             self.prior,
             text_ids.to(self.device).repeat_interleave(num_images_per_prompt, dim=0),
             draw_keys(draw_seeds(seed, len(text_ids), num_images_per_prompt), side**2),
             self.settings(**sampling),
-            other_text_ids=None if others is None else others.repeat_interleave(num_images_per_prompt, dim=0),
+            other_text_ids=others,
             fixed_codes=fixed_codes,
             fixed_mask=fixed_mask,
         )

@@ -96,6 +96,15 @@ def test_steps_alone_equal_the_call(tiny_pipeline):
     assert [image.tobytes() for image in images] == [image.tobytes() for image in output.images]
 
 
+def test_one_negative_caption_is_for_all(tiny_pipeline):
+    text_ids, other = tiny_pipeline.encode_prompt(PROMPTS), tiny_pipeline.encode_prompt("two cats")
+    options = {"num_images_per_prompt": 2, "seed": 1}
+    each = tiny_pipeline.generate_codes(text_ids, negative_text_ids=other.repeat(2, 1), **options)
+    assert torch.equal(tiny_pipeline.generate_codes(text_ids, negative_text_ids=other, **options), each)
+    with pytest.raises(ValueError, match="3 negative_text_ids for 2 text_ids; pass one for all"):
+        tiny_pipeline.generate_codes(text_ids, negative_text_ids=other.repeat(3, 1))
+
+
 def test_the_pipelines_own_settings_are_the_default(tiny_pipeline):
     own = paint(tiny_pipeline, PROMPTS, seed=2)
     given = paint(tiny_pipeline, PROMPTS, seed=2, temperature=1.0, top_k=20, top_p=1.0, guidance_scale=2.0)
