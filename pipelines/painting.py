@@ -146,6 +146,7 @@ def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt
         return [secrets.randbelow(2**32) for _ in range(num_prompts * images_per_prompt)]
     if isinstance(seed, list | tuple):
         return [int(value) for value in seed]
+    check_seeds(int(seed) + images_per_prompt - 1, 1)  # the last one paints its picture again, too
     return [int(seed) + i for _ in range(num_prompts) for i in range(images_per_prompt)]
 
 

@@ -180,6 +180,7 @@ def test_any_text_is_painted(tiny_pipeline, prompt):
         ("a cat", {"seed": 0.5}, TypeError, ["0.5", "whole number"]),
         ("a cat", {"seed": -1}, ValueError, ["-1", "2^63"]),
         ("a cat", {"seed": 2**63}, ValueError, [str(2**63), "2^63"]),
+        ("a cat", {"seed": 2**63 - 1, "num_images_per_prompt": 2}, ValueError, [f"seed={2**63}", "2^63"]),
         ("a cat", {"seed": [1, 2], "num_images_per_prompt": 3}, ValueError, ["2 seeds", "3 images"]),
         ("a cat", {"seed": [True]}, TypeError, ["True", "whole number"]),
         ("a cat", {"temperature": -1}, ValueError, ["temperature=-1", "0"]),
