@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate import FullyShardedDataParallelPlugin
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command_parser
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, set_seed
 from safetensors.torch import load_file
-from test_training import pictures, write_preset  # noqa: F401, a fixture
+from test_training import DVAE_SIZES, pictures, write_preset  # noqa: F401, a fixture
 
 from dvae import DVAE
 from prior_transformer import PriorTransformer
-from training import train_dvae, train_prior, train_tokenizer
-from training.arguments import GANTraining, PriorTraining
+from training import train_dvae, train_gan, train_prior, train_tokenizer
+from training.arguments import DVAETraining, GANTraining, PriorTraining
 from training.engine import power_sgd
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +64,24 @@ def trained(pictures, tmp_path_factory) -> Trained:  # noqa: F811
     train_dvae.main([trained.preset, "--training.steps", "12"])
     trained.one_process("one")
     return trained
+
+
+@pytest.mark.parametrize("trainer", ["dvae", "gan", "prior"])
+def test_processes_build_the_same_weights_and_then_draw_their_own_noise(trainer, tiny_dvae, tiny_tokenizer):
+    accelerator, noise, weights = Accelerator(cpu=True), [], []
+    for rank in range(2):
+        set_seed(rank)
+        before = torch.get_rng_state()
+        if trainer == "dvae":
+            model = train_dvae.build(DVAE_SIZES, DVAETraining(), accelerator)
+        elif trainer == "gan":
+            model = train_gan.build({"generator": {"image_size": 32}}, seed=0)
+        else:
+            model = train_prior.build({"hidden_size": 16}, PriorTraining(), tiny_dvae, tiny_tokenizer, accelerator)
+        assert torch.equal(torch.get_rng_state(), before)
+        noise.append(torch.randn(4))
+        weights.append(list(model.parameters()))
+    assert not torch.equal(*noise) and all(map(torch.equal, *weights))
 
 
 def test_micro_batches_take_the_step_of_the_whole_batch(trained):

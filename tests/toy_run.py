@@ -17,6 +17,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from training.arguments import LoopTraining
+from training.engine import same_draws
 from training.run import Run
 
 
@@ -49,8 +50,8 @@ def toy_run(
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=training.gradient_accumulation_steps)
     accelerator.scaler = scaler
     set_seed(training.seed, device_specific=True)
-    torch.manual_seed(training.seed)
-    toy = Toy().to(memory_format=torch.channels_last)
+    with same_draws(training.seed):
+        toy = Toy().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(toy.parameters(), lr=training.lr, fused=True)
     local = training.local_batch_size(accelerator.num_processes)
     micro_batches = training.steps * training.gradient_accumulation_steps

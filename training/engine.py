@@ -1,5 +1,8 @@
 """What carries a run: Accelerate, set up from the preset, and a model made ready for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DDPCommunicationHookType, DistributedType
@@ -36,6 +39,17 @@ def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = F
         policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
         accelerator.state.fsdp_plugin.mixed_precision_policy = policy
     return accelerator
+
+
+@contextmanager
+def same_draws(seed: int) -> Iterator[None]:
+    """
+    On the CPU every process draws the same, as weights are at first; after it each has its own generator back, as it
+    was, so that their noise differs.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would take the GPU's generator along
+        yield
 
 
 def power_sgd(training: LoopTraining) -> dict:

@@ -19,7 +19,7 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
 from .data import Pictures, load_split, to_pixel_values
-from .engine import make_accelerator, need_whole_weights, ready
+from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .loaders import TrainingPictures, some_pictures, stream_parts, training_batches, training_pictures
@@ -50,8 +50,8 @@ def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) 
     if training.init_from:
         dvae = DVAE.from_pretrained(find_part(training.init_from, "dvae"), dtype=torch.float32)
     else:
-        torch.manual_seed(training.seed)  # the same weights on every process
-        dvae = DVAE(DVAEConfig(**(model or {})))
+        with same_draws(training.seed):
+            dvae = DVAE(DVAEConfig(**(model or {})))
     freeze(dvae, training.freeze)
     accelerator.print(
         f"dVAE: {dvae.num_parameters() / 1e6:.2f} M parameters, {dvae.config.grid_size}² codes a picture"

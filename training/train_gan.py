@@ -18,7 +18,7 @@ from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDisc
 
 from .arguments import GANTraining, parse
 from .data import Pictures, load_split, to_pixel_values
-from .engine import make_accelerator, need_whole_weights
+from .engine import make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .gan import gan_step
 from .loaders import TrainingPictures, stream_parts, training_batches, training_pictures
@@ -59,8 +59,9 @@ def build(model: dict, seed: int) -> nn.ModuleDict:
             f"image_size={generator.image_size} is too small for num_layers={discriminator.num_layers}, "
             f"which needs {discriminator.smallest_image}: take fewer layers"
         )
-    torch.manual_seed(seed)
-    return nn.ModuleDict({"generator": GANGenerator(generator), "discriminator": PatchDiscriminator(discriminator)})
+    with same_draws(seed):
+        networks = {"generator": GANGenerator(generator), "discriminator": PatchDiscriminator(discriminator)}
+    return nn.ModuleDict(networks)
 
 
 def train(

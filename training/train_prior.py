@@ -22,7 +22,7 @@ from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, captions_of
 from .data import in_order
 from .encode_dataset import code_caches
-from .engine import make_accelerator, need_whole_weights, ready
+from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_prior
 from .finish import save_pipeline
 from .preflight import plan_or_train
@@ -67,8 +67,8 @@ def build(
         "image_vocab_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
-    torch.manual_seed(training.seed)  # the same weights on every process
-    prior = PriorTransformer(PriorTransformerConfig(**{**(model or {}), **fitting}))
+    with same_draws(training.seed):
+        prior = PriorTransformer(PriorTransformerConfig(**{**(model or {}), **fitting}))
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
