@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from toy_run import Toy, toy_run
 
-from training.states import load_state, restore, save_state
+from training.states import load_state, restore, rng_state, save_state, set_rng_state
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +37,16 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     assert loaded[1][1] == (True, None, "x") and loaded["b"] == state["b"]
     with pytest.raises(TypeError, match=r"state\.f is a builtin_function_or_method"):
         save_state({"f": print}, tmp_path / "other.safetensors")
+
+
+def test_a_process_keeps_the_generator_of_its_own_gpu_alone(monkeypatch):
+    """A run on other machines may see fewer GPUs."""
+    restored = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([7]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restored.append)
+    set_rng_state(rng_state())
+    assert restored == [torch.tensor([7])]
 
 
 def test_another_models_state_is_refused_by_name():

@@ -107,13 +107,35 @@ def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, t
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):
+    """The checkpoint is written before an evaluation, which must not move the random generators."""
     train_tokenizer.main([preset])
-    for trainer, name in ((train_dvae, "dvae"), (train_prior, "prior")):
-        whole = trainer.main([preset]).state_dict()
+    for trainer, name, noise in ((train_dvae, "dvae", []), (train_prior, "prior", ["--model.dropout", "0.1"])):
+        flags = [preset, *noise, "--training.evaluate_every", "20"]
+        whole = trainer.main(flags).state_dict()
         folder = tmp_path / "run" / f"{name}-checkpoints"
-        resumed = trainer.main([preset, "--training.resume_from", str(folder / "step-0000020")]).state_dict()
+        resumed = trainer.main([*flags, "--training.resume_from", str(folder / "step-0000020")]).state_dict()
         for key, value in whole.items():
             assert torch.equal(value, resumed[key]), key
+
+
+def test_an_evaluation_that_fails_loses_no_step_and_is_made_up_for(preset, tmp_path, monkeypatch):
+    flags = ["--training.steps", "4", "--training.evaluate_every", "2", "--training.decoder_steps", "0"]
+    flags += ["--training.autoencoder_steps", "100"]
+    report = train_dvae.report
+
+    def fails(*args):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(train_dvae, "report", fails)
+    checkpoints = tmp_path / "run" / "dvae-checkpoints"
+    for left in (["step-0000002"], ["step-0000002", "step-0000004"]):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            resume = ["--training.resume_from", "latest", "--training.checkpoint_every", "2"]
+            train_dvae.main([preset, *flags, *resume])
+        assert sorted(path.name for path in checkpoints.iterdir()) == left
+    monkeypatch.setattr(train_dvae, "report", report)
+    train_dvae.main([preset, *flags, "--training.resume_from", "latest"])
+    assert json.loads((tmp_path / "run" / "dvae" / "metrics.json").read_text())["step"] == 4
 
 
 def test_a_run_with_adversaries_resumes_and_leaves_them_out_of_the_model(preset, tmp_path):

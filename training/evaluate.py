@@ -89,7 +89,7 @@ def evaluate_pipeline(
     if validation.cutouts and heldout_pairs:
         encoded[HELDOUT_SPLIT] = encode_pictures(dvae, validation, heldout_pairs, seed=0, device=device, held_out=True)
     for split, rows in encoded.items():
-        nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, device)
+        nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows)
         numbers |= {f"{split}_{name}": value for name, value in nll.items()}
     if surgery_pictures:
         images = validation_images(validation, surgery_pictures)
@@ -169,13 +169,13 @@ def evaluate_dvae(
 
 @torch.no_grad()
 def evaluate_prior(
-    prior: PriorTransformer, tokenizer: PriorTokenizer, encoded: Dataset, device: torch.device, batch_size: int = 64
+    prior: PriorTransformer, tokenizer: PriorTokenizer, encoded: Dataset, batch_size: int = 64
 ) -> dict[str, float]:
     """nll per text token (pads counted, as in training) and per code, in nats, of one caption a picture."""
     drawn = FirstCaptions(encoded)
     sums = {"text_loss": 0.0, "image_loss": 0.0}
     for batch in DataLoader(drawn, batch_size, collate_fn=Collate(tokenizer)):
-        input_ids = prior.join(batch["text_ids"], batch["codes"]).to(device)
+        input_ids = prior.join(batch["text_ids"], batch["codes"]).to(prior.device)
         output = prior(input_ids, labels=input_ids)
         for name in sums:
             sums[name] += output[name].item() * len(input_ids)

@@ -69,7 +69,7 @@ def save_pipeline(
         metrics=read_json(output_dir, MEASURED),
         recipe=read_json(output_dir, RECIPES),
         data=EMOJI_DATA if is_emoji else {data.path: "as its owner says"},
-    )
+    ).to(prior.device)
     pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
     return pipeline

@@ -7,9 +7,10 @@
                 loss = …
                 run.descend(loss)
             if run.end_step({"loss": loss}, lr=lr):  # not after a micro-batch
-                if run.due(training.evaluate_every):
-                    report(run.average.module(), …)
                 run.checkpoint()
+                if run.due(training.evaluate_every):  # after the checkpoint: an evaluation may fail
+                    with same_rng_after():
+                        report(run.average.module(), …)
 
 It resumes at construction, and leaves with exit code 75 after a checkpoint when it is told to stop.
 """

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +118,14 @@ def _restore_optimizer(optimizer: Optimizer, state: dict) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Every generator of this process that a step may draw from: Python's, NumPy's, torch's on CPU and devices."""
+    """Every generator of this process that a step may draw from: Python's, NumPy's, torch's on CPU and its GPU."""
     numpy = np.random.get_state(legacy=False)
     numpy["state"] = {**numpy["state"], "key": torch.from_numpy(numpy["state"]["key"].astype(np.int64))}
     return {
         "python": random.getstate(),
         "numpy": numpy,
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
@@ -133,4 +135,12 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state({**state["numpy"], "state": {**state["numpy"]["state"], "key": key}})
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"][0])
+
+
+@contextmanager
+def same_rng_after() -> Iterator[None]:
+    """Whatever is drawn inside, the generators are as before: the steps after it draw what a resumed run draws."""
+    state = rng_state()
+    yield
+    set_rng_state(state)

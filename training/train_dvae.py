@@ -29,6 +29,7 @@ from .pretrained import find_part, freeze
 from .run import Run
 from .run_log import save_numbers
 from .schedules import cosine, warmup_cosine
+from .states import same_rng_after
 from .stepping import set_lr
 
 
@@ -75,8 +76,15 @@ def train(
     parts |= stream_parts(loader)
     run = Run("dvae", training, accelerator, output_dir, model=dvae, optimizer=optimizer, **parts)
 
+    @same_rng_after()
+    def evaluate() -> None:
+        report(run.average.module(), validation, args, accelerator, output_dir, run)
+        save_networks(adversaries, output_dir / "adversaries", accelerator)
+
     new_step = True
     with run:
+        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
+            evaluate()
         for images in run.batches(loader):
             if new_step:
                 enter_phase(run, dvae, pictures)
@@ -94,10 +102,9 @@ def train(
                     losses |= adversary.learn(since_warmup, Batch(pixel_values, output, losses, kl_weight))
             new_step = run.end_step(losses, lr=lr, temperature=temperature, kl_weight=kl_weight)
             if new_step:
-                if run.due(training.evaluate_every):
-                    report(run.average.module(), validation, args, accelerator, output_dir, run)
-                    save_networks(adversaries, output_dir / "adversaries", accelerator)
                 run.checkpoint()
+                if run.due(training.evaluate_every):
+                    evaluate()
 
 
 def has_phases(training: DVAETraining) -> bool:

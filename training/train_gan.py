@@ -26,6 +26,7 @@ from .objectives import gan_value
 from .run import Run
 from .run_log import save_numbers
 from .schedules import warmup_cosine
+from .states import same_rng_after
 from .stepping import set_lr
 
 
@@ -95,7 +96,14 @@ def train(
         **stream_parts(loader),
     )
     batches = run.batches(loader, per_step=training.discriminator_steps)
+
+    @same_rng_after()
+    def evaluate() -> None:
+        report(run.average.module(), models["discriminator"], validation, accelerator, output_dir, run)
+
     with run:
+        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
+            evaluate()
         while run.step < training.steps:
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(generator_optimizer, lr)
@@ -112,9 +120,9 @@ def train(
                 descend=run.descend,
             )
             run.end_step(losses, lr=lr)
-            if run.due(training.evaluate_every):
-                report(run.average.module(), models["discriminator"], validation, accelerator, output_dir, run)
             run.checkpoint()
+            if run.due(training.evaluate_every):
+                evaluate()
 
 
 def latents(count: int, generator: GANGenerator, device: torch.device, rng: torch.Generator | None = None) -> Tensor:

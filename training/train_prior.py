@@ -31,6 +31,7 @@ from .run import Run
 from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
 from .schedules import warmup_cosine
+from .states import same_rng_after
 from .stepping import set_lr
 
 
@@ -100,7 +101,13 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
     run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
 
+    @same_rng_after()
+    def evaluate() -> None:
+        report(run.average.module(), dvae, tokenizer, encoded, args, accelerator, output_dir, run)
+
     with run:
+        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
+            evaluate()
         for batch in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
@@ -109,9 +116,9 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
             if run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr):
-                if run.due(training.evaluate_every):
-                    report(run.average.module(), dvae, tokenizer, encoded, args, accelerator, output_dir, run)
                 run.checkpoint()
+                if run.due(training.evaluate_every):
+                    evaluate()
 
 
 def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
@@ -128,14 +135,15 @@ def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dic
 def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path, run: Run) -> None:
     """
     Evaluates the averaged weights on the first process; saves them, the pipeline and a page of samples: an adapter
-    alone, and merged into the prior and the pipeline.
+    alone, and merged into the prior and the pipeline. All is done where the averaged prior lies: of a sharded one on
+    the CPU, as no GPU may hold it.
     """
     if not accelerator.is_main_process:
         return
     numbers = {}
     for split in ("validation", HELDOUT_SPLIT):
         if split in encoded:
-            nll = evaluate_prior(prior, tokenizer, encoded[split], accelerator.device)
+            nll = evaluate_prior(prior, tokenizer, encoded[split])
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
     run.evaluated(numbers)
     if has_adapter(prior):
