@@ -10,6 +10,7 @@ A folder is written as `partial`, brought to disk, and renamed. Nodes of one run
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +86,15 @@ class Checkpoints:
 
     def clean(self, step: int) -> None:
         """
-        At a run's start from `step`: removes what a killed one left half written, and sets aside, as `aside-step-N`,
-        checkpoints of a later step, which "latest" would take for this run's.
+        At a run's start from `step`: removes what a killed one left half written, and sets aside, for the user to
+        delete, as `aside-step-N-TIME`, checkpoints of a later step, which "latest" would take for this run's.
         """
         if self.accelerator.is_main_process:
             for path in self.folder.glob("partial*"):
                 shutil.rmtree(path)
             for path in self.whole():
                 if int(path.name.removeprefix("step-")) > step:
-                    aside = path.with_name(f"aside-{path.name}")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    path.rename(aside)
+                    aside = path.rename(path.with_name(f"aside-{path.name}-{time.time_ns()}"))
                     print(f"{path} is not this run's, which starts at step {step}: set aside as {aside.name}")
         self.accelerator.wait_for_everyone()
 
