@@ -196,6 +196,7 @@ def test_two_processes_stop_at_one_step_when_one_is_told_and_skip_one_that_is_sp
     subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)
     first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second and first["code"] == 75 and first["whole"] == first["resumed"]
+    assert first["missing"] == "no checkpoint at toy-checkpoints/step-0000020"
     folder = tmp_path / "stopped" / "toy-checkpoints" / "step-0000020"
     assert {"rng-0.safetensors", "rng-1.safetensors"} < set(names(folder))
     assert json.loads((folder / "progress.json").read_text())["skipped"] == 2

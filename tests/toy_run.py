@@ -17,6 +17,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from training.arguments import LoopTraining
+from training.checkpoints import Checkpoints
 from training.engine import same_draws
 from training.run import Run
 
@@ -82,7 +83,10 @@ def digest(toy: Toy) -> str:
 
 
 def two_processes(folder: Path) -> None:
-    """Under torchrun: the weights of a run left alone, and of one that is told to stop on the last process alone."""
+    """
+    Under torchrun: the weights of a run left alone, and of one that is told to stop on the last process alone;
+    then which checkpoint is missing where the last one does not see the first one's folder.
+    """
     last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
     settings = {"steps": 20, "broken": (3, 12)}
     whole = toy_run(folder / "whole", **settings)
@@ -93,6 +97,11 @@ def two_processes(folder: Path) -> None:
         code = stopped.code
     resumed = toy_run(folder / "stopped", resume_from="latest", **settings)
     found = {"code": code, "whole": digest(whole), "resumed": digest(resumed)}
+    os.chdir(folder if last else folder / "stopped")  # as where nodes do not share their folder
+    try:
+        Checkpoints(Path("toy-checkpoints"), 2, Accelerator(cpu=True), {}, sharded=False).find("latest")
+    except FileNotFoundError as error:
+        found["missing"] = str(error).partition(": ")[0]
     (folder / f"found-{os.environ['RANK']}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

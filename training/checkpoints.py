@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from .states import load_state, restore, rng_state, save_state, set_rng_state, sync
@@ -38,20 +39,23 @@ class Checkpoints:
 
     def find(self, resume_from: str | None) -> Path | None:
         """
-        "latest" of the folder, None where it has none yet; or the checkpoint at a path.
+        "latest" of the folder, None where it has none yet; or the checkpoint at a path. The first process chooses.
 
-        Raises a FileNotFoundError where there is none at the path.
+        Raises a FileNotFoundError, on all processes, where one of them sees none at the path.
         """
         if resume_from is None:
             return None
         if resume_from == "latest":
-            if not self.whole():
+            [found] = broadcast_object_list([str(self.whole()[-1]) if self.whole() else None])
+            if found is None:
                 self.accelerator.print(f"no checkpoint in {self.folder} yet: starting from step 0")
                 return None
-            return self.whole()[-1]
-        if not (Path(resume_from) / "progress.json").is_file():
+            resume_from = found
+        if agreed(self.accelerator, not (Path(resume_from) / "progress.json").is_file())[0]:
             names = [path.name for path in self.whole()]
-            raise FileNotFoundError(f"no checkpoint at {resume_from}: {self.folder} holds {names}")
+            raise FileNotFoundError(
+                f"no checkpoint at {resume_from}: {self.folder} holds {names} here; all nodes of a run must share it"
+            )
         return Path(resume_from)
 
     def load(self, path: Path, batch_size: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
@@ -142,7 +142,7 @@ def enter_phase(run: Run, dvae: DVAE, pictures: TrainingPictures) -> None:
 
 @torch.no_grad()
 def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining, accelerator: Accelerator) -> None:
-    """The codebook becomes the k-means of latents of fresh draws, the same on every process."""
+    """The codebook becomes the k-means of latents of fresh draws, the first process's on all."""
     if not isinstance(dvae.posterior, LatentPosterior):
         return
     count = training.kmeans_latents // dvae.config.grid_size**2
@@ -151,7 +151,7 @@ def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining
         z = dvae.posterior.project(dvae.encoder(to_pixel_values(images, accelerator.device)))
         latents.append(z.movedim(1, -1).flatten(0, 2))  # (B·h·w, E)
     centres, mean_distance = kmeans(torch.cat(latents), dvae.config.codebook_size, seed=training.seed)
-    dvae.posterior.set_codebook(centres, mean_distance)
+    dvae.posterior.set_codebook(broadcast(centres), broadcast(mean_distance))  # sums on GPUs differ in the last bit
     accelerator.print(
         f"codebook from k-means of {sum(map(len, latents)):,} latents, mean distance {mean_distance:.4g}"
     )
