@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from toy_run import Toy, toy_run
 
+from training import stepping
 from training.states import load_state, restore, rng_state, save_state, set_rng_state
 
 ROOT = Path(__file__).parent.parent
@@ -110,6 +112,27 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(kind, tmp_path
     assert [line["skipped"] for line in lines] == [0, 0, 0, 1, 1, 1, 1, 1, 2, 3, 3, 3]
     if kind == "scaled":
         assert [part("scaler", step)["scale"] for step in (3, 4, 12)] == [8.0, 4.0, 1.0]
+
+
+def test_a_step_unscales_the_gradients_of_its_own_optimiser_alone():
+    """Those of another, an adversary's, may wait for their last micro-batch."""
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=8.0), True
+    accelerator.state._mixed_precision = "fp16"
+    try:
+        own, other = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+        own_optimizer, other_optimizer = (
+            accelerator.prepare_optimizer(torch.optim.SGD(linear.parameters(), lr=0.5)) for linear in (own, other)
+        )
+        before = own.weight.detach().clone()
+        accelerator.backward(other.weight.sum())
+        stepping.descend(accelerator, 3 * own.weight.sum(), own_optimizer, own.parameters())
+        assert other.weight.grad.item() == 8 and torch.equal(own.weight, before - 1.5)
+        before = other.weight.detach().clone()
+        stepping.descend(accelerator, other.weight.sum(), other_optimizer, other.parameters(), max_grad_norm=1.0)
+        torch.testing.assert_close(other.weight, before - 0.5, atol=1e-5, rtol=0)
+    finally:
+        accelerator.state._mixed_precision = "no"
 
 
 def test_too_many_such_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -38,9 +39,7 @@ def descend(
     accelerator.backward(loss)
     if not accelerator.sync_gradients:
         return True, False
-    norm = accelerator.clip_grad_norm_(parameters, math.inf if max_grad_norm is None else max_grad_norm)
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()
+    norm = _clip(accelerator, optimizer, parameters, math.inf if max_grad_norm is None else max_grad_norm)
     broken = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm))
     broken, stopping = agreed(accelerator, broken, stopping)
     if not broken:
@@ -49,3 +48,15 @@ def descend(
         accelerator.scaler.update()
     optimizer.zero_grad()
     return not broken, stopping
+
+
+def _clip(accelerator: Accelerator, optimizer: Optimizer, parameters: Iterable[nn.Parameter], most: float) -> Tensor:
+    """
+    Unscales and clips -> the norm before. Accelerate's own way, which FSDP needs, unscales all optimisers' gradients:
+    an adversary's too, while its last micro-batch is still to come.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        norm = accelerator.clip_grad_norm_(parameters, most)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    accelerator.unscale_gradients(optimizer)
+    return nn.utils.clip_grad_norm_(parameters, most)
