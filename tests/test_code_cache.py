@@ -104,6 +104,26 @@ def test_a_stale_cache_is_refused_with_both_fingerprints_and_what_differs(sets, 
         cache(tmp_path / "codes", tiny_dvae, str(tmp_path / "half"))
 
 
+def test_a_caption_or_a_picture_beside_the_table_makes_another_cache_and_a_seed_without_a_draw_does_not(
+    tiny_dvae, tmp_path
+):
+    folder = Path(broken_sets.write("folder", tmp_path / "set", count=4))
+    table, picture = folder / "metadata.jsonl", next((folder / "pictures").iterdir())
+
+    def fingerprint(**settings) -> str:
+        return cache(tmp_path / "codes", tiny_dvae, str(folder), **settings).fingerprint
+
+    first = fingerprint()
+    assert fingerprint(seed=7) == first and fingerprint(crop="dalle") == first
+    crops = fingerprint(views=Views("dalle"))
+    assert fingerprint(views=Views("dalle"), seed=7) != crops
+    os.utime(picture, ns=(0, picture.stat().st_mtime_ns + 1))
+    touched = fingerprint()
+    assert touched != first
+    table.write_text(table.read_text()[::-1].replace("0", "7", 1)[::-1])
+    assert fingerprint() not in (first, touched), "as long as before"
+
+
 def test_crops_and_flips_are_further_rows_of_their_picture(sets, tiny_dvae, tmp_path):
     encoded = cache(
         tmp_path / "codes", tiny_dvae, sets["tar"], crop="dalle", views=Views("dalle", crops=3, flips=True)

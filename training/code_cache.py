@@ -82,7 +82,9 @@ class CodeCache:
     def settings(self) -> dict[str, Any]:
         """All that the codes depend on: `fingerprint` is a hash of it."""
         bounds = {name: getattr(self.data, name) for name in ("min_side", "max_pixels", "text_column")}
-        chosen = {"scenes": self.scenes, "held_out": self.held_out, "seed": self.seed, **self.views._asdict()}
+        drawn = self.scenes > 0 or (self.views.crop == "dalle" and not is_cutouts(self.source))
+        seed = self.seed if drawn else 0  # else nothing depends on it
+        chosen = {"scenes": self.scenes, "held_out": self.held_out, "seed": seed, **self.views._asdict()}
         rows = {"files": self.source.digest(), "rows": len(self.source)}
         return {"dvae": weights_digest(self.dvae), "image_size": self.image_size, **rows, **bounds, **chosen}
 

@@ -5,6 +5,7 @@ time and decodes nothing. What it holds is small and survives pickling: each wor
 """
 
 import functools
+import hashlib
 import io
 import json
 import posixpath
@@ -84,6 +85,10 @@ class Reader:
     def first(self, unit: int) -> int:
         return sum(self.lengths[:unit])
 
+    def digest(self) -> str:
+        """Tells the file from one of other pictures or captions, without reading a picture."""
+        return f"{posixpath.basename(self.path)} {self.size} {self.lengths}"
+
 
 class ParquetReader(Reader):
     """A unit is a row group."""
@@ -142,6 +147,19 @@ class LinesReader(Reader):
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         table = self.table.slice(unit * ROWS_A_UNIT, self.lengths[unit])
         return TableRows(table.select(columns) if columns else table, self.path, unit * ROWS_A_UNIT)
+
+    def digest(self) -> str:
+        """Of the content too; and of each local picture that it names the size, and the time of its last change."""
+        with open_binary(self.path) as file:
+            digest = hashlib.sha256(file.read())
+        column = "image" if "image" in self.table.column_names else "file_name"
+        cells = self.table[column].to_pylist() if column in self.table.column_names else []
+        for cell in cells:
+            path = (picture(cell, posixpath.dirname(self.path)) or {}).get("path")
+            if path and "://" not in path and Path(path).exists():
+                found = Path(path).stat()
+                digest.update(f"{cell} {found.st_size} {found.st_mtime_ns}".encode())
+        return f"{super().digest()} {digest.hexdigest()}"
 
 
 def json_table(file: IO[bytes], path: str) -> pa.Table:

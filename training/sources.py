@@ -51,10 +51,10 @@ class Source:
         return Source(self.readers, self.places[np.asarray(which, dtype=np.int64)])
 
     def digest(self) -> str:
-        """Of the files' names, sizes and units, and of the choice of places."""
+        """Of the files' digests, and of the choice of places."""
         digest = hashlib.sha256(self.places.tobytes())
         for reader in self.readers:
-            digest.update(f"{Path(reader.path).name} {reader.size} {reader.lengths}".encode())
+            digest.update(reader.digest().encode())
         return digest.hexdigest()[:16]
 
     def own_rows(self, unit: int) -> np.ndarray:
