@@ -18,8 +18,9 @@ from dvae import DVAE
 from pipelines import TextToImagePipeline
 from training import evaluate, train_dvae, train_prior, train_tokenizer
 from training.arguments import LoopTraining
+from training.code_cache import CodeCache
 from training.codes import CachedCodes, encode_pictures
-from training.data import Pictures, load_split
+from training.data import Pictures, _held_out, load_split
 from training.data_arguments import DataArguments
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -207,7 +208,40 @@ def test_parquet_is_read_as_well(pictures, tmp_path):
 def test_training_and_held_out_pictures_are_disjoint_and_all(pictures):
     data = DataArguments(path=str(pictures))
     train, held_out = (load_split(data, split) for split in ("train", "validation"))
-    assert len(train) + len(held_out) == 40 and len(held_out) > 0
+    assert len(train) + len(held_out) == 40 and len(held_out) == 2
+    assert not set(train.places) & set(held_out.places)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, 1), (9, 1), (1000, 50), (50_000, 1000)])
+def test_held_out_rows_lie_all_over_a_set_of_any_size(count, expected):
+    chosen = _held_out(count, held_out=True)
+    assert len(chosen) == expected and len(_held_out(count, held_out=False)) == count - expected
+    if expected > 1:
+        assert np.mean(chosen) == pytest.approx(count / 2, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "text_column", "texts"),
+    [
+        (["name"], None, ["a", "b"]),
+        (["name", "keywords", "style", "said"], "said", ["a", "b"]),
+        (["name", "keywords", "style"], "name", ["a", "b"]),
+        (["name", "keywords", "style"], None, None),
+    ],
+)
+def test_a_set_is_one_of_cutouts_where_names_are_all_that_captions_are_of(columns, text_column, texts, tmp_path):
+    rows = [{"file_name": f"{name}.png", **dict.fromkeys(columns, name), "keywords": []} for name in "ab"]
+    rows = [{key: row[key] for key in ("file_name", *columns)} for row in rows]
+    for name in "ab":
+        PillowImage.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataArguments(path=str(tmp_path), text_column=text_column, validation_split="train")
+    loaded = Pictures(load_split(data, "train"), data, image_size=8)
+    assert loaded.cutouts == (texts is None)
+    assert [parts.get("text") for parts in loaded.parts] == (texts or [None, None])
+    if texts:
+        with pytest.raises(ValueError, match="cached_scenes to 0"):
+            CodeCache(tmp_path, tiny_dvae(), load_split(data, "train"), data, scenes=4)
 
 
 def test_data_without_captions_is_refused_by_its_columns(tmp_path):

@@ -53,7 +53,8 @@ class CodeCache:
     """
     The codes of a source's rows, then of `scenes` composed ones; of held-out pairs and these alone where `held_out`.
 
-    Raises a ValueError where `folder` holds codes of another fingerprint, or where more crops would all be the same.
+    Raises a ValueError where `folder` holds codes of another fingerprint, where more crops would all be the same, or
+    where scenes cannot be composed.
     """
 
     def __init__(
@@ -68,7 +69,13 @@ class CodeCache:
         held_out: bool = False,
         seed: int = 0,
     ):
-        if views.crops > 1 and (views.crop != "dalle" or is_cutouts(source)):
+        cutouts = is_cutouts(source, data)
+        if scenes > 0 and not cutouts:
+            raise ValueError(
+                f"{scenes} scenes cannot be composed of {data.path}, which has captions and no cut-outs: set "
+                "training.cached_scenes to 0"
+            )
+        if views.crops > 1 and (views.crop != "dalle" or cutouts):
             raise ValueError(f"crops={views.crops} of a picture would all be its centre: set data.crop to dalle")
         self.folder, self.dvae, self.source, self.data = folder, dvae.eval(), source, data
         self.views, self.scenes, self.held_out, self.seed = views, scenes, held_out, seed
@@ -82,7 +89,7 @@ class CodeCache:
     def settings(self) -> dict[str, Any]:
         """All that the codes depend on: `fingerprint` is a hash of it."""
         bounds = {name: getattr(self.data, name) for name in ("min_side", "max_pixels", "text_column")}
-        drawn = self.scenes > 0 or (self.views.crop == "dalle" and not is_cutouts(self.source))
+        drawn = self.scenes > 0 or (self.views.crop == "dalle" and not is_cutouts(self.source, self.data))
         seed = self.seed if drawn else 0  # else nothing depends on it
         chosen = {"scenes": self.scenes, "held_out": self.held_out, "seed": seed, **self.views._asdict()}
         rows = {"files": self.source.digest(), "rows": len(self.source)}

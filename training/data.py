@@ -20,7 +20,7 @@ from dvae import DVAEImageProcessor
 
 from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, Tally, open_picture, row_parts
+from .decoding import CUTOUT_COLUMNS, BrokenRow, Tally, open_picture, row_parts
 from .scenes import draw_scene, sample_scene
 from .sources import Source, open_splits
 
@@ -53,24 +53,27 @@ def load_split(data: DataArguments, split: str) -> Source:
 
 
 def _held_out(count: int, held_out: bool) -> np.ndarray:
-    """5 % of the places, at most 1,000, by a hash; or the others."""
-    chosen = [i for i in range(count) if hashlib.sha1(str(i).encode()).digest()[0] < 13][:1000]
-    return np.array(chosen, np.int64) if held_out else np.setdiff1d(np.arange(count), chosen)
+    """5 % of the places, from 1 to 1,000, those of the smallest hashes; or the others."""
+    hashes = (int.from_bytes(hashlib.sha1(str(i).encode()).digest()[:8]) for i in range(count))
+    order = np.argsort(np.fromiter(hashes, np.uint64, count), kind="stable")
+    chosen = min(max(count // 20, 1), 1000)
+    return np.sort(order[:chosen] if held_out else order[chosen:])
 
 
 def caption_column(data: DataArguments, pictures: Source) -> str | None:
-    """The column of captions; None where captions are written from `name` and `keywords`."""
+    """The column of captions; None where they are written from the columns of named cut-outs."""
     columns = pictures.columns
     candidates = [data.text_column] if data.text_column else [*CAPTION_COLUMNS, "name"]
     found = [column for column in candidates if column in columns]
     if "image" not in columns or not found:
         raise ValueError(f"{data.path} has columns {columns}: it needs `image` and one of {candidates}")
-    return None if found[0] == "name" else found[0]
+    named = data.text_column is None and found[0] == "name" and set(CUTOUT_COLUMNS) <= set(columns)
+    return None if named else found[0]
 
 
-def is_cutouts(pictures: Source) -> bool:
-    """Whether the set is one of named cut-outs, of which scenes are composed: it has names and no captions."""
-    return "name" in pictures.columns and not set(CAPTION_COLUMNS) & set(pictures.columns)
+def is_cutouts(pictures: Source, data: DataArguments) -> bool:
+    """Whether the set is one of named cut-outs, of which scenes are composed: it has no captions."""
+    return caption_column(data, pictures) is None
 
 
 class Pictures:
@@ -81,7 +84,7 @@ class Pictures:
 
     def __init__(self, pictures: Source, data: DataArguments, image_size: int):
         self.image_size = image_size
-        self.cutouts = is_cutouts(pictures)
+        self.cutouts = is_cutouts(pictures, data)
         self.crops = data.crop == "dalle" and not self.cutouts
         self.processor = DVAEImageProcessor(image_size)
         self.tally = Tally(len(pictures), data.max_broken_share)
@@ -128,7 +131,7 @@ class Pictures:
     def scene(self, rng: random.Random, held_out: bool = False) -> tuple[np.ndarray, dict[str, Any]]:
         """A composed scene: RGB uint8 (S, S, 3) and its parts. For sets of cut-outs alone."""
         if not self.cutouts:
-            raise ValueError("scenes need a set of named cut-outs, with a `name` column: set data.scenes to 0")
+            raise ValueError(f"scenes need cut-outs, with columns {CUTOUT_COLUMNS} alone: set data.scenes to 0")
         parts = sample_scene(self.rows, rng, heldout=held_out)
         images = [self.images[i] for i in parts["rows"]]
         return draw_scene(parts, images, rng, self.image_size), parts

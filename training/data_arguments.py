@@ -9,9 +9,10 @@ class DataArguments:
     """
     path: a folder of pictures with metadata.jsonl; a file or a folder of JSON lines, CSV, Parquet, Arrow or
         WebDataset tars; or a Hub id (training/sources.py).
-    text_column: column of captions; None takes `text` or `caption`, or writes captions from `name` and `keywords`.
-    train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at most
-        1,000 pictures, are held out by a hash of their place.
+    text_column: column of captions; None takes `text` or `caption`, or writes captions from `name`, `keywords` and
+        `style`, or takes a `name` without these as it is.
+    train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at
+        least 1 picture and at most 1,000, are held out by a hash of their place.
     streaming: decode pictures when they are drawn, in workers, instead of once and into memory. shuffle_buffer: how
         many undecoded pictures a worker then holds to draw from.
     crop: "center", or "dalle", the paper's random crops in training; evaluation takes the centre in both cases.

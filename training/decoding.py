@@ -14,6 +14,7 @@ from .captions import write_caption
 from .data_arguments import DataArguments
 from .readers import Row, open_binary
 
+CUTOUT_COLUMNS = ("name", "keywords", "style")  # of a set of named cut-outs, which has no captions
 NAMED = 5  # broken rows that the log names, of each reason
 FIRST_ROWS = 1000  # the share of broken rows is of at least so many rows, or of all
 
@@ -66,7 +67,7 @@ def row_parts(row: Row, column: str | None) -> dict[str, Any]:
     if column is None:
         if not row.columns.get("name"):
             raise BrokenRow("empty caption")
-        return {"kind": "single", "things": [{key: row.columns[key] for key in ("name", "keywords", "style")}]}
+        return {"kind": "single", "things": [{key: row.columns[key] for key in CUTOUT_COLUMNS}]}
     text = row.columns.get(column)
     if not isinstance(text, str) or not text.strip():
         raise BrokenRow("empty caption")

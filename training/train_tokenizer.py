@@ -17,7 +17,7 @@ from prior_transformer import PriorTokenizer
 from .arguments import TokenizerTraining, parse
 from .data import caption_column, is_cutouts, load_split
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, caption, row_parts
+from .decoding import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
 from .scenes import sample_scene
 from .sources import Source
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
     """`captions` captions: each row's in turn, and scenes in their share, where the set is one of cut-outs."""
     parts = list(captioned(pictures, caption_column(data, pictures)))
-    things = [part["things"][0] for part in parts] if is_cutouts(pictures) else []
+    things = [part["things"][0] for part in parts] if is_cutouts(pictures, data) else []
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
         composed = things and rng.random() < data.scenes
@@ -45,7 +45,7 @@ def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTrai
 
 def captioned(pictures: Source, column: str | None) -> Iterator[dict]:
     """What each row's caption is written from; rows without one are left out."""
-    for row in pictures.rows(columns=[column] if column else ["name", "keywords", "style"]):
+    for row in pictures.rows(columns=[column] if column else list(CUTOUT_COLUMNS)):
         try:
             yield row_parts(row, column)
         except BrokenRow:
