@@ -85,6 +85,8 @@ def test_settings_are_checked():
         GANSettings(objective="wasserstein")
     with pytest.raises(ValueError, match="gradient_accumulation_steps=2 must be 1"):
         GANTraining(gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="init_from='embedded' is for the dVAE and the prior"):
+        GANTraining(init_from="embedded")
 
 
 def test_the_preset_of_the_emoji_is_read_with_flags():

@@ -245,6 +245,8 @@ class GANTraining(LoopTraining, GANSettings):
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} must be 1: a GAN's two steps "
                 "alternate on each batch; take a smaller batch_size, or more processes"
             )
+        if self.init_from is not None:
+            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a GAN starts anew")
         if self.activation_checkpointing or self.compile:
             raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
 
