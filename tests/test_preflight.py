@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dvae import PatchDiscriminator, PatchDiscriminatorConfig
 from training.arguments import DVAETraining, PriorTraining, parse
 from training.memory import LiveBytes, Memory, sharded_step, whole_step
-from training.preflight import DryRun, advice, plan, prior_subject, step_of
+from training.preflight import DryRun, advice, dvae_subject, plan, prior_subject, step_of
 
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
@@ -86,6 +87,19 @@ def test_activation_checkpointing_and_smaller_batches_show_in_the_plan(tmp_path)
     whole = activations()
     assert 0.1 * whole < activations("--training.activation_checkpointing", "true") < 0.75 * whole
     assert activations(gpus=8) == pytest.approx(whole / 8, rel=0.3)
+
+
+def test_adversaries_are_counted_and_the_dvaes_own_size_is_not(tmp_path):
+    args = args_of("dvae", tmp_path, "--training.batch_size", "2", "--training.pixel_adversary", "{width: 8}")
+    alone = args_of("dvae", tmp_path, "--training.batch_size", "2", "--training.pixel_adversary", "null")
+    (with_network, without), n = (
+        [step_of(dvae_subject(a.model, a.training), a.training, "no", DryRun(gpus=1)).memory for a in (args, alone)],
+        sum(p.numel() for p in PatchDiscriminator(PatchDiscriminatorConfig(num_layers=2, width=8)).parameters()),
+    )
+    assert with_network.total == without.total + 16 * n > without.total
+    page = plan("dvae", args, DryRun(gpus=1, steps=0), Path("nowhere"))
+    assert page.splitlines()[0] == plan("dvae", alone, DryRun(gpus=1, steps=0), Path("nowhere")).splitlines()[0]
+    assert f"adversaries: {n / 1e6:.2f} M parameters more" in page
 
 
 def test_what_does_not_fit_is_said_with_what_would_help():

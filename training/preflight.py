@@ -6,14 +6,11 @@ Memory by part is computed by a step on tensors without numbers (training/memory
 asked for; a few real steps on noise are measured here where they fit. Nothing is trained, nothing is written.
 """
 
-import ctypes
-import os
-import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import psutil
@@ -24,13 +21,14 @@ from torch import Tensor, nn
 from dvae import DVAE, DVAEConfig
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
+from .adversaries import build_adversaries
 from .arguments import DVAETraining, PriorTraining, parse
-from .averaging import Average
 from .data import load_split
 from .data_report import glance
 from .engine import ready
 from .losses import dvae_losses
-from .memory import Memory, Step, dtype_of, sharded_step, whole_step
+from .measuring import Subject, measure
+from .memory import FLOAT, Memory, Step, sharded_step, whole_step
 from .precision import mixed_precision
 from .pretrained import find_part, freeze
 
@@ -67,17 +65,6 @@ class DryRun:
         return cls(**settings)
 
 
-@dataclass
-class Subject:
-    """What is planned: how to build it, its loss on `batch` pictures of noise, and the tokens of a picture."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, int], Tensor]
-    tokens: int
-    block: str | None = None
-
-
 def plan_or_train(section: str, training_type: type, train: Callable[[list[str]], Any], doc: str) -> None:
     """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
     argv = sys.argv[1:]
@@ -101,7 +88,13 @@ def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
     precision = mixed_precision(training.mixed_precision)
     here = step_of(subject, training, precision, DryRun(gpus=1))
     there = step_of(subject, training, training.mixed_precision, dry_run)
-    lines = [f"{subject.name}: {here.memory.weights / 4e6:,.2f} M parameters, {here.flops / 1e12:,.3g} TFLOP a step"]
+    millions = (here.memory.weights / FLOAT - subject.networks) / 1e6
+    lines = [f"{subject.name}: {millions:,.2f} M parameters, {here.flops / 1e12:,.3g} TFLOP a step"]
+    if subject.networks:
+        lines.append(
+            f"adversaries: {subject.networks / 1e6:,.2f} M parameters more, with gradients and moments in the table; "
+            "their activations and arithmetic are not"
+        )
     lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
     lines += advice(there.memory, training, dry_run)
     lines += measured(subject, training, precision, here, dry_run)
@@ -129,7 +122,15 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
         freeze(dvae, training.freeze)
         return ready(dvae, training, [])
 
-    return Subject("dVAE", build, loss, config.grid_size**2)
+    return Subject("dVAE", build, loss, config.grid_size**2, networks=adversary_parameters(config, training))
+
+
+def adversary_parameters(config: DVAEConfig, training: DVAETraining) -> int:
+    """Of the adversaries that the preset switches on, built of tensors without numbers."""
+    process = SimpleNamespace(device=torch.device("meta"), prepare=lambda *parts: parts)
+    with process.device:
+        adversaries = build_adversaries(DVAE(config), training, process)
+    return sum(parameter.numel() for adversary in adversaries for parameter in adversary.network.parameters())
 
 
 def prior_subject(args, preset: Path) -> Subject:
@@ -192,6 +193,9 @@ def step_of(subject: Subject, training: DVAETraining | PriorTraining, precision:
             raise ValueError(f"a {subject.name} trains under DDP: take engine: ddp")
         return sharded_step(subject.build, loss, precision, parts, dry_run.gpus, subject.block)
     step = whole_step(subject.build, loss, precision, parts)
+    step.memory.weights += FLOAT * subject.networks
+    step.memory.gradients += FLOAT * subject.networks
+    step.memory.optimiser += 2 * FLOAT * subject.networks
     if dry_run.gpus > 1:
         step.memory.communication = step.memory.gradients  # DDP's buckets
     return step
@@ -234,54 +238,11 @@ def measured(subject: Subject, training, precision: str, here: Step, dry_run: Dr
         return ["not measured here: " + ("steps: 0" if dry_run.steps == 0 else need)]
     seconds, peak = measure(subject, training, precision, dry_run.steps)
     tokens = training.batch_size * subject.tokens / seconds
-    off = here.memory.total / peak - 1
+    off = (here.memory.total - 4 * FLOAT * subject.networks) / peak - 1
     return [
         f"measured here: {seconds:.3g} s a step, {tokens:,.0f} tokens/s, {training.steps:,} steps in "
         f"{training.steps * seconds / 3600:.3g} h; peak {peak / GIB:.3f} GiB, the sum above is {off:+.0%} of it"
     ]
-
-
-def measure(subject: Subject, training, precision: str, steps: int) -> tuple[float, float]:
-    """`steps` real steps on noise -> seconds of the last one, bytes of memory that they took at most."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before = _start_counting(device)
-    model = subject.build().to(device)
-    optimizer, average = torch.optim.AdamW(model.parameters(), fused=True), Average(model, training.ema)
-    batch, parts = training.local_batch_size(1), training.gradient_accumulation_steps
-    for _ in range(steps):
-        start = time.perf_counter()
-        for _ in range(parts):
-            with torch.autocast(device.type, dtype_of(precision), enabled=precision != "no"):
-                loss = subject.loss(model, batch)
-            loss.backward()
-            loss = loss.item()  # waits for the device
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update()
-    return time.perf_counter() - start, _most_since(device) - before
-
-
-def _start_counting(device: torch.device) -> int:
-    """
-    Bytes in use now. Of a CPU the peak is the process's: glibc is told to hand freed blocks of 128 KiB and more back
-    at once, as otherwise its heap holds up to half as much again.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    if os.name == "posix" and sys.platform == "linux":
-        ctypes.CDLL(None).mallopt(-3, 131072)  # M_MMAP_THRESHOLD
-    return psutil.Process().memory_info().rss
-
-
-def _most_since(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # the program's own peak; ru_maxrss starts at that of the process which started it
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def data_line(data) -> str:
