@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
-from training import evaluate, train_dvae, train_prior, train_tokenizer
+from training import evaluate, finish, train_dvae, train_prior, train_tokenizer
 from training.arguments import LoopTraining
 from training.code_cache import CodeCache
 from training.codes import CachedCodes, encode_pictures
@@ -100,7 +100,10 @@ def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, t
     metrics = json.loads((run / "pipeline" / "model_index.json").read_text())["metrics"]
     assert {"psnr", "elbo", "bits_per_dim", "perplexity", "codes_used"} <= metrics["dvae"].keys()
     assert {"validation_text_loss", "validation_image_loss"} <= metrics["prior"].keys()
-    assert (run / "pipeline" / "samples.png").exists()
+    samples = (run / "pipeline" / "samples.png").read_bytes()
+    (run / "dvae").rename(tmp_path / "elsewhere")
+    finish.main([preset, "--training.dvae", str(tmp_path / "elsewhere")])
+    assert (run / "pipeline" / "samples.png").read_bytes() == samples, "the same prompts"
     capsys.readouterr()
     evaluate.main(["--model", str(run / "pipeline"), "--data.path", str(pictures)])
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())

@@ -2,8 +2,8 @@
 
     python -m training.finish training/configs/emoji_cpu.yaml
 
-puts output_dir/{dvae, prior, tokenizer} together as output_dir/pipeline again: after the dVAE's decoder has learned
-on, or with the figures that training.train_scorer left in output_dir/scores.json.
+puts output_dir/prior, and the dVAE and the tokenizer that it learned with, together as output_dir/pipeline again:
+after the dVAE's decoder has learned on, or with the figures that training.train_scorer left in output_dir/scores.json.
 """
 
 import copy
@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageDraw
 
@@ -19,7 +20,9 @@ from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import PriorTraining, parse
+from .codes import captions_of
 from .data_arguments import DataArguments
+from .pretrained import part_of_run
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
@@ -35,6 +38,7 @@ EMOJI_DATA = {
     "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
     "names and keywords of CLDR": "Unicode-3.0",
 }
+SAMPLES = 16  # prompts of the page, where the set is no emoji
 MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}
 RECIPES = {"dvae": "dvae/recipe.json", "prior": "prior/recipe.json"}
 
@@ -42,11 +46,18 @@ RECIPES = {"dvae": "dvae/recipe.json", "prior": "prior/recipe.json"}
 def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__)
     output_dir = Path(args.output_dir)
-    dvae = DVAE.from_pretrained(output_dir / "dvae", dtype=torch.float32)
+    dvae = DVAE.from_pretrained(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = PriorTransformer.from_pretrained(output_dir / "prior", dtype=torch.float32)
-    tokenizer = PriorTokenizer.from_pretrained(output_dir / "tokenizer")
-    save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data)
+    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
+    prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
+    save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
     print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
+
+
+def cached_prompts(codes: Path) -> list[str]:
+    """The captions that training.train_prior painted, of the first validation pictures in the cache; [] without it."""
+    shards = sorted((codes / "validation").glob("codes-*.parquet"))
+    return captions_of(pq.read_table(shards[0], columns=["parts"]).to_pydict(), SAMPLES) if shards else []
 
 
 def save_pipeline(

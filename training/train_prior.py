@@ -24,7 +24,7 @@ from .data import in_order
 from .encode_dataset import code_caches
 from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_prior
-from .finish import save_pipeline
+from .finish import SAMPLES, save_pipeline
 from .preflight import plan_or_train
 from .pretrained import find_part, freeze, lora_config, part_of_run
 from .run import Run
@@ -152,7 +152,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
     prior.save_pretrained(output_dir / "prior")
     save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
     save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
-    prompts = captions_of(encoded["validation"], count=16)
+    prompts = captions_of(encoded["validation"], SAMPLES)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
     run.show("samples", pipeline.samples)
 
