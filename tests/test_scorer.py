@@ -1,8 +1,13 @@
 """The scorer: it learns what is to be told apart, and its figures count what they say."""
 
+import json
+
+import pytest
 import torch
+from PIL import Image
 
 from training.scorer import Scorer, r_precision, ranks
+from training.train_scorer import main, picture_size
 
 
 def colours_and_names() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,6 +40,17 @@ def test_without_training_it_guesses():
     places, name_ids = torch.randperm(399)[torch.arange(400) % 399], torch.arange(1, 400)[:, None]
     hits = r_precision(scorer, pixel_values, places, name_ids, captions=10).mean()
     assert 0.02 < hits < 0.25, "chance is 0.1"
+
+
+def test_captions_are_refused_and_pictures_are_as_large_as_the_dvaes(tmp_path, tiny_dvae, tiny_tokenizer):
+    tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "black"}) + "\n")
+    with pytest.raises(ValueError, match="has captions: the scorer learns names"):
+        main(["--output_dir", str(tmp_path), "--data.path", str(tmp_path), "--data.validation_split", "train"])
+    assert picture_size(tmp_path) == 64
+    tiny_dvae.save_pretrained(tmp_path / "dvae")
+    assert picture_size(tmp_path) == 16
 
 
 def test_ranks_count_the_names_that_are_nearer():

@@ -17,12 +17,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from dvae import DVAEConfig
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer
 
 from .arguments import parse
-from .data import Pictures, load_split, shuffled
+from .data import Pictures, is_cutouts, load_split, shuffled
 from .data_arguments import DataArguments
+from .decoding import CUTOUT_COLUMNS
 from .precision import cpu_computes_bf16
 from .schedules import warmup_cosine
 from .scorer import Scorer, r_precision, ranks
@@ -44,21 +46,35 @@ def main(argv: list[str] | None = None) -> None:
     args = parse("scorer", ScorerTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
     tokenizer = PriorTokenizer.from_pretrained(output_dir / "tokenizer")
+    if not is_cutouts(load_split(args.data, "train"), args.data):
+        raise ValueError(
+            f"{args.data.path} has captions: the scorer learns names, of a set with columns {CUTOUT_COLUMNS}; "
+            "judge by training.evaluate --clip instead"
+        )
+    image_size = picture_size(output_dir)
     scorer = Scorer(len(tokenizer), tokenizer.pad_token_id)
     path = output_dir / "scorer.safetensors"
     if training.load:
         scorer.load_state_dict(load_file(path))
     else:
-        train(scorer, tokenizer, args.data, training)
+        train(scorer, tokenizer, args.data, training, image_size)
         save_file(scorer.state_dict(), path)
-    scores = score(scorer.eval(), tokenizer, args.data, training, output_dir / "pipeline")
+    scores = score(scorer.eval(), tokenizer, args.data, training, output_dir / "pipeline", image_size)
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     for name, value in scores.items():
         print(f"{name:40} {value:.3f}")
 
 
-def train(scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining) -> None:
-    pictures = Pictures(load_split(data, "train"), data, 64)
+def picture_size(output_dir: Path) -> int:
+    """The dVAE's, whose reconstructions are scored; 64 without one."""
+    config = output_dir / "dvae" / "config.json"
+    return DVAEConfig.from_pretrained(config.parent).image_size if config.exists() else 64
+
+
+def train(
+    scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining, image_size: int
+) -> None:
+    pictures = Pictures(load_split(data, "train"), data, image_size)
     names, places = name_places(pictures)
     name_ids = tokenizer.encode_captions(names)
     images = torch.from_numpy(np.stack([pictures.single(i)[0] for i in range(len(pictures))])).permute(0, 3, 1, 2)
@@ -94,13 +110,18 @@ def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:
 
 
 def score(
-    scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining, folder: Path
+    scorer: Scorer,
+    tokenizer: PriorTokenizer,
+    data: DataArguments,
+    training: ScorerTraining,
+    folder: Path,
+    image_size: int,
 ) -> dict[str, float]:
     """R-precision among 100 names and top-5 among all: held-out real pictures, reconstructions, prompts."""
     every = sorted(set(load_split(data, "train").column("name")))
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
-    held_out = Pictures(load_split(data, "validation"), data, 64)
+    held_out = Pictures(load_split(data, "validation"), data, image_size)
     own = torch.tensor([place[parts["things"][0]["name"]] for parts in held_out.parts])
     real = torch.from_numpy(np.stack([held_out.single(i)[0] for i in range(len(held_out))])).permute(0, 3, 1, 2) / 255
     scores = figures("real", scorer, real, own, name_ids)
