@@ -5,11 +5,12 @@ from collections import Counter
 
 import broken_sets
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from training.crops import dvae_crop, prior_crop
-from training.data import DrawnPictures, Pictures, load_split
+from training.data import DrawnPictures, Pictures, bytes_decoded, load_split
 from training.data_arguments import DataArguments
 from training.readers import LinesReader, TarReader
 from training.sources import open_splits
@@ -67,6 +68,20 @@ def test_a_large_picture_is_left_out_before_it_is_decoded(sets):
     data = DataArguments(path=sets["tar"], max_pixels=479, max_broken_share=1.0)
     with pytest.raises(ValueError, match="too large"):
         Pictures(load_split(data, "train"), data, 16)
+
+
+def test_a_set_that_fits_no_memory_is_refused_before_it_is_decoded(sets, monkeypatch):
+    data = DataArguments(path=sets["parquet"], validation_split="train")
+    source = load_split(data, "train")
+    assert bytes_decoded(source, data, 16) == 100 * 16 * 16 * 3
+    assert bytes_decoded(source, DataArguments(path=sets["parquet"], crop="dalle"), 16) == 100 * 24 * 24 * 3
+    free = psutil.virtual_memory()._replace(available=2 * 76_800)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert len(Pictures(source, data, 16)) == 95
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match=r"100 pictures .* of 3 processes take 0.000215 GiB of the 0.000143"):
+        Pictures(source, data, 16)
 
 
 def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_adversaries_are_counted_and_the_dvaes_own_size_is_not(tmp_path):
     page = plan("dvae", args, DryRun(gpus=1, steps=0), Path("nowhere"))
     assert page.splitlines()[0] == plan("dvae", alone, DryRun(gpus=1, steps=0), Path("nowhere")).splitlines()[0]
     assert f"adversaries: {n / 1e6:.2f} M parameters more" in page
+    assert re.search(r"; decoded 0\.\d+ GiB a process, [\d.]+ are free here$", page)
 
 
 def test_what_does_not_fit_is_said_with_what_would_help():

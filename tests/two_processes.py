@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from training.engine import PATIENCE
+
 
 def main() -> None:
     trainer, report, *argv = sys.argv[1:]
@@ -23,6 +25,8 @@ def main() -> None:
 
         module.build_adversaries = recording
     trained.append(module.main(argv))
+    group = torch.distributed.distributed_c10d._get_default_group()
+    assert group._get_backend(torch.device("cpu")).options._timeout == PATIENCE
     weights = b"".join(p.detach().numpy().tobytes() for model in trained for p in model.parameters())
     digests = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(digests, hashlib.sha256(weights).hexdigest())

@@ -6,10 +6,12 @@ processes, and whether or not the run was stopped before.
 
 import functools
 import hashlib
+import os
 import random
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -76,6 +78,25 @@ def is_cutouts(pictures: Source, data: DataArguments) -> bool:
     return caption_column(data, pictures) is None
 
 
+def bytes_decoded(pictures: Source, data: DataArguments, image_size: int) -> int:
+    """What `Pictures` takes in memory. With the paper's crops, of squares that are large enough for all of them."""
+    if is_cutouts(pictures, data):
+        return 4 * len(pictures) * image_size**2
+    side = round(LARGEST_ZOOM * image_size) if data.crop == "dalle" else image_size
+    return 3 * len(pictures) * side**2
+
+
+def check_memory(pictures: Source, data: DataArguments, image_size: int) -> None:
+    """Raises a ValueError where the machine's processes cannot all hold the pictures."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun says
+    need, free = processes * bytes_decoded(pictures, data, image_size), psutil.virtual_memory().available
+    if need > free:
+        raise ValueError(
+            f"{len(pictures):,} pictures in the memory of {processes} processes take {need / 2**30:.3g} GiB of the "
+            f"{free / 2**30:.3g} that are free: set data.streaming to true"
+        )
+
+
 class Pictures:
     """
     Pictures of a set, decoded once to uint8 and kept in memory: (3, S, S), or cut-outs (S, S, 4) with alpha. Rows that
@@ -83,6 +104,7 @@ class Pictures:
     """
 
     def __init__(self, pictures: Source, data: DataArguments, image_size: int):
+        check_memory(pictures, data, image_size)
         self.image_size = image_size
         self.cutouts = is_cutouts(pictures, data)
         self.crops = data.crop == "dalle" and not self.cutouts

@@ -18,6 +18,7 @@ from .arguments import PriorTraining, parse
 from .code_cache import CodeCache, Views
 from .data import load_split
 from .data_arguments import DataArguments
+from .engine import join_processes
 from .pretrained import part_of_run
 from .scenes import HELDOUT_SPLIT
 
@@ -26,6 +27,7 @@ HELDOUT_SCENES = 256
 
 def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__, program="encode_dataset")
+    join_processes()
     accelerator = Accelerator()
     folder = part_of_run("dvae", args.training, Path(args.output_dir))
     dvae = DVAE.from_pretrained(folder, dtype=torch.float32).to(accelerator.device)

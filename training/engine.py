@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DDPCommunicationHookType, DistributedType
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import DDPCommunicationHookType, DistributedType, parse_flag_from_env
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
 from .arguments import LoopTraining
 from .precision import mixed_precision
+
+PATIENCE = timedelta(hours=2)  # of processes that wait for one that decodes, encodes or evaluates
+
+
+def join_processes() -> None:
+    """Makes the process group. It comes first: whatever asks for Accelerate's state would make a less patient one."""
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
 def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = False) -> Accelerator:
@@ -22,6 +30,7 @@ def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = F
 
     Raises a ValueError under DeepSpeed, whose state no checkpoint of ours could hold.
     """
+    join_processes()
     accelerator = Accelerator(
         mixed_precision=mixed_precision(training.mixed_precision),
         gradient_accumulation_steps=training.gradient_accumulation_steps,

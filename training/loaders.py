@@ -14,9 +14,12 @@ from .streaming import StreamedPictures, StreamLoader
 TrainingPictures = Pictures | StreamedPictures
 
 
-def training_pictures(data: DataArguments, image_size: int) -> TrainingPictures:
+def load_pictures(data: DataArguments, image_size: int, accelerator: Accelerator) -> tuple[TrainingPictures, Pictures]:
+    """Those to train on and those held out. On each machine one process finds the files, then all decode at once."""
+    with accelerator.local_main_process_first():
+        train, validation = (load_split(data, split) for split in ("train", "validation"))
     kind = StreamedPictures if data.streaming else Pictures
-    return kind(load_split(data, "train"), data, image_size)
+    return kind(train, data, image_size), Pictures(validation, data, image_size)
 
 
 def training_batches(

@@ -21,7 +21,7 @@ from .memory import dtype_of
 class Subject:
     """
     What is planned: how to build it, its loss on `batch` pictures of noise, and the tokens of a picture. networks:
-    parameters of the adversaries' networks that learn beside it.
+    parameters of the adversaries' networks that learn beside it. image_size: of pictures that it learns from itself.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Subject:
     tokens: int
     block: str | None = None
     networks: int = 0
+    image_size: int | None = None
 
 
 def measure(subject: Subject, training, precision: str, steps: int) -> tuple[float, float]:

@@ -18,11 +18,11 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
-from .data import Pictures, load_split, to_pixel_values
+from .data import Pictures, to_pixel_values
 from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
-from .loaders import TrainingPictures, some_pictures, stream_parts, training_batches, training_pictures
+from .loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
 from .losses import dvae_losses
 from .preflight import plan_or_train
 from .pretrained import find_part, freeze
@@ -40,9 +40,7 @@ def main(argv: list[str] | None = None) -> DVAE:
     need_whole_weights(accelerator, "a dVAE")
     set_seed(training.seed, device_specific=True)
     dvae = build(args.model, training, accelerator)
-    with accelerator.local_main_process_first():
-        pictures = training_pictures(args.data, dvae.config.image_size)
-        validation = Pictures(load_split(args.data, "validation"), args.data, dvae.config.image_size)
+    pictures, validation = load_pictures(args.data, dvae.config.image_size, accelerator)
     train(dvae, pictures, validation, args, accelerator, output_dir)
     return dvae
 

@@ -17,11 +17,11 @@ from torchvision.utils import make_grid
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
 
 from .arguments import GANTraining, parse
-from .data import Pictures, load_split, to_pixel_values
+from .data import to_pixel_values
 from .engine import make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .gan import gan_step
-from .loaders import TrainingPictures, stream_parts, training_batches, training_pictures
+from .loaders import TrainingPictures, load_pictures, stream_parts, training_batches
 from .objectives import gan_value
 from .run import Run
 from .run_log import save_numbers
@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
     accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
     size = models["generator"].config.image_size
-    with accelerator.local_main_process_first():
-        pictures = training_pictures(args.data, size)
-        validation = Pictures(load_split(args.data, "validation"), args.data, size)
+    pictures, validation = load_pictures(args.data, size, accelerator)
     train(models, pictures, validation_images(validation, 256), args, accelerator, Path(args.output_dir))
     return models
 
