@@ -117,21 +117,37 @@ def score(
     folder: Path,
     image_size: int,
 ) -> dict[str, float]:
-    """R-precision among 100 names and top-5 among all: held-out real pictures, reconstructions, prompts."""
+    """
+    R-precision among 100 names and top-5 among all: of real pictures held out, of those learned from that have the
+    prompts' names, of both reconstructed, and of what the pipeline paints for the prompts.
+    """
     every = sorted(set(load_split(data, "train").column("name")))
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
-    held_out = Pictures(load_split(data, "validation"), data, image_size)
-    own = torch.tensor([place[parts["things"][0]["name"]] for parts in held_out.parts])
-    real = torch.from_numpy(np.stack([held_out.single(i)[0] for i in range(len(held_out))])).permute(0, 3, 1, 2) / 255
-    scores = figures("real", scorer, real, own, name_ids)
-    if (folder / "model_index.json").exists():
-        pipeline = TextToImagePipeline.from_pretrained(folder)
-        scores |= figures("reconstructed", scorer, pipeline.dvae.reconstruct(real), own, name_ids)
-        prompts = short_names(every, training.prompts)
+    prompts = short_names(every, training.prompts)
+    sets = {
+        "": real_pictures(Pictures(load_split(data, "validation"), data, image_size), place, set(every)),
+        "learned_": real_pictures(Pictures(load_split(data, "train"), data, image_size), place, set(prompts)),
+    }
+    pipeline = TextToImagePipeline.from_pretrained(folder) if (folder / "model_index.json").exists() else None
+    scores = {}
+    for kind, (real, own) in sets.items():
+        scores |= figures(f"{kind}real", scorer, real, own, name_ids)
+        if pipeline is not None:
+            again = torch.cat([pipeline.dvae.reconstruct(part) for part in real.split(64)])
+            scores |= figures(f"{kind}reconstructed", scorer, again, own, name_ids)
+    if pipeline is not None:
         painted = pipeline(prompts, seed=0, output_type="pt").images
         scores |= figures("generated", scorer, painted, torch.tensor([place[name] for name in prompts]), name_ids)
     return scores
+
+
+def real_pictures(pictures: Pictures, place: dict[str, int], names: set[str]) -> tuple[Tensor, Tensor]:
+    """The single pictures of these names, (n, 3, S, S) in [0, 1], and the places of their names, (n,)."""
+    own = [parts["things"][0]["name"] for parts in pictures.parts]
+    chosen = [i for i, name in enumerate(own) if name in names]
+    images = torch.from_numpy(np.stack([pictures.single(i)[0] for i in chosen]))
+    return images.permute(0, 3, 1, 2) / 255, torch.tensor([place[own[i]] for i in chosen])
 
 
 def short_names(names: list[str], count: int) -> list[str]:
