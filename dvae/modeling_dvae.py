@@ -290,8 +290,7 @@ class DVAE(PreTrainedModel):
         codes = sample_codes(logits, generator)
         style = self.style(hidden_states, generator)
         maps = self.decoder(self.style.add(self.posterior.embed(codes), style.z))
-        log_likelihood = self.likelihood.log_prob(pixel_values, maps).sum(dim=(1, 2, 3))
-        kl = self.posterior.kl(logits)
+        log_likelihood, kl = self.likelihood.log_prob(pixel_values, maps).sum((1, 2, 3)), self.posterior.kl(logits)
         elbo = log_likelihood - kl - style.kl
         bits = -elbo / (self.config.num_pixel_channels * math.log(2)) + self.likelihood.level_bits
         return ELBOOutput(elbo, log_likelihood, kl, bits, codes, logits, style.kl)

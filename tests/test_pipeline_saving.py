@@ -31,6 +31,7 @@ FILES = {
     "tokenizer/tokenizer_config.json",
 }
 CODE = {
+    "dvae/categoricals.py",
     "dvae/checked_config.py",
     "dvae/configuration_dvae.py",
     "dvae/continuous_posteriors.py",

@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_said_with_what_would_help():
 def test_a_plan_is_a_page_and_trains_nothing(tmp_path):
     args = args_of("prior", tmp_path, "--training.batch_size", "8", "--data.max_pictures", "8")
     page = plan("prior", args, DryRun(gpus=2, steps=0), ROOT / "training" / "configs" / "emoji_cpu.yaml")
-    assert "7.37 M parameters" in page and "2 GPUs, ddp" in page and "a GPU-hour" in page
+    assert "10.68 M parameters" in page and "2 GPUs, ddp" in page and "a GPU-hour" in page
     assert "data: 8 pictures" in page and "of the first 8 rows 0 cannot be used (none broken)" in page
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="batch_size=8 must be divisible by 3 processes"):
