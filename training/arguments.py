@@ -136,7 +136,7 @@ class PosteriorSettings(AdversarySettings):
         subtracts.
     """
 
-    draws: int = 8
+    draws: int = 16
     baseline: float = 0.95
 
 
