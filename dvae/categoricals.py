@@ -80,18 +80,21 @@ class Quantized(NamedTuple):
     codes: (B, h, w) int64, whose entries those are.
     codebook_loss: mean ‖sg z − e‖², which moves the codebook alone. commitment_loss: mean ‖z − sg e‖², which moves z
         alone. Scalars of one value, means over batch, channels and space.
+    distances: (B, K, h, w), ‖z − e_k‖², without a gradient.
     """
 
     latents: Tensor
     codes: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
+    distances: Tensor
 
 
 def vector_quantize(z: Tensor, codebook: Tensor) -> Quantized:
     """z (B, E, h, w), codebook (K, E) -> its nearest entries, straight-through (VQ-VAE, arXiv 1711.00937)."""
     z = full_precision(z)
-    codes = squared_distances(z.detach(), codebook.detach()).argmin(1)
+    distances = squared_distances(z.detach(), codebook.detach())
+    codes = distances.argmin(1)
     entries = full_precision(F.embedding(codes, codebook)).movedim(-1, 1)
     losses = F.mse_loss(entries, z.detach()), F.mse_loss(z, entries.detach())
-    return Quantized(z + (entries - z).detach(), codes, *losses)
+    return Quantized(z + (entries - z).detach(), codes, *losses, distances)

@@ -206,10 +206,8 @@ class VectorQuantizedPosterior(LatentPosterior):
         return logits.new_full((len(logits),), math.log(logits.shape[1]) * logits[0, 0].numel())
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
-        z = self.project(hidden_states)
-        q = vector_quantize(z, self.codebook.weight)
-        logits = -squared_distances(z, self.codebook.weight)
-        loss = q.codebook_loss + self.commitment * q.commitment_loss
+        q = vector_quantize(self.project(hidden_states), self.codebook.weight)
+        loss, logits = q.codebook_loss + self.commitment * q.commitment_loss, -q.distances
         return PosteriorOutput(q.latents, q.codes, logits, self.kl(logits), loss)
 
 

@@ -3,7 +3,8 @@
 #
 #   bash training/speedrun.sh [PRESET] [PROCESSES]
 #
-# PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads.
+# PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads; of
+# several, torchrun gives each a single one.
 # A run that was stopped goes on where its last checkpoint lies.
 set -euo pipefail
 preset=${1:-training/configs/emoji_cpu.yaml}
@@ -11,7 +12,7 @@ gpus=$(python -c "import torch; print(torch.cuda.device_count())")
 if [ "$gpus" -gt 0 ]; then
     launch=(accelerate launch --num_processes "${2:-$gpus}" -m)
 else
-    export ACCELERATE_USE_CPU=true OMP_NUM_THREADS=$(($(nproc) / ${2:-1}))
+    export ACCELERATE_USE_CPU=true
     # glibc: keep freed memory instead of handing each step's back to the kernel page by page
     export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
     launch=(torchrun --nproc_per_node "${2:-1}" -m)

@@ -82,9 +82,8 @@ def c2st(
     if not (first.isfinite().all() and second.isfinite().all()):
         raise ValueError("samples must be finite: a classifier learns nothing from nan or inf")
     generator = torch.Generator().manual_seed(seed)
-    halves = [
-        _halves(samples.detach().flatten(1).to(torch.get_default_dtype()), generator) for samples in (first, second)
-    ]
+    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
+    halves = [_halves(samples.detach().flatten(1).to(dtype), generator) for samples in (first, second)]
     (train_first, test_first), (train_second, test_second) = halves
     both = torch.cat([train_first, train_second])
     mean, scale = both.mean(0), both.std(0).clamp_min(1e-12)
