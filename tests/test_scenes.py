@@ -74,6 +74,28 @@ def test_the_ground_has_its_colour_and_the_thing_covers_it(colour):
     np.testing.assert_allclose(picture[32, 32], draw("single")[32, 32], atol=12)
 
 
+@pytest.mark.parametrize("colour", ["red", "green", "blue"])
+def test_a_tint_is_the_shape_in_shades_of_the_colour(colour):
+    """Between the disc's darkest and lightest spot each shade keeps the colour's strongest channel, on white."""
+    picture, shape = draw("tint", colour=colour).astype(float), disc(RED)[..., 3] > 0
+    np.testing.assert_array_equal(picture[~shape], 255)
+    strongest = int(np.argmax(GROUNDS[colour]))
+    assert (picture[shape].argmax(-1) == strongest).mean() > 0.99
+    assert np.ptp(luminance(picture[shape])) > 60
+
+
+def test_half_a_thing_is_drawn_the_same_wherever_it_stands():
+    """A thing of a pair and a small one differ by whole eighths of the canvas: whole codes of a grid of 8."""
+    seen = set()
+    for kind in ("small", "beside", "above"):
+        for seed in range(12):
+            picture = draw(kind, seed=seed)
+            rows, columns = np.nonzero(is_near(picture, 0))
+            top, left = rows.min() // 8 * 8, columns.min() // 8 * 8
+            seen.add(picture[top : top + 32, left : left + 32].tobytes())
+    assert len(seen) == 1
+
+
 def test_small_is_smaller_than_single_and_large_is_larger():
     areas = [is_near(draw(kind), 0).sum() for kind in ("small", "single", "large")]
     assert areas[0] < 0.3 * areas[1] < 0.3 * areas[2]

@@ -1,7 +1,7 @@
 """Captions written from the parts of a picture, when a batch is drawn.
 
 Parts are a dict: `kind`, `things` (dicts with `name`, `keywords` and `style`, as the rows of the data set have them)
-and, for a coloured ground, `colour`. Each function is pure: its choices come from the `random.Random` passed in.
+and, for a coloured ground or a tint, `colour`. Each function is pure: its choices come from the `random.Random` passed in.
 """
 
 from random import Random
@@ -39,6 +39,8 @@ def write_caption(parts: dict[str, Any], rng: Random) -> str:
     names = [choose_name(thing, rng) for thing in parts["things"]]
     if parts["kind"] in ("large", "small"):
         return choose_article(f"{rng.choice(SIZES[parts['kind']])} {names[0]}", rng)
+    if parts["kind"] == "tint":
+        return write_tint(plain_name(names[0]), parts["colour"], rng)
     mentions = [choose_article(name, rng) for name in names]
     return rng.choice(SCENES[parts["kind"]]).format(*mentions, *names, colour=parts.get("colour"))
 
@@ -78,6 +80,13 @@ SCENES = {
         "{0} colored like {1}",
     ],
 }
+
+
+def write_tint(name: str, colour: str, rng: Random) -> str:
+    """A thing in shades of a colour, the colour before its name in two captions of three."""
+    if rng.random() < 2 / 3:
+        return choose_article(f"{colour} {name}", rng)
+    return f"{choose_article(name, rng)} {rng.choice(('painted', 'coloured', 'colored', 'in'))} {colour}"
 
 
 def write_single(thing: dict[str, Any], rng: Random) -> str:

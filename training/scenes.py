@@ -1,8 +1,8 @@
 """Scenes composed of cutouts, so that a prompt may combine what no single picture shows together.
 
-    beside          above           ground          large / small   shape               colours
-    [ A   B ]       [  A  ]         [#######]       A beyond the    an armchair whose   A in the palette
-                    [  B  ]         [## A ##]       frame / a       back is B           of B, dark to dark
+    beside          above           ground          large / small   shape               colours             tint
+    [ A   B ]       [  A  ]         [#######]       A beyond the    an armchair whose   A in the palette    A in shades
+                    [  B  ]         [## A ##]       frame / a       back is B           of B, dark to dark  of a colour
                                                     small A
 
 Some pairs of names are held out: `is_heldout_pair` never lets them meet in training, and the split `HELDOUT_SPLIT` of
@@ -21,8 +21,11 @@ from .captions import plain_name
 
 HELDOUT_SPLIT = "heldout-pairs"
 HELDOUT_SHARE = 0.1  # of all pairs of names
-KINDS = {"beside": 30, "above": 20, "ground": 20, "large": 6, "small": 8, "shape": 10, "colours": 6}  # weights
+KINDS = {  # weights
+    "beside": 30, "above": 20, "ground": 20, "large": 4, "small": 10, "shape": 10, "colours": 4, "tint": 10
+}  # fmt: skip
 PAIRS = ("beside", "above", "shape", "colours")
+COLOURED = ("ground", "tint")
 LONGEST_NAME = 3  # words, of a thing in a pair
 TRIES, TRIES_FOR_STYLE = 200, 10
 GROUNDS: dict[str, Colour] = {
@@ -65,7 +68,7 @@ def sample_scene(rows: list[dict[str, Any]], rng: Random, heldout: bool = False)
         return {"kind": kind, "things": [rows[first], rows[second]], "rows": [first, second]}
     first = rng.randrange(len(rows))
     parts = {"kind": kind, "things": [rows[first]], "rows": [first]}
-    if kind == "ground":
+    if kind in COLOURED:
         named = rows[first]["name"].split()
         parts["colour"] = rng.choice([colour for colour in GROUNDS if colour not in named])
     return parts
@@ -126,6 +129,8 @@ def draw_scene(parts: dict[str, Any], cutouts: list[np.ndarray], rng: Random, si
     pictures = [Image.fromarray(cutout) for cutout in cutouts]
     ground = GROUNDS[parts["colour"]] if parts["kind"] == "ground" else (255, 255, 255)
     canvas = Image.new("RGBA", (size, size), (*ground, 255))
+    if parts["kind"] == "tint":
+        pictures = [recolour(pictures[0], shades_of(GROUNDS[parts["colour"]]))]
     DRAWERS[parts["kind"]](canvas, pictures, rng)
     return np.asarray(canvas.convert("RGB"))
 
@@ -141,8 +146,11 @@ def place(canvas: Image.Image, picture: Image.Image, *, x: float, y: float, scal
 
 
 def shift(rng: Random) -> float:
-    """By a sixteenth of the canvas to a side, or not at all: whole codes, so that a thing moved keeps its codes."""
-    return rng.choice((-1, 0, 1)) / 16
+    """
+    By an eighth of the canvas to a side, or not at all. All that `place` is told are eighths too: whole codes of a grid
+    of 8 and of its multiples, so that a thing keeps its codes wherever it stands, and half a thing those of its kind.
+    """
+    return rng.choice((-1, 0, 1)) / 8
 
 
 def reduce(picture: Image.Image, side: int) -> Image.Image:
@@ -169,15 +177,15 @@ def draw_above(canvas: Image.Image, pictures: list[Image.Image], rng: Random) ->
 
 
 def draw_ground(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5, y=0.5, scale=0.86)
+    place(canvas, pictures[0], x=0.5, y=0.5, scale=0.75)
 
 
 def draw_large(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5, y=0.5, scale=1.3)
+    place(canvas, pictures[0], x=0.5, y=0.5, scale=1.25)
 
 
 def draw_small(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5 + shift(rng), y=0.5 + shift(rng), scale=0.4375)
+    place(canvas, pictures[0], x=0.5 + shift(rng), y=0.5 + shift(rng), scale=0.5)
 
 
 def draw_shape(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
@@ -197,13 +205,17 @@ def draw_shape(canvas: Image.Image, pictures: list[Image.Image], rng: Random) ->
 
 def draw_colours(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
     """The first thing, its luminance mapped onto the second one's colours, from dark to light."""
-    thing = np.asarray(pictures[0])
-    ramp = colour_ramp(pictures[1])
+    place(canvas, recolour(pictures[0], colour_ramp(pictures[1])), x=0.5, y=0.5, scale=1)
+
+
+def recolour(picture: Image.Image, ramp: np.ndarray) -> Image.Image:
+    """An RGBA picture, the luminance of what is opaque mapped onto a ramp from dark to light, uint8 (L, 3)."""
+    thing = np.asarray(picture)
     shades = luminance(thing[..., :3])  # (H, W)
     dark, light = np.percentile(shades[thing[..., 3] > 128], (2, 98))
     steps = (shades - dark) / max(light - dark, 1) * (len(ramp) - 1)
     mapped = ramp[np.clip(np.round(steps), 0, len(ramp) - 1).astype(int)]  # (H, W, 3)
-    place(canvas, Image.fromarray(np.concatenate([mapped, thing[..., 3:]], -1)), x=0.5, y=0.5, scale=1)
+    return Image.fromarray(np.concatenate([mapped, thing[..., 3:]], -1))
 
 
 def colour_ramp(picture: Image.Image, steps: int = 12, length: int = 64) -> np.ndarray:
@@ -216,6 +228,13 @@ def colour_ramp(picture: Image.Image, steps: int = 12, length: int = 64) -> np.n
     means = np.stack([part.mean(0) for part in np.array_split(ordered, steps)])  # (steps, 3)
     at = np.linspace(0, steps - 1, length)
     return np.stack([np.interp(at, np.arange(steps), means[:, c]) for c in range(3)], -1).astype(np.uint8)
+
+
+def shades_of(colour: Colour, length: int = 64) -> np.ndarray:
+    """From a third of a colour's light through the colour to half way to white: uint8 (length, 3)."""
+    stops = np.array([np.array(colour) / 3, colour, (np.array(colour) + 255) / 2])  # (3, 3)
+    at = np.linspace(0, 1, length)
+    return np.stack([np.interp(at, (0, 0.7, 1), stops[:, c]) for c in range(3)], -1).astype(np.uint8)
 
 
 def luminance(rgb: np.ndarray) -> np.ndarray:
@@ -244,4 +263,5 @@ DRAWERS = {
     "small": draw_small,
     "shape": draw_shape,
     "colours": draw_colours,
+    "tint": draw_single,
 }
