@@ -1,7 +1,8 @@
 """Captions written from the parts of a picture, when a batch is drawn.
 
 Parts are a dict: `kind`, `things` (dicts with `name`, `keywords` and `style`, as the rows of the data set have them)
-and, for a coloured ground or a tint, `colour`. Each function is pure: its choices come from the `random.Random` passed in.
+and, for a coloured ground or a tint, `colour`. Each function is pure: its choices come from the `random.Random` passed
+in.
 """
 
 from random import Random

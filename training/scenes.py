@@ -147,8 +147,8 @@ def place(canvas: Image.Image, picture: Image.Image, *, x: float, y: float, scal
 
 def shift(rng: Random) -> float:
     """
-    By an eighth of the canvas to a side, or not at all. All that `place` is told are eighths too: whole codes of a grid
-    of 8 and of its multiples, so that a thing keeps its codes wherever it stands, and half a thing those of its kind.
+    By an eighth of the canvas to a side, or not at all. All that `place` is told are eighths too: whole codes of a
+    grid of 8 and of its multiples, so that a thing of half the size keeps its codes wherever it stands.
     """
     return rng.choice((-1, 0, 1)) / 8
 

@@ -25,6 +25,7 @@ from .arguments import parse
 from .data import Pictures, is_cutouts, load_split, shuffled
 from .data_arguments import DataArguments
 from .decoding import CUTOUT_COLUMNS
+from .pair_scores import cut_things, heldout_pairs
 from .precision import cpu_computes_bf16
 from .schedules import warmup_cosine
 from .scorer import Scorer, r_precision, ranks
@@ -119,15 +120,17 @@ def score(
 ) -> dict[str, float]:
     """
     R-precision among 100 names and top-5 among all: of real pictures held out, of those learned from that have the
-    prompts' names, of both reconstructed, and of what the pipeline paints for the prompts.
+    prompts' names, of both reconstructed, and of what the pipeline paints for the prompts. "pair": of the things of
+    scenes of two that training never put together, real, reconstructed and painted, each judged alone.
     """
     every = sorted(set(load_split(data, "train").column("name")))
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
     prompts = short_names(every, training.prompts)
+    pictures = Pictures(load_split(data, "train"), data, image_size)
     sets = {
         "": real_pictures(Pictures(load_split(data, "validation"), data, image_size), place, set(every)),
-        "learned_": real_pictures(Pictures(load_split(data, "train"), data, image_size), place, set(prompts)),
+        "learned_": real_pictures(pictures, place, set(prompts)),
     }
     pipeline = TextToImagePipeline.from_pretrained(folder) if (folder / "model_index.json").exists() else None
     scores = {}
@@ -139,6 +142,12 @@ def score(
     if pipeline is not None:
         painted = pipeline(prompts, seed=0, output_type="pt").images
         scores |= figures("generated", scorer, painted, torch.tensor([place[name] for name in prompts]), name_ids)
+        pairs = heldout_pairs(pictures, training.prompts)
+        both = torch.tensor([place[name] for pair in pairs.names for name in pair])
+        again = torch.cat([pipeline.dvae.reconstruct(part) for part in pairs.images.split(64)])
+        painted = pipeline(pairs.prompts, seed=0, output_type="pt").images
+        for kind, images in {"real": pairs.images, "reconstructed": again, "generated": painted}.items():
+            scores |= figures(f"pair_{kind}", scorer, cut_things(images, pairs.vertical), both, name_ids)
     return scores
 
 
