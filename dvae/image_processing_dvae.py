@@ -59,8 +59,8 @@ class DVAEImageProcessor(ImageProcessingMixin):
         if not isinstance(image, Image.Image):
             raise TypeError(f"an image must be a PIL image or a uint8 array, not {type(image).__name__}")
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # PIL would cut 16 bits off at 255
-            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        if image.mode[0] in "IF":  # PIL would cut 16 bits off at 255, and make black of 0 to 1
+            image = Image.fromarray(_in_8_bits(np.asarray(image, np.float64), image.mode))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             ground = Image.new("RGBA", image.size, (*self.background, 255))
@@ -93,3 +93,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 DVAEImageProcessor.register_for_auto_class()  # this file is saved beside its settings
+
+
+def _in_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """
+    Values (H, W) of PIL's wide modes -> uint8 (H, W). "I;16" has 16 bits; "I" too, unless all are below 256; "F" runs
+    from 0 to 1, or to 255 where one is above 1.
+    """
+    highest = values.max(initial=0)
+    whole = {"F": 1 if highest <= 1 else 255, "I": 255 if highest <= 255 else 65535}.get(mode, 65535)
+    return (values * (255 / whole)).round().clip(0, 255).astype(np.uint8)

@@ -47,7 +47,9 @@ class Style(nn.Module):
 
     def encode(self, hidden_states: Tensor) -> Tensor:
         """hidden_states -> z (B, S), without noise."""
-        return self.posterior.mode(self.features(hidden_states))
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            z = self.posterior.mode(self.features(hidden_states))
+        return z.to(self.project.weight.dtype)
 
     def add(self, latents: Tensor, z: Tensor | None) -> Tensor:
         """latents (B, E, h, w), z (B, S), None for the prior's centre -> (B, E, h, w)."""

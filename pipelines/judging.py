@@ -17,8 +17,8 @@ from .sampling import evaluating
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline
 
-Reranker = Callable[[list[str], list[Image.Image]], Tensor]
-"""Prompts and as many pictures -> scores (B,), higher is better."""
+Reranker = Callable[[list[str], list[Image.Image]], Tensor | np.ndarray | list[float]]
+"""Prompts and as many pictures -> scores (B,), higher is better; NaN is the worst."""
 Judge = Literal["pmi", "likelihood"] | str | Path | Reranker
 """Who ranks: the model's own score, or a reranker, or the folder or Hub id of a CLIP to load as one."""
 
@@ -133,8 +133,10 @@ def codes_of(pipeline: "TextToImagePipeline", images: Any) -> Tensor:
     side, size = pipeline.prior.config.grid_size, pipeline.prior.config.image_vocab_size
     if images.dtype != torch.int64 or images.ndim != 3 or tuple(images.shape[1:]) != (side, side):
         raise ValueError(f"codes {images.dtype} {tuple(images.shape)} must be int64 (B, {side}, {side})")
-    if len(images) and not (images.min() >= 0 and images.max() < size):
+    if images.numel() and not (images.min() >= 0 and images.max() < size):
         raise ValueError(f"codes run from {images.min()} to {images.max()}; this model's are 0 to {size - 1}")
+    if len(images) == 0:
+        raise ValueError(f"codes {tuple(images.shape)} are of no picture; pass at least one")
     return images.to(pipeline.device)
 
 
@@ -150,10 +152,10 @@ def judge_codes(
     if by in ("pmi", "likelihood"):
         own = score_codes(pipeline, pipeline.encode_prompt(prompts), codes)
         return own.pmi if by == "pmi" else own.log_likelihood
-    scores = by(prompts, pictures or pipeline.postprocess(pipeline.decode_codes(codes)))
+    scores = torch.as_tensor(by(prompts, pictures or pipeline.postprocess(pipeline.decode_codes(codes))))
     if scores.shape != (len(codes),):
         raise ValueError(f"the reranker gave scores {tuple(scores.shape)} for {len(codes)} pictures; return one each")
-    return scores.float()
+    return scores.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # what has no score is last
 
 
 def score_codes(pipeline: "TextToImagePipeline", text_ids: Tensor, codes: Tensor) -> Score:

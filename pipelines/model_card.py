@@ -46,7 +46,7 @@ First the dVAE learned the pictures alone, then the prior their captions and cod
 
 ## Data and licences
 
-The weights and the code are under Apache-2.0, the pictures that they learned from under the licences of their sources.
+The code is under Apache-2.0, the weights {license}, what they learned from under the licences of its sources.
 
 {data}
 
@@ -76,7 +76,7 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
     """
     config = pipeline.dvae.config
     card_data = ModelCardData(
-        library_name="armchair", license="apache-2.0", pipeline_tag="text-to-image", tags=TAGS, language="en"
+        library_name="armchair", license=pipeline.license, pipeline_tag="text-to-image", tags=TAGS, language="en"
     )
     return TEMPLATE.format(
         front_matter=card_data.to_yaml(),
@@ -90,6 +90,7 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
         text_length=pipeline.prior.config.text_length,
         dvae_parameters=_count(pipeline.dvae),
         prior_parameters=_count(pipeline.prior),
+        license=f"under {pipeline.license}" if pipeline.license else "under a licence that is not recorded here",
         samples="" if pipeline.samples is None else "\n![Pictures it painted](samples.png)\n",
         sampling=_table("setting", "value", asdict(pipeline.sampling)),
         metrics=_tables("measure", pipeline.metrics if metrics is None else metrics),

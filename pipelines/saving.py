@@ -30,6 +30,7 @@ class SavedPipeline(ModelHubMixin):
         metrics: the run's own numbers for the model card: {name: number} or {section: {name: number}}.
         recipe: how it was trained, for the model card, shaped as metrics.
         data: what it was trained on for the model card: {source: licence}.
+        license: of the weights, as the Hub names licences, such as "apache-2.0"; None: the card states none.
         samples: a picture for the model card.
 
     Raises:
@@ -47,6 +48,7 @@ class SavedPipeline(ModelHubMixin):
         metrics: dict[str, Any] | None = None,
         recipe: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,
+        license: str | None = None,
         samples: Image.Image | None = None,
     ):
         check_components(dvae, prior, tokenizer, image_processor)
@@ -58,6 +60,7 @@ class SavedPipeline(ModelHubMixin):
         self.metrics = metrics or {}
         self.recipe = recipe or {}
         self.data = data or {}
+        self.license = license
         self.samples = samples
         self.quantized: Kind | None = None
         self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
@@ -152,6 +155,7 @@ class SavedPipeline(ModelHubMixin):
             metrics=index.get("metrics"),
             recipe=index.get("recipe"),
             data=index.get("data"),
+            license=index.get("license"),
             samples=load_samples(folder),
         )
 
@@ -202,13 +206,7 @@ class SavedPipeline(ModelHubMixin):
         Raises:
             ValueError: when they are quantised.
         """
-        if self.quantized:
-            raise ValueError(
-                f"this pipeline's prior has {self.quantized} weights, made for painting here; save the pipeline "
-                f"before `quantize`, and quantise what you load"
-            )
-        if has_adapter(self.prior):
-            raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
+        self._check_savable()
         for name, component in self.components.items():
             save_component(component, save_directory, name)
         index = {
@@ -218,12 +216,22 @@ class SavedPipeline(ModelHubMixin):
             "metrics": self.metrics,
             "recipe": self.recipe,
             "data": self.data,
+            "license": self.license,
         }
         (save_directory / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
         (save_directory / SAMPLES_NAME).unlink(missing_ok=True)
         if self.samples is not None:
             self.samples.save(save_directory / SAMPLES_NAME)
         (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights is not this pipeline's
+
+    def _check_savable(self) -> None:
+        if self.quantized:
+            raise ValueError(
+                f"this pipeline's prior has {self.quantized} weights, made for painting here; save the pipeline "
+                f"before `quantize`, and quantise what you load"
+            )
+        if has_adapter(self.prior):
+            raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
 
     def generate_model_card(self, repo_id: str | None = None) -> ModelCard:
         """The model card, from this pipeline's own numbers; repo_id goes into its lines of use."""
@@ -232,8 +240,14 @@ class SavedPipeline(ModelHubMixin):
     def push_to_hub(self, repo_id: str, *, token: str | None = None, private: bool | None = None, **kwargs) -> str:
         """Upload the whole pipeline, with its card, as one commit; returns the commit's address.
 
-        Further arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`.
+        What another pipeline left in the repository's folders of parts is deleted, its samples too: shards of other
+        weights would be loaded. Further arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`.
+
+        Raises:
+            ValueError: when the weights are quantised or have an adapter, before a repository is made.
         """
+        self._check_savable()
+        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in self.components)])
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)

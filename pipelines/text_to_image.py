@@ -4,7 +4,7 @@ The call itself is in painting.py; what starts from a given picture in editing.p
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -104,6 +104,8 @@ class TextToImagePipeline(SavedPipeline):
         """
         every = self.prior.config.grid_size if every is None else every
         check_count("every", every)
+        if "given" in options:
+            raise TypeError("given is no argument of a call: complete, inpaint and vary start from a picture")
         painting = plan(self, prompt, **options)
         if painting.best_of > 1:
             raise ValueError(f"best_of={painting.best_of} has nothing to show before all are whole; call the pipeline")
@@ -181,7 +183,11 @@ class TextToImagePipeline(SavedPipeline):
         return self.image_processor(images)["pixel_values"].to(self.device, self.dvae.dtype)
 
     def settings(self, **values: Any) -> SamplingSettings:
-        """The pipeline's `sampling`, with what is given, None apart, in place of its own."""
+        """The pipeline's `sampling`, with what is given, None apart, in place of its own. Raises TypeError."""
+        if unknown := values.keys() - asdict(self.sampling).keys():
+            raise TypeError(
+                f"{min(unknown)} is no argument of a call; those that sample are {', '.join(asdict(self.sampling))}"
+            )
         return replace(self.sampling, **{name: value for name, value in values.items() if value is not None})
 
     # From given pictures, or two prompts: editing.py.

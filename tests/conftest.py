@@ -64,6 +64,7 @@ def tiny_pipeline(tiny_dvae, tiny_prior, tiny_tokenizer) -> TextToImagePipeline:
         metrics={"dVAE": {"PSNR, dB": 21.5}, "prior": {"nats per code": 3.25}},
         recipe={"dVAE": {"steps": 5800, "lr": 7e-4}, "prior": {"steps": 6500}},
         data={"emoji-datasource-google 15.1.2": "Apache-2.0"},
+        license="cc-by-4.0",
     )
 
 

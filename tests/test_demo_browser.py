@@ -87,6 +87,8 @@ def test_the_gallery_remembers_and_the_dice_draw_a_seed(visitor):
 
 
 def test_stop_stops_and_leaves_the_page_ready(visitor):
+    visitor.paint("red apple", number=1)
+    kept = visitor.page.input_value("#its-seed input, #its-seed textarea")
     visitor.page.fill("#prompt textarea", "sailboat")
     visitor.page.fill("#number input[type=number]", "16")
     visitor.page.click("#paint")
@@ -94,8 +96,14 @@ def test_stop_stops_and_leaves_the_page_ready(visitor):
     visitor.page.click("#stop")
     visitor.page.wait_for_selector("#state >> text=stopped")
     visitor.page.wait_for_timeout(1000)  # until it has: a second click meanwhile is none
+    tiles = visitor.page.locator("#gallery .grid-wrap img")
+    assert tiles.count() == 1, "what was not finished is gone"
+    tiles.first.click()
+    assert visitor.page.input_value("#its-prompt input, #its-prompt textarea") == "red apple"
+    assert visitor.page.input_value("#its-seed input, #its-seed textarea") == kept
+    visitor.page.keyboard.press("Escape")
     visitor.paint("sailboat", number=1)
-    assert visitor.page.locator("#gallery .grid-wrap img").count() == 1
+    assert visitor.page.locator("#gallery .grid-wrap img").count() == 2
 
 
 def test_a_part_drawn_over_is_painted_anew(visitor, embedded):

@@ -283,3 +283,13 @@ def test_a_loaded_codebook_can_be_filled_anew(posterior, tmp_path):
     assert torch.equal(loaded.posterior.codebook.weight, centres)
     if posterior == "gumbel_codebook":
         assert loaded.posterior.log_scale.exp().item() == pytest.approx(16 / 0.5)
+
+
+@pytest.mark.parametrize(("mode", "white"), [("I;16", 65535), ("I", 65535), ("I", 255), ("F", 1.0), ("F", 255.0)])
+def test_a_picture_of_more_than_8_bits_keeps_its_greys(mode, white):
+    ramp = np.linspace(0, 1, 16 * 16).reshape(16, 16)
+    kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    picture = Image.fromarray((ramp * white).astype(kinds[mode]))
+    assert picture.mode == mode
+    found = DVAEImageProcessor(16)(picture)["pixel_values"][0, 0]
+    np.testing.assert_allclose(found, ramp, atol=1 / 255)

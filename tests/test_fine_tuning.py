@@ -15,8 +15,9 @@ from pipelines.adapters import add_adapter, drop_adapter, merge_adapter
 from pipelines.locate import EMBEDDED
 from training import train_dvae, train_prior
 from training.arguments import LoraSettings, PriorTraining, parse
+from training.finish import EMOJI_DATA
 from training.preflight import DryRun, plan
-from training.pretrained import find_part, freeze, lora_config, part_of_run
+from training.pretrained import find_part, freeze, lora_config, part_of_run, sources_of
 
 FLAGS = ["--training.steps", "12", "--training.batch_size", "8", "--training.lr", "1e-2", "--training.ema", "0.5"]
 ONE_WEIGHT = {"--training.log_every": "1", "--training.bpe_dropout": "0", "--training.caption_dropout": "0"}
@@ -217,3 +218,13 @@ def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pict
     assert page.startswith(f"prior: {count / 1e6:.2f} M parameters")
     with pytest.raises(ValueError, match=r"--training\.lora null"):
         plan("prior", parse("prior", PriorTraining, [*flags, *LORA]), DryRun(steps=0), Path("none"))
+
+
+def test_the_card_names_what_it_was_made_of_and_no_folder_of_the_machine(tiny_folder, pictures, tmp_path):
+    """The base's sources and its own, the set by its last name alone; and no licence, which is its owner's to say."""
+    fine_tune(tiny_folder, pictures, tmp_path)
+    pipeline = TextToImagePipeline.from_pretrained(tmp_path / "pipeline")
+    assert pipeline.data == {"emoji-datasource-google 15.1.2": "Apache-2.0", pictures.name: "as its owner says"}
+    assert pipeline.license is None
+    assert str(pictures.parent) not in (tmp_path / "pipeline" / "README.md").read_text()
+    assert sources_of(["embedded"]) == EMOJI_DATA and sources_of([str(EMBEDDED / "prior")]) == {}

@@ -48,7 +48,7 @@ def assert_same_pictures(pipeline: TextToImagePipeline, expected: TextToImagePip
 
 
 def test_what_is_pushed_is_what_is_pulled(hub, tiny_pipeline, tmp_path):
-    told = {name: getattr(tiny_pipeline, name) for name in ("metrics", "recipe", "data")}
+    told = {name: getattr(tiny_pipeline, name) for name in ("metrics", "recipe", "data", "license")}
     sampling, samples = asdict(tiny_pipeline.sampling), Image.new("RGB", (32, 16), "green")
     pushed = TextToImagePipeline(**tiny_pipeline.components, **told, sampling=sampling, samples=samples)
     address = pushed.push_to_hub("anna/emoji", token=ANNA)
@@ -148,6 +148,32 @@ def test_weights_in_parts(hub, tiny_pipeline, tmp_path):
     assert len(hub.asked("PUT", r"\?part=")) == sum(-(-size // 10_000) for size in sizes) > len(sizes) == 2
     assert len(hub.asked("POST", "/lfs/complete/")) == 2
     assert_same_pictures(TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path), tiny_pipeline)
+
+
+def test_a_push_leaves_nothing_of_the_pipeline_before_it(hub, tiny_pipeline, tmp_path):
+    """Neither its samples nor, where there are shards now, its weights in one file, which would be loaded."""
+    other = copy.deepcopy(tiny_pipeline)
+    torch.nn.init.zeros_(other.prior.image_head.weight)
+    other.samples = Image.new("RGB", (32, 16), "green")
+    other.push_to_hub("anna/emoji", token=ANNA)
+    HfApi(token=ANNA).upload_file(repo_id="anna/emoji", path_or_fileobj=b"mine", path_in_repo="notes.md")
+    shards = tmp_path / "shards"
+    tiny_pipeline.prior.save_pretrained(shards, max_shard_size="10KB")
+    repo = hub.store.repos["model", "anna/emoji"]
+    HfApi(token=ANNA).upload_folder(repo_id="anna/emoji", folder_path=shards, path_in_repo="prior")
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    assert set(repo.commits[repo.refs["main"]]) == FILES | {".gitattributes", "notes.md"}
+    pulled = TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path / "cache")
+    assert pulled.samples is None
+    assert_same_pictures(pulled, tiny_pipeline)
+
+
+def test_what_cannot_be_saved_makes_no_repository(hub, tiny_pipeline):
+    pipeline = TextToImagePipeline(**tiny_pipeline.components)
+    pipeline.quantized = "int8"
+    with pytest.raises(ValueError, match="save the pipeline before `quantize`"):
+        pipeline.push_to_hub("anna/never", token=ANNA)
+    assert ("model", "anna/never") not in hub.store.repos
 
 
 def test_each_part_is_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):

@@ -96,6 +96,12 @@ def test_rank(tiny_pipeline, codes):
     assert math.isfinite(tiny_pipeline.rank("an armchair", codes, by=darkness).scores.sum())
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_a_picture_without_a_score_is_the_last(tiny_pipeline, codes, kind):
+    ranking = tiny_pipeline.rank("an armchair", codes, by=lambda prompts, pictures: kind([math.nan, 1.0, 2.0]))
+    assert ranking.order == [2, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "error", "words"),
     [
@@ -104,6 +110,7 @@ def test_rank(tiny_pipeline, codes):
         ("score", {"images": "cat.png"}, TypeError, ["PIL", "str"]),
         ("score", {"images": torch.zeros(3, 16, dtype=torch.long)}, ValueError, ["(3, 16)", "(B, 4, 4)"]),
         ("score", {"images": torch.zeros(3, 4, 4)}, ValueError, ["float32", "int64"]),
+        ("score", {"images": torch.zeros(0, 4, 4, dtype=torch.long)}, ValueError, ["(0, 4, 4)", "at least one"]),
         ("score", {"images": torch.full((1, 4, 4), 32)}, ValueError, ["32", "31"]),
         ("rank", {"prompt": ["a cat", "a dog"]}, TypeError, ["list", "a string"]),
         ("rank", {"by": 7}, TypeError, ["by=7", "'pmi'"]),

@@ -163,6 +163,7 @@ def test_a_stream_refuses_at_once(tiny_pipeline):
         ({"best_of": 2}, ValueError, "best_of=2"),
         ({"top_k": 33}, ValueError, "33"),
         ({"tempreature": 1}, TypeError, "tempreature"),
+        ({"given": 3}, TypeError, "given"),
     ]:
         with pytest.raises(error, match=words):
             tiny_pipeline.stream("a cat", **arguments)

@@ -139,7 +139,8 @@ def test_samples_travel_with_the_pipeline(tiny_pipeline, tmp_path):
 
 def test_the_card_says_what_the_pipeline_knows(tiny_pipeline, tiny_folder):
     card = ModelCard.load(Path(tiny_folder) / "README.md")
-    assert card.data.license == "apache-2.0"
+    assert card.data.license == "cc-by-4.0"
+    assert "the weights under cc-by-4.0" in card.content
     assert card.data.library_name == "armchair"
     assert card.data.pipeline_tag == "text-to-image"
     assert "text-to-image" in card.data.tags
@@ -153,7 +154,7 @@ def test_the_card_says_what_the_pipeline_knows(tiny_pipeline, tiny_folder):
     assert "trust_remote_code" not in card.content  # a folder may have been moved without its code
     assert "| a\\|b | 0.1235 |" in text
     assert "PSNR" not in text
-    assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
+    assert yaml.safe_load(text.split("---")[1])["license"] == "cc-by-4.0"
 
 
 def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
@@ -163,6 +164,7 @@ def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
     assert "30.25" in card
     assert "21.5" not in card
     assert "Not recorded" in card  # its data
+    assert "license" not in yaml.safe_load(card.split("---")[1]) and "a licence that is not recorded here" in card
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model_index.json", "samples.png"])

@@ -205,6 +205,8 @@ def test_temperature_zero_is_argmax(prior, text_ids, other):
         (fix(torch.zeros(3, 17, dtype=torch.long), torch.ones(17, dtype=torch.bool)), ["(3, 17)", "(3, 16)"]),
         ({"fixed_codes": torch.zeros(3, 16, dtype=torch.long)}, ["fixed_mask has shape None", "(3, 16)"]),
         ({"fixed_mask": first(4).expand(3, 16)}, ["fixed_codes has shape None", "(3, 16)"]),
+        (fix(torch.zeros(3, 16, dtype=torch.int32), first(4)), ["torch.int32", "int64"]),
+        (fix(torch.zeros(3, 16, dtype=torch.long), first(4).long()), ["torch.int64", "bool"]),
         (fix(torch.full((3, 16), 32), first(1)), ["32", "31"]),
         (fix(torch.full((3, 16), -1), first(1)), ["-1", "31"]),
         ({"settings": SamplingSettings(top_k=33)}, ["33", "32"]),

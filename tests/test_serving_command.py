@@ -66,6 +66,7 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
         (["--port", "70000"], ["70000", "another"]),
         (["--host", "256.0.0.1"], ["256.0.0.1", "another"]),
         (["--device", "abacus"], ["abacus", "pass cpu"]),
+        (["--api-key", ""], ["API key is empty", "ARMCHAIR_API_KEY"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(argv, words, tiny_folder, capsys):

@@ -210,10 +210,19 @@ def test_a_strange_host_header_is_no_failure(tiny_pipeline, host):
     assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
 
 
+def test_a_picture_larger_than_the_store_is_no_broken_address(tiny_pipeline):
+    with running_server(tiny_pipeline, max_store=10) as address, client_of(address) as client:
+        with pytest.raises(openai.BadRequestError, match="b64_json"):
+            client.images.generate(prompt="a", response_format="url")
+        assert client.images.generate(prompt="a", response_format="b64_json").data[0].b64_json
+
+
 def test_the_store_is_bounded():
     store = PictureStore(max_bytes=100)
     names = [store.put(bytes(30), "image/png") for _ in range(5)]
     assert [store.get(name) is not None for name in names] == [False, False, True, True, True]
     assert store.num_bytes == 90 and len(store) == 3
-    assert store.get(store.put(bytes(101), "image/webp")) is None and store.num_bytes == 0
+    with pytest.raises(OverflowError, match="101 bytes is more than the 100"):
+        store.put(bytes(101), "image/webp")
+    assert store.num_bytes == 90, "what is kept stays"
     assert len(set(names)) == 5 and all(len(name) == 36 for name in names)

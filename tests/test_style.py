@@ -51,6 +51,15 @@ def test_the_style_moves_the_picture_and_its_centre_stands_for_none(pixel_values
     assert torch.equal(dvae.reconstruct(pixel_values), dvae.decode(codes, style))
 
 
+@pytest.mark.parametrize("posterior", ["gaussian", "implicit"])
+def test_in_half_precision_it_is_what_it_was(posterior, pixel_values):
+    dvae = tiny(posterior)
+    expected = dvae.reconstruct(pixel_values)
+    found = dvae.to(torch.bfloat16).reconstruct(pixel_values.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).abs().median() < 0.02  # a code may tip over
+
+
 def test_without_style_there_is_none(pixel_values):
     dvae = DVAE(DVAEConfig(**SIZES)).eval()
     assert dvae.encode_style(pixel_values).shape == (4, 0)

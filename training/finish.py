@@ -22,7 +22,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .arguments import PriorTraining, parse
 from .codes import captions_of
 from .data_arguments import DataArguments
-from .pretrained import part_of_run
+from .pretrained import part_of_run, sources_of
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
@@ -39,6 +39,7 @@ EMOJI_DATA = {
     "names and keywords of CLDR": "Unicode-3.0",
 }
 SAMPLES = 16  # prompts of the page, where the set is no emoji
+EMOJI = Path(__file__).resolve().parent / "data" / "emoji"
 MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}
 RECIPES = {"dvae": "dvae/recipe.json", "prior": "prior/recipe.json"}
 
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     prior = PriorTransformer.from_pretrained(output_dir / "prior", dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
-    save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
+    save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
 
 
@@ -65,25 +66,33 @@ def save_pipeline(
     dvae: DVAE,
     prior: PriorTransformer,
     tokenizer: PriorTokenizer,
-    sampling: dict[str, Any],
+    training: PriorTraining,
     data: DataArguments,
     prompts: list[str] | None = None,
 ) -> TextToImagePipeline:
     """Writes output_dir/pipeline in half precision with its card and samples of the prompts; returns it in full."""
-    is_emoji = data.path.endswith("data/emoji")
+    is_emoji = Path(data.path).resolve() == EMOJI
+    own = EMOJI_DATA if is_emoji else {name_of(data.path): "as its owner says"}
+    sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
     pipeline = TextToImagePipeline(
         dvae,
         prior,
         tokenizer,
         DVAEImageProcessor(dvae.config.image_size),
-        sampling=sampling,
+        sampling=training.sampling,
         metrics=read_json(output_dir, MEASURED),
         recipe=read_json(output_dir, RECIPES),
-        data=EMOJI_DATA if is_emoji else {data.path: "as its owner says"},
+        data=sources,
+        license="apache-2.0" if sources == EMOJI_DATA else None,
     ).to(prior.device)
     pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
     return pipeline
+
+
+def name_of(path: str) -> str:
+    """A Hub id as it is; of files here the last name alone: a card is public, the folders of a machine are not."""
+    return Path(path).resolve().name if Path(path).exists() else path
 
 
 def read_json(folder: Path, files: dict[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 from transformers.utils import cached_file
 
-from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline
+from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 
 from .arguments import LoraSettings, PriorTraining
 
@@ -54,6 +54,15 @@ def part_of_run(part: str, training: PriorTraining, output_dir: Path) -> str:
             f"--training.{part} a folder, a Hub id or {EMBEDDED_NAME!r}"
         )
     return str(folder)
+
+
+def sources_of(names: list[str]) -> dict[str, str]:
+    """What the pipelines among these models were trained on, {source: licence}, which a model made of them is, too."""
+    sources: dict[str, str] = {}
+    for name in filter(is_pipeline, names):
+        folder = EMBEDDED if name == EMBEDDED_NAME else find_pipeline(name)
+        sources |= read_index(folder).get("data") or {}
+    return sources
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:

@@ -153,7 +153,7 @@ def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path,
     save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
     save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
     prompts = captions_of(encoded["validation"], SAMPLES)
-    pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training.sampling, args.data, prompts)
+    pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     run.show("samples", pipeline.samples)
 
 

@@ -22,7 +22,7 @@ LAST_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
 
 def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     """Returns the chosen picture, `Kept` or None, and the button that takes it to the editor."""
-    kept, chosen = gr.State([]), gr.State(None)
+    kept, chosen, growing = gr.State([]), gr.State(None), gr.State(0)  # growing: tiles that are not whole yet
     with gr.Row():
         with gr.Column(min_width=320):
             asked = _prompt_and_seed()
@@ -52,25 +52,28 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
         for now in studio.paint(**asked_for(options, {name: slider.value for name, slider in sliders.items()})):
             if now.kept:
                 kept = [*now.kept, *old][:KEPT]
-                yield _tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, *_shown(now.kept[0])
+                yield _tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, 0, *_shown(now.kept[0])
             else:
-                growing = [(image, "…") for image in now.images]
-                tiles = _tiles([*growing, *captioned(old)], now)
-                yield tiles, bar(now.step, now.total), old, *[gr.skip()] * len(shown)
+                tiles = _tiles([*[(image, "…") for image in now.images], *captioned(old)], now)
+                yield tiles, bar(now.step, now.total), old, len(now.images), *[gr.skip()] * len(shown)
 
-    def choose(old: list[Kept], event: gr.SelectData) -> tuple:
-        return _shown(old[event.index])
+    def choose(old: list[Kept], growing: int, event: gr.SelectData) -> tuple:
+        place = event.index - growing
+        return _shown(old[place]) if 0 <= place < len(old) else tuple([gr.skip()] * len(shown))
+
+    def halt(old: list[Kept]) -> tuple:
+        return captioned(old), "<p>stopped</p>", 0
 
     painting = gr.on(
         [paint.click, asked["prompt"].submit],
         run,
         [kept, *asked.values(), *sliders.values()],
-        [gallery, state, kept, *shown],
+        [gallery, state, kept, growing, *shown],
         show_progress="hidden",
         **ONE_BY_ONE,
     )
-    stop.click(lambda: "<p>stopped</p>", None, state, cancels=[painting], api_visibility="private")
-    gallery.select(choose, kept, shown, api_visibility="private")
+    stop.click(halt, kept, [gallery, state, growing], cancels=[painting], api_visibility="private")
+    gallery.select(choose, [kept, growing], shown, api_visibility="private")
     return chosen, to_editor
 
 

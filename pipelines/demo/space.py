@@ -28,7 +28,11 @@ def push_space(space_id: str, *, model: str | None = None, private: bool = False
         gather(Path(place), model)
         repo = api.create_repo(space_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=repo.repo_id, repo_type="space", folder_path=place, commit_message="Upload the page of armchair"
+            repo_id=repo.repo_id,
+            repo_type="space",
+            folder_path=place,
+            commit_message="Upload the page of armchair",
+            delete_patterns="*",  # shards of a model that was there before would be loaded
         )
     return str(repo)
 

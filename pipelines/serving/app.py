@@ -142,6 +142,9 @@ def _keep(service: Service, request: Request) -> Callable[[bytes, str], str]:
             return str(request.url_for("show_picture", name=service.store.put(data, media_type)))
         except ValueError as error:  # the address starts with what the client calls this host
             raise APIError(400, "the Host header is no address; send host:port") from error
+        except OverflowError as error:
+            remedy = "ask for response_format=b64_json, or start the server with more --max-store"
+            raise APIError(400, f"{error}: {remedy}", param="response_format") from error
 
     return keep
 

@@ -73,6 +73,7 @@ def main(argv: list[str]) -> int:
     """Serve until stopped; returns the exit code: 0, or 2 for what a user can put right, explained in one line."""
     args = build_parser().parse_args(argv)
     try:
+        api_key = find_key(args.api_key)
         settings = ServerSettings(**{field.name: getattr(args, field.name) for field in fields(ServerSettings)})
         folder = find_pipeline(args.model)
         check_installed("serve", "fastapi", "prometheus_client", "uvicorn")
@@ -83,8 +84,18 @@ def main(argv: list[str]) -> int:
     except (ImportError, OSError, ValueError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    serve(pipeline, args, settings, listener)
+    except KeyboardInterrupt:  # while the model loads
+        return 130
+    serve(pipeline, args, settings, listener, api_key)
     return 0
+
+
+def find_key(given: str | None) -> str | None:
+    """The key that clients must show, of --api-key or the variable; None for none. ValueError if it is empty."""
+    key = os.environ.get(KEY_VARIABLE) if given is None else given
+    if key is not None and not key.strip():
+        raise ValueError(f"the API key is empty: give one by --api-key or {KEY_VARIABLE}, or neither to ask for none")
+    return key
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -100,14 +111,17 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    pipeline: "TextToImagePipeline", args: argparse.Namespace, settings: ServerSettings, listener: socket.socket
+    pipeline: "TextToImagePipeline",
+    args: argparse.Namespace,
+    settings: ServerSettings,
+    listener: socket.socket,
+    api_key: str | None,
 ) -> None:
     """Answer until SIGTERM or SIGINT."""
     import uvicorn
 
     from .app import create_app
 
-    api_key = args.api_key or os.environ.get(KEY_VARIABLE) or None
     name = model_name(args.model)
 
     class Server(uvicorn.Server):

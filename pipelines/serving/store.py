@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 
 class PictureStore:
-    """Holds at most max_bytes of encoded pictures; a picture larger than that is not kept at all."""
+    """Holds at most max_bytes of encoded pictures; a picture larger than that is refused."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
@@ -16,7 +16,9 @@ class PictureStore:
         return len(self._pictures)
 
     def put(self, data: bytes, media_type: str) -> str:
-        """Keep a picture; returns its name: 192 random bits, and an ending such as .png."""
+        """Keep a picture; returns its name: 192 random bits, and an ending such as .png. Raises OverflowError."""
+        if len(data) > self.max_bytes:
+            raise OverflowError(f"a picture of {len(data)} bytes is more than the {self.max_bytes} that are kept")
         name = f"{secrets.token_urlsafe(24)}.{media_type.removeprefix('image/')}"
         self._pictures[name] = (data, media_type)
         self.num_bytes += len(data)
