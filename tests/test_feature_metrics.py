@@ -146,6 +146,8 @@ def test_an_evaluation_in_json_and_markdown(tiny_folder, scorer, clip, pictures,
 def test_a_wrong_judge_is_refused_before_any_work(tiny_folder, scorer, pictures):
     with pytest.raises(ValueError, match="is no CLIP: give it to --features"):
         evaluate.main(["--model", tiny_folder, "--data.path", pictures, "--clip", scorer])
+    with pytest.raises(ValueError, match="generated=0 must be at least 2"):
+        evaluate.main(["--model", tiny_folder, "--data.path", pictures, "--features", scorer, "--generated", "0"])
 
 
 @pytest.mark.slow

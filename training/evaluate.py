@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--markdown", type=Path | None, default=None, help="where to write a table of them")
     parser.add_class_arguments(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
+    if (args.features or args.clip) and args.generated < 2:
+        raise ValueError(f"generated={args.generated} must be at least 2: --features and --clip judge what is painted")
     judges = load_judges(args.features, args.clip)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +86,7 @@ def evaluate_pipeline(
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
     validation = Pictures(load_split(data, "validation"), data, size)
-    numbers, _ = evaluate_dvae(dvae, validation, device)
+    numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
     encoded = {"validation": encode_pictures(dvae, validation, 0, seed=0, device=device)}
     if validation.cutouts and heldout_pairs:
         encoded[HELDOUT_SPLIT] = encode_pictures(dvae, validation, heldout_pairs, seed=0, device=device, held_out=True)
@@ -144,8 +146,9 @@ def evaluate_dvae(
     dvae: DVAE, pictures: Pictures, device: torch.device, limit: int = 512, batch_size: int = 64
 ) -> tuple[dict[str, float], Tensor]:
     """
-    ELBO, bits per dimension (of dequantised pixels), PSNR in dB of argmax reconstructions, perplexity and share of
-    codes in use; and 16 pairs of pictures, rows of originals over rows of reconstructions, (32, 3, S, S).
+    Of the first `limit` pictures: ELBO, bits per dimension (of dequantised pixels), PSNR in dB of argmax
+    reconstructions, perplexity and share of codes in use; and 16 pairs of pictures, rows of originals over rows of
+    reconstructions, (32, 3, S, S).
     """
     generator = torch.Generator(device).manual_seed(0)
     sums: dict[str, list[Tensor]] = defaultdict(list)
