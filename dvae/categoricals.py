@@ -33,7 +33,8 @@ def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
     By ‖z‖² − 2 z·e + ‖e‖², about the codebook's mean: an offset that all share would cancel to noise.
     """
     with torch.autocast(z.device.type, enabled=False):
-        z, codebook = full_precision(z).movedim(1, -1), full_precision(codebook)
+        dtype = torch.promote_types(full_precision(z).dtype, codebook.dtype)
+        z, codebook = z.to(dtype).movedim(1, -1), codebook.to(dtype)
         centre = codebook.detach().mean(0)
         z, codebook = z - centre, codebook - centre
         distances = z.pow(2).sum(-1, keepdim=True) - 2 * z @ codebook.T + codebook.pow(2).sum(-1)
@@ -95,6 +96,7 @@ def vector_quantize(z: Tensor, codebook: Tensor) -> Quantized:
     z = full_precision(z)
     distances = squared_distances(z.detach(), codebook.detach())
     codes = distances.argmin(1)
-    entries = full_precision(F.embedding(codes, codebook)).movedim(-1, 1)
+    entries = F.embedding(codes, codebook).movedim(-1, 1).to(distances.dtype)
+    z = z.to(distances.dtype)
     losses = F.mse_loss(entries, z.detach()), F.mse_loss(z, entries.detach())
-    return Quantized(z + (entries - z).detach(), codes, *losses, distances)
+    return Quantized(entries.detach() + (z - z.detach()), codes, *losses, distances)

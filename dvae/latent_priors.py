@@ -57,7 +57,7 @@ class FlowPrior(nn.Module):
         self.scale.copy_(z.std(0, correction=0).clamp_min(1e-6))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return self.flow().log_prob((z - self.location) / self.scale) - self.scale.log().sum()
+        return self.flow().log_prob(self._standard(z)) - self.scale.log().sum()
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         noise = torch.randn(
@@ -71,7 +71,11 @@ class FlowPrior(nn.Module):
 
     def to_noise(self, z: Tensor) -> Tensor:
         """z (n, d) -> noise (n, d), N(0, I) where z ~ p."""
-        return self.flow().transform((z - self.location) / self.scale)
+        return self.flow().transform(self._standard(z))
+
+    def _standard(self, z: Tensor) -> Tensor:
+        """In the flow's own precision, whatever z has."""
+        return (z.to(self.location.dtype) - self.location) / self.scale
 
     def from_noise(self, noise: Tensor) -> Tensor:
         """The inverse of `to_noise`."""

@@ -83,6 +83,8 @@ def test_a_step_moves_both_sides_once_each_and_leaves_no_gradient(settings):
 def test_settings_are_checked():
     with pytest.raises(ValueError, match=r"objective='wasserstein' must be one of minimax, non_saturating, hinge"):
         GANSettings(objective="wasserstein")
+    with pytest.raises(ValueError, match="unrolled_steps=-1 must be 0 or more"):
+        GANSettings(unrolled_steps=-1)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=2 must be 1"):
         GANTraining(gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="init_from='embedded' is for the dVAE and the prior"):

@@ -29,7 +29,7 @@ class DensityRatioKL:
     adaptive_contrast: T compares q, standardised by its own moments, with N(0, I), so that it has to learn only what
         is not Gaussian: KL = E_q[T + log r − log p], r = N(moments). Without it T compares q with p itself and
         KL = E_q[T], which falls far short where the two are far apart, and is then no bound (section 3.3).
-    draws: noises that the moments are averaged over.
+    draws: noises that the moments are averaged over; with 16 of them a posterior of few dimensions came out 6 % wide.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DensityRatioKL:
         discriminator: nn.Module,
         *,
         adaptive_contrast: bool = True,
-        draws: int = 16,
+        draws: int = 64,
     ):
         self.posterior, self.prior, self.discriminator = posterior, prior, discriminator
         self.adaptive_contrast, self.draws = adaptive_contrast, draws

@@ -13,8 +13,14 @@ from torch import Tensor
 
 
 def categorical_kl(p: Tensor, q: Tensor) -> Tensor:
-    """p, q (…, K), each summing to 1 over K -> KL(p ‖ q) = Σ p log(p / q), (…,); infinite where q = 0 < p."""
-    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+    """
+    p, q (…, K), each summing to 1 over K -> KL(p ‖ q) = Σ p log(p / q), (…,); infinite where q = 0 < p.
+
+    What is 0 in p adds nothing, to the gradient neither: a probability that underflowed would make it nan.
+    """
+    empty = p == 0
+    log_p, log_q = p.masked_fill(empty, 1).log(), q.expand_as(p).masked_fill(empty, 1).log()
+    return (p * (log_p - log_q)).sum(-1)
 
 
 def categorical_jsd(p: Tensor, q: Tensor) -> Tensor:
@@ -165,6 +171,8 @@ def kernel_density_log_prob(points: Tensor, samples: Tensor, bandwidth: float) -
     With a tiny bandwidth it is the model that has learned its samples by heart: its own samples are perfect pictures,
     and the log-likelihood of others is −distance² / 2·bandwidth².
     """
+    if points.ndim != 2 or samples.ndim != 2 or points.shape[1] != samples.shape[1]:
+        raise ValueError(f"points {tuple(points.shape)} and samples {tuple(samples.shape)} must be (n, d) and (m, d)")
     squared = torch.cdist(points, samples, compute_mode="donot_use_mm_for_euclid_dist").square()  # (n, m)
     dimensions = points.shape[1]
     log_normal = -squared / (2 * bandwidth**2) - dimensions * math.log(bandwidth * math.sqrt(2 * math.pi))
@@ -178,4 +186,8 @@ def diluted_log_prob(log_p: Tensor, log_noise: Tensor, share: float) -> Tensor:
     Never below log p + log share: a model of which 99 % of the samples are noise loses at most log 100 = 4.605 nats
     of likelihood, next to nothing where log p is a thousand (arXiv 1511.01844, section 3.2).
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share} must be from 0 to 1")
+    if share in (0, 1):
+        return log_p if share else log_noise
     return torch.logaddexp(math.log(share) + log_p, math.log1p(-share) + log_noise)

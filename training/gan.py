@@ -36,6 +36,8 @@ class GANSettings:
     def __post_init__(self):
         if self.objective not in GAN_OBJECTIVES:
             raise ValueError(f"objective={self.objective!r} must be one of {', '.join(GAN_OBJECTIVES)}")
+        if self.unrolled_steps < 0:
+            raise ValueError(f"unrolled_steps={self.unrolled_steps} must be 0 or more")
         if self.discriminator_steps < 1:
             raise ValueError(f"discriminator_steps={self.discriminator_steps} must be at least 1")
 

@@ -25,7 +25,7 @@ def mode_shares(samples: Tensor, centres: Tensor) -> Tensor:
     """samples (n, d), centres (K, d) -> the share of samples nearest to each centre, (K,)."""
     if not samples.isfinite().all():
         raise ValueError(f"{(~samples.isfinite()).any(1).sum()} of {len(samples)} samples are not finite: it diverged")
-    nearest = torch.cdist(samples, centres).argmin(1)
+    nearest = torch.cdist(samples, centres.to(samples.dtype)).argmin(1)
     return torch.bincount(nearest, minlength=len(centres)) / len(samples)
 
 

@@ -18,6 +18,7 @@ from dvae.categoricals import full_precision
 from prior_transformer import PriorTransformer
 
 from .data import to_pixel_values
+from .divergences import categorical_kl
 
 TRAINED = ("prior", "captioned")  # the trained prior without a caption, and with it
 
@@ -56,7 +57,7 @@ def elbo_surgery(q: Tensor, loglik: Tensor, prior: Tensor) -> ELBOSurgery:
 
 def kl_divergence(q: Tensor, p: Tensor) -> Tensor:
     """KL(q ‖ p) over the last dimension, in nats: (…, K), (K,) or (…, K) -> (…). inf where p is 0 and q is not."""
-    return (torch.xlogy(q, q) - torch.xlogy(q, p)).sum(-1)
+    return categorical_kl(q, p)
 
 
 class GridSurgery(NamedTuple):

@@ -73,6 +73,8 @@ def c2st(
     accuracy is ½ + ½ TV(p, q). Batches hold as many of one set as of the other: were the classes as unequal as the
     counts, p(y = 1 | x) would be n / (n + m) and not ½ where p = q.
     """
+    if first.ndim < 2 or second.ndim < 2:
+        raise ValueError(f"samples {tuple(first.shape)} and {tuple(second.shape)} must be (n, d): pass x[:, None]")
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"samples of {tuple(first.shape[1:])} and {tuple(second.shape[1:])} cannot be compared")
     if min(len(first), len(second)) < 4:

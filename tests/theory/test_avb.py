@@ -77,8 +77,9 @@ def far_log_likelihood(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("adaptive_contrast", [True, False])
 def test_far_from_the_prior_only_adaptive_contrast_is_a_bound(adaptive_contrast):
     """
-    Row 23. x = (1, …, 1), z in R⁸: the posterior is N(x / 1.01, .01 / 1.01), of KL 18.460 to the prior. The naive
-    ELBO exceeds log p(x), the other one does not, and its posterior has the right variance within 5 %.
+    Row 23. x = (1, …, 1), z in R⁸: the posterior is N(x / 1.01, .01 / 1.01), of KL 18.421 to the prior. The naive
+    ELBO exceeds log p(x), the other one does not, and its posterior has the right variance within 5 %, a single
+    dimension within 15 %.
     """
     torch.manual_seed(0)
     x = torch.ones(1, 8)
@@ -94,9 +95,11 @@ def test_far_from_the_prior_only_adaptive_contrast_is_a_bound(adaptive_contrast)
         assert bound.elbo > evidence + 0.5
         return
     assert evidence - 0.5 < bound.elbo < evidence + 0.05
-    assert bound.kl == pytest.approx(18.460, abs=0.5)
+    assert bound.kl == pytest.approx(18.421, abs=0.3)
     z = model.posterior(x.expand(20_000, 8)).z.detach()
-    assert (z.var(0) * 101).mean().item() == pytest.approx(1, abs=0.05)
+    ratios = z.var(0) * 101
+    assert ratios.mean().item() == pytest.approx(1, abs=0.05)
+    assert (ratios - 1).abs().max() < 0.15
 
 
 def test_the_closed_part_bounds_the_kl_from_above():

@@ -92,3 +92,16 @@ def test_half_precision_logits_are_drawn_as_finely_as_others():
 def test_a_temperature_of_zero_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         gumbel_softmax(torch.zeros(1, 3, 1, 1), 0.0)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float32), (torch.float64, torch.float32)], ids=str)
+def test_the_quantized_latents_are_the_entries_to_the_bit(dtypes):
+    """Also of small entries far from z, where z + (e − z) would round; and z's gradient is that of the latents."""
+    rng = torch.Generator().manual_seed(0)
+    z = (50 * torch.randn(4, 6, 3, 3, generator=rng)).to(dtypes[0]).requires_grad_()
+    codebook = (torch.rand(32, 6, generator=rng) / 16).to(dtypes[1])
+    quantized = vector_quantize(z, codebook)
+    assert torch.equal(quantized.latents, codebook[quantized.codes].movedim(-1, 1).to(dtypes[0]))
+    weights = torch.randn(z.shape, generator=rng).to(dtypes[0])
+    (gradient,) = torch.autograd.grad((weights * quantized.latents).sum(), z)
+    assert torch.equal(gradient, weights)

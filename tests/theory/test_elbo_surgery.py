@@ -190,3 +190,15 @@ def test_what_q_never_says_may_be_impossible_and_has_no_gradient():
 def test_grids_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 3, 2\) must be \(m, 2, 3\)"):
         grid_log_probs(torch.zeros(1, 4, 2, 3), torch.zeros(1, 3, 2, dtype=torch.long))
+
+
+def test_a_probability_that_underflows_leaves_the_gradient_finite():
+    """In q, and in q and the prior at once; an empty code of the prior alone still makes the KL infinite."""
+    logits = torch.tensor([[0.0, -200.0, 1.0], [0.0, 1.0, -2.0]], requires_grad=True)
+    prior = torch.tensor([-1.0, -200.0, 0.0]).softmax(0)
+    for target in (torch.full((3,), 1 / 3), prior):
+        q = logits.softmax(-1)
+        elbo = elbo_surgery(q[:1], torch.zeros(1, 3), target).elbo
+        (gradient,) = torch.autograd.grad(elbo, logits)
+        assert gradient.isfinite().all() and gradient[0].abs().sum() > 0
+    assert elbo_surgery(logits.softmax(-1)[1:], torch.zeros(1, 3), prior).marginal_kl == torch.inf

@@ -89,3 +89,10 @@ def test_a_generator_decides_the_samples(prior):
         first, again, other = (prior.sample(4, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert prior.log_prob(first).shape == (4,) and prior.centre().shape == (3,)
+
+
+def test_a_double_is_taken_in_the_flows_own_precision():
+    torch.manual_seed(0)
+    prior, z = FlowPrior(2), torch.randn(5, 2)
+    assert torch.equal(prior.log_prob(z.double()), prior.log_prob(z))
+    assert torch.equal(prior.to_noise(z.double()), prior.to_noise(z))

@@ -204,3 +204,15 @@ def test_the_classifier_takes_whole_numbers_and_refuses_what_is_not_finite():
     assert result.accuracy == pytest.approx(0.5, abs=4 * result.standard_error)
     with pytest.raises(ValueError, match="finite"):
         c2st(torch.full((9, 1), math.nan), torch.zeros(9, 1))
+
+
+def test_what_is_no_set_of_samples_or_no_share_is_refused():
+    points = torch.zeros(8)
+    with pytest.raises(ValueError, match=r"\(8,\) and \(8,\) must be \(n, d\): pass x"):
+        c2st(points, points)
+    with pytest.raises(ValueError, match=r"\(8,\) and samples \(8,\)"):
+        kernel_density_log_prob(points, points, 1.0)
+    with pytest.raises(ValueError, match=r"share=1.5 must be from 0 to 1"):
+        diluted_log_prob(points, points - 1, 1.5)
+    assert torch.equal(diluted_log_prob(points, points - 1, 1), points)
+    assert torch.equal(diluted_log_prob(points, points - 1, 0), points - 1)

@@ -57,3 +57,9 @@ def test_a_short_run_depends_on_its_seed_alone():
 def test_samples_that_are_not_numbers_cover_nothing():
     with pytest.raises(ValueError, match="1 of 9 samples are not finite"):
         covered_modes(torch.cat([torch.zeros(8, 2), torch.full((1, 2), torch.nan)]), ring_centres(8, 2.0))
+
+
+def test_modes_of_doubles_are_counted_alike():
+    centres = ring_centres(6, 1.0)
+    samples = sample_mixture(centres, 0.05, 600, torch.Generator().manual_seed(0))
+    assert covered_modes(samples.double(), centres) == covered_modes(samples, centres) == 6
