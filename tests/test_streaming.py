@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -195,3 +197,23 @@ def test_a_state_counts_what_was_skipped(sets):
     take(loader, 19)
     state = loader.state_dict()["processes"][0]
     assert Counter(state["skipped"]) == broken_sets.expected("folder") and state["seen"] == 100
+
+
+@pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_signal_to_the_whole_group_lets_the_workers_feed_the_last_step(streaming, sets, tmp_path):
+    argv = [preset(tmp_path, {"path": sets["parquet"], "streaming": streaming}), "--training.steps", "100000"]
+    argv += ["--training.num_workers", "2", "--training.checkpoint_every", "100000"]
+    root, run = Path(__file__).parent.parent, tmp_path / "run"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "training.train_dvae", *argv]
+    with open(tmp_path / "printed", "wb") as printed:
+        process = subprocess.Popen(command, env=environment, stderr=printed, start_new_session=True)
+    deadline, log = time.monotonic() + 120, run / "dvae-log.jsonl"
+    while process.poll() is None and time.monotonic() < deadline and not (log.exists() and log.stat().st_size > 300):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        assert process.wait(timeout=60) == 75, (tmp_path / "printed").read_text()
+    finally:
+        process.kill()
+    assert len(list((run / "dvae-checkpoints").glob("step-*"))) == 1

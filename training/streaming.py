@@ -27,6 +27,7 @@ from .data_arguments import DataArguments
 from .decoding import BrokenRow, Tally, open_picture, row_parts
 from .readers import Row
 from .sources import Source
+from .stopping import deaf
 
 
 class Place(NamedTuple):
@@ -188,7 +189,8 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise
         lanes = self.batches
-        for batch in DataLoader(lanes, batch_size=None, num_workers=self.num_workers, generator=generator):
+        loading = {"num_workers": self.num_workers, "worker_init_fn": deaf, "generator": generator}
+        for batch in DataLoader(lanes, batch_size=None, **loading):
             lanes.places[lanes.turn] = batch.place
             lanes.turn = (lanes.turn + 1) % len(lanes.places)
             self.tally.count(batch.seen, batch.skipped)
