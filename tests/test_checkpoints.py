@@ -15,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from toy_run import Toy, toy_run
 
 from training import stepping
@@ -133,6 +134,22 @@ def test_a_step_unscales_the_gradients_of_its_own_optimiser_alone():
         torch.testing.assert_close(other.weight, before - 0.5, atol=1e-5, rtol=0)
     finally:
         accelerator.state._mixed_precision = "no"
+
+
+def test_powersgd_forgets_the_error_of_a_step_that_is_not_finite():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        accelerator, model = Accelerator(cpu=True), torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(64, 64))
+        model.register_comm_hook(PowerSGDState(None, 1, start_powerSGD_iter=2), powerSGD_hook)
+        accelerator._models.append(model)
+        optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+        taken = []
+        for step in range(8):
+            loss = model(torch.randn(4, 64)).square().mean() * (float("nan") if step == 4 else 1)
+            taken.append(stepping.descend(accelerator, loss, optimizer, model.parameters())[0])
+        assert taken == [step != 4 for step in range(8)]
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_too_many_such_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):
