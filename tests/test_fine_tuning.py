@@ -85,6 +85,12 @@ def test_an_adapter_on_own_pictures_in_one_command(tiny_folder, tiny_pipeline, p
     assert (text - tiny_pipeline.prior.embeddings.text.weight).abs().max() > 1e-2, "trained whole, by `train`"
 
 
+def test_an_adapter_with_checkpointed_activations_leaves_a_pipeline(tiny_folder, pictures, tmp_path):
+    flags = ["--training.activation_checkpointing", "true", "--training.steps", "1"]
+    fine_tune(tiny_folder, pictures, tmp_path, *LORA, *flags)
+    TextToImagePipeline.from_pretrained(tmp_path / "pipeline")
+
+
 def test_a_frozen_text_embedding_stays_and_the_rest_learns(tiny_folder, tiny_pipeline, pictures, tmp_path):
     before = tiny_pipeline.prior.state_dict()
     prior = fine_tune(tiny_folder, pictures, tmp_path, "--training.freeze", '["embeddings.text*"]')
