@@ -175,6 +175,12 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_is_said_in_one_line(
     assert equal(toy_run(tmp_path / "whole", steps=20), resumed)
 
 
+def test_a_full_disk_does_not_end_the_run_at_its_log(tmp_path, capsys):
+    (tmp_path / "toy-log.jsonl").symlink_to("/dev/full")
+    toy_run(tmp_path, steps=2)
+    assert "step 2 not logged: [Errno 28] No space left" in capsys.readouterr().out
+
+
 def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alone(tmp_path):
     """kill −9, up to 20 times, mostly while it saves: there is a checkpoint every other step."""
     settings = {"steps": 60, "checkpoint_every": 2}
