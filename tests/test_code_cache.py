@@ -12,6 +12,7 @@ from pathlib import Path
 
 import broken_sets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -163,6 +164,21 @@ def test_the_command_encodes_and_a_second_time_finds_it_done(sets, tiny_dvae, tm
     assert len(pq.read_table(next((tmp_path / "run" / "codes" / "train").glob("*.parquet")))) == 90
     with pytest.raises(ValueError, match=r"flips False there, True here"):
         encode_dataset.main([str(preset), "--training.flips", "true"])
+
+
+def test_a_shard_of_broken_rows_alone_is_left_out_and_nothing_else_is_an_error(
+    small_shards, sets, tiny_dvae, tmp_path
+):
+    good = pq.read_table(next(Path(sets["parquet"]).glob("*.parquet"))).slice(0, 1)["image"][0].as_py()["bytes"]
+    for name, pictures in {"hole": [good] * 16 + [b""] * 16 + [good], "void": [b""] * 17}.items():
+        pq.write_table(pa.table({"image": pictures, "text": ["x"] * len(pictures)}), tmp_path / f"{name}.parquet")
+        made = cache(tmp_path / name, tiny_dvae, str(tmp_path / f"{name}.parquet"))
+        made.data = DataArguments(path=made.data.path, max_broken_share=1.0)
+        if name == "hole":
+            assert MappedCodes(made.dataset(Accelerator())).row(16)[0] == {"text": "x"}
+        else:
+            with pytest.raises(ValueError, match=r"holds no codes: all of 17 rows are broken: \{'undecodable': 17\}"):
+                made.dataset(Accelerator())
 
 
 def test_codes_are_read_where_they_lie(small_shards, sets, tiny_dvae, tmp_path):
