@@ -92,13 +92,44 @@ def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):
 
 
 def test_what_is_no_json_lines_and_what_has_no_captions_is_refused(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"image": "1.png"}\n{"image": 2')
+    (tmp_path / "rows.jsonl").write_text('[\n{"image": 2')
     with pytest.raises(ValueError, match=r"rows.jsonl must be JSON lines"):
         open_splits(str(tmp_path / "rows.jsonl"))
     broken_sets.write("folder", tmp_path / "bare", count=2)
     (tmp_path / "bare" / "metadata.jsonl").unlink()
     with pytest.raises(ValueError, match=r"pictures and no captions: give it one of metadata.jsonl"):
         open_splits(str(tmp_path / "bare"))
+
+
+LINES = {
+    "csv": [b"image,text", b"0.png,2020-01-01", b"0.png", b"0.png,a,b", b"0.png,caf\xe9", b"0.png,2020-01-02"],
+    "jsonl": [
+        b'{"image": "0.png", "text": "2020-01-01"}',
+        b'{"image": "0.png", "te',
+        b"[1]",
+        b'{"image": "0.png", "text": "caf\xe9"}',
+        b'{"image": "0.png", "text": "2020-01-02"}',
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_line_that_cannot_be_read_is_a_broken_row_and_dates_are_captions(kind, tmp_path):
+    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
+    (tmp_path / f"rows.{kind}").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(LINES[kind]))
+    data = DataArguments(path=str(tmp_path / f"rows.{kind}"), validation_split="train", max_broken_share=1.0)
+    pictures = Pictures(load_split(data, "train"), data, 16)
+    assert [parts["text"] for parts in pictures.parts] == ["2020-01-01", "2020-01-02"]
+    assert pictures.tally.reasons == {"unreadable row": 3} and pictures.tally.seen == 5
+
+
+@pytest.mark.parametrize("caption", ["12", '["x"]', "null", '{"x": 1}'])
+def test_a_caption_that_is_no_text_is_a_broken_row(caption, tmp_path):
+    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
+    lines = ['{"image": "0.png", "text": "x"}', f'{{"image": "0.png", "text": {caption}}}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
+    assert Pictures(load_split(data, "train"), data, 16).tally.reasons == {"empty caption": 1}
 
 
 def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):

@@ -63,7 +63,9 @@ def check_size(size: tuple[int, int], data: DataArguments) -> None:
 
 
 def row_parts(row: Row, column: str | None) -> dict[str, Any]:
-    """The parts that a row's caption is written from. Raises BrokenRow: "empty caption"."""
+    """The parts that a row's caption is written from. Raises BrokenRow: "unreadable row" or "empty caption"."""
+    if all(value is None for value in row.columns.values()):
+        raise BrokenRow("unreadable row")
     if column is None:
         if not row.columns.get("name"):
             raise BrokenRow("empty caption")

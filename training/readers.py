@@ -6,8 +6,7 @@ time and decodes nothing. What it holds is small and survives pickling: each wor
 
 import functools
 import hashlib
-import io
-import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from typing import IO, Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
+
+from .lines import csv_table, json_object, json_table
 
 ROWS_A_UNIT = 256  # where the format has no units of its own
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -162,26 +161,6 @@ class LinesReader(Reader):
         return f"{super().digest()} {digest.hexdigest()}"
 
 
-def json_table(file: IO[bytes], path: str) -> pa.Table:
-    try:
-        return pa.json.read_json(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} must be JSON lines, an object with the same keys a line ({error})") from error
-
-
-def csv_table(file: IO[bytes], path: str) -> pa.Table:
-    """All columns as text: a caption may be a number."""
-    data = file.read()
-    parse = pa.csv.ParseOptions(newlines_in_values=True)
-    try:
-        with pa.csv.open_csv(io.BytesIO(data), parse_options=parse) as reader:
-            names = reader.schema.names
-        convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        return pa.csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} must be CSV with a header, each row as long as it ({error})") from error
-
-
 def parquet_table(file: IO[bytes], path: str) -> pa.Table:
     return pq.ParquetFile(file).read()
 
@@ -257,13 +236,5 @@ def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo]) -> dict[str, An
         elif suffix in TEXT_SUFFIXES:
             columns["text"] = data.decode("utf-8", errors="replace")
         else:
-            columns |= json_columns(data)
+            columns |= {name: value for name, value in json_object(data).items() if name != "image"}
     return columns
-
-
-def json_columns(data: bytes) -> dict[str, Any]:
-    try:
-        columns = json.loads(data)
-    except ValueError:
-        return {}
-    return {k: v for k, v in columns.items() if k != "image"} if isinstance(columns, dict) else {}
