@@ -1,11 +1,14 @@
 """Every format gives the same rows; a broken row is skipped, counted and named, and too many stop the run."""
 
+import json
 import random
 from collections import Counter
 
 import broken_sets
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -130,6 +133,22 @@ def test_a_caption_that_is_no_text_is_a_broken_row(caption, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
     assert Pictures(load_split(data, "train"), data, 16).tally.reasons == {"empty caption": 1}
+
+
+def test_a_url_or_a_nul_for_a_path_is_a_missing_file(tmp_path):
+    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
+    rows = [{"image": name, "text": "x"} for name in ("0.png", "https://nowhere.invalid/0.png", "0\0.png")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
+    source = load_split(data, "train")
+    assert Pictures(source, data, 16).tally.reasons == {"missing file": 2} and source.digest()
+
+
+def test_a_file_without_the_pictures_that_others_have_is_named(tmp_path):
+    pq.write_table(pa.table({"image": [b""], "text": ["x"]}), tmp_path / "train-0.parquet")
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "train-1.parquet")
+    with pytest.raises(ValueError, match=r"train-1.parquet has columns \['text'\]: it needs `image`"):
+        load_split(DataArguments(path=str(tmp_path)), "train")
 
 
 def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):

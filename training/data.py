@@ -70,6 +70,9 @@ def caption_column(data: DataArguments, pictures: Source) -> str | None:
     found = [column for column in candidates if column in columns]
     if "image" not in columns or not found:
         raise ValueError(f"{data.path} has columns {columns}: it needs `image` and one of {candidates}")
+    for reader in pictures.readers:
+        if reader.lengths and "image" not in reader.columns:
+            raise ValueError(f"{reader.path} has columns {reader.columns}: it needs `image`, as other files have it")
     named = data.text_column is None and found[0] == "name" and set(CUTOUT_COLUMNS) <= set(columns)
     return None if named else found[0]
 

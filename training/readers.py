@@ -155,8 +155,8 @@ class LinesReader(Reader):
         cells = self.table[column].to_pylist() if column in self.table.column_names else []
         for cell in cells:
             path = (picture(cell, posixpath.dirname(self.path)) or {}).get("path")
-            if path and "://" not in path and Path(path).exists():
-                found = Path(path).stat()
+            if path and "://" not in path and os.path.exists(path):
+                found = os.stat(path)
                 digest.update(f"{cell} {found.st_size} {found.st_mtime_ns}".encode())
         return f"{super().digest()} {digest.hexdigest()}"
 
