@@ -1,7 +1,9 @@
 """Every format gives the same rows; a broken row is skipped, counted and named, and too many stop the run."""
 
+import io
 import json
 import random
+import tarfile
 from collections import Counter
 
 import broken_sets
@@ -149,6 +151,26 @@ def test_a_file_without_the_pictures_that_others_have_is_named(tmp_path):
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "train-1.parquet")
     with pytest.raises(ValueError, match=r"train-1.parquet has columns \['text'\]: it needs `image`"):
         load_split(DataArguments(path=str(tmp_path)), "train")
+
+
+def write_members(path, members: dict[str, bytes]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def test_a_tars_masks_and_hidden_files_are_no_pictures_and_late_captions_count(tmp_path):
+    picture, members = broken_sets.row(0)[0], {}
+    for i in range(8):
+        members |= {f"a/._{i}.png": b"mac", f"a/{i}.png": picture, f"a/{i}.mask.png": b"mask", f"a/._{i}.txt": b"mac"}
+        members |= {f"a/{i}.txt": b"late"} if i > 5 else {}
+    reader = TarReader(write_members(tmp_path / "a.tar", members))
+    assert reader.lengths == [8] and reader.columns == ["image", "text"]
+    assert all(row.columns["image"]["bytes"] == picture for row in reader.read(0))
+    assert [row.columns.get("text") for row in reader.read(0)] == [None] * 6 + ["late"] * 2
 
 
 def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):

@@ -175,8 +175,9 @@ def with_image(names: list[str]) -> list[str]:
 
 class TarReader(Reader):
     """
-    A WebDataset tar: members that share a name up to its first dot are one row; a picture's suffix is `image`, .txt
-    is `text`, the keys of .json are columns. A unit is a run of rows; its offset is found by one pass over headers.
+    A WebDataset tar: members that share a name up to its first dot are one row; 1.png is `image`, 1.mask.png is not;
+    .txt is `text`, the keys of .json are columns. A unit is a run of rows; its offset is found by one pass over all
+    but the pictures. Raises a ValueError where the tar is cut off.
     """
 
     def __init__(self, path: str):
@@ -185,14 +186,18 @@ class TarReader(Reader):
             raise ValueError(f"{path}: a tar is sought in, so it must be local: download the set first")
         self.offsets: list[int] = []
         self.lengths, names = [], {"image": None}
-        with Path(path).open("rb") as file:
-            for i, (_, members) in enumerate(grouped(tarfile.TarFile(fileobj=file))):
-                if i % ROWS_A_UNIT == 0:
-                    self.offsets.append(members[0].offset)
-                    self.lengths.append(0)
-                self.lengths[-1] += 1
-                if i < 5:
-                    names |= dict.fromkeys(tar_columns(file, members))
+        try:
+            with Path(path).open("rb") as file:
+                for i, (_, members) in enumerate(grouped(tarfile.TarFile(fileobj=file))):
+                    if i % ROWS_A_UNIT == 0:
+                        self.offsets.append(members[0].offset)
+                        self.lengths.append(0)
+                    self.lengths[-1] += 1
+                    names |= dict.fromkeys(tar_columns(file, members, pictures=False))
+        except tarfile.TarError as error:
+            raise ValueError(
+                f"{path} is no whole tar, or a compressed one ({error}): copy or unpack it again"
+            ) from error
         self.columns = list(names)
 
     def read(self, unit: int, columns: list[str] | None = None) -> list[Row]:
@@ -206,11 +211,9 @@ class TarReader(Reader):
 
 
 def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
-    """Members in runs of one key: their path up to the first dot of its last part."""
+    """Members in runs of one key: their path up to the first dot of its last part. Hidden files, as macOS adds, go."""
     key, members = None, []
     for member in tar:
-        if not member.isfile():
-            continue
         folder, name = posixpath.split(member.name)
         own = posixpath.join(folder, name.partition(".")[0])
         if own != key and members:
@@ -221,13 +224,18 @@ def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]
     if members:
         yield key, members
 
+        if not member.isfile() or name.startswith("."):
+            continue
 
-def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo]) -> dict[str, Any]:
-    """The columns of one row's members; bytes that are no JSON or no UTF-8 leave theirs out."""
+def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo], pictures: bool = True) -> dict[str, Any]:
+    """The columns of one row's members, `image` read if `pictures`; what is no JSON leaves its own out."""
     columns: dict[str, Any] = {"image": None}
     for member in members:
-        suffix = member.name.rpartition(".")[2].lower()
-        if suffix not in (*PICTURE_SUFFIXES, *TEXT_SUFFIXES, "json"):
+        suffixes = posixpath.basename(member.name).partition(".")[2].lower()
+        suffix = suffixes.rpartition(".")[2]
+        if suffix not in (*(PICTURE_SUFFIXES if pictures else ()), *TEXT_SUFFIXES, "json"):
+            continue
+        if suffix in PICTURE_SUFFIXES and suffix != suffixes:
             continue
         file.seek(member.offset_data)
         data = file.read(member.size)
