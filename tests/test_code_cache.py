@@ -125,6 +125,19 @@ def test_a_caption_or_a_picture_beside_the_table_makes_another_cache_and_a_seed_
     assert fingerprint() not in (first, touched), "as long as before"
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "tar"])
+def test_an_edit_that_leaves_names_and_sizes_makes_another_cache(kind, tmp_path):
+    path = broken_sets.write(kind, tmp_path / "set", count=4)
+    [file] = Path(path).iterdir()
+    before, content = open_splits(path)["train"].digest(), bytearray(file.read_bytes())
+    at = content.index(b"a red square")
+    content[at] = ord("A")
+    file.write_bytes(content)
+    after = open_splits(path)["train"].digest()
+    os.utime(file, ns=(0, 0))
+    assert open_splits(path)["train"].digest() == after != before, "of the content, not of the time"
+
+
 def test_crops_and_flips_are_further_rows_of_their_picture(sets, tiny_dvae, tmp_path):
     encoded = cache(
         tmp_path / "codes", tiny_dvae, sets["tar"], crop="dalle", views=Views("dalle", crops=3, flips=True)
@@ -153,19 +166,6 @@ def test_a_set_past_the_share_is_not_encoded(sets, tiny_dvae, tmp_path):
     assert len(made.missing()) == 1
 
 
-def test_the_command_encodes_and_a_second_time_finds_it_done(sets, tiny_dvae, tmp_path, capsys):
-    tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
-    preset = tmp_path / "preset.yaml"
-    preset.write_text(f"output_dir: {tmp_path / 'run'}\ndata: {{path: {sets['parquet']}}}\n")
-    encode_dataset.main([str(preset)])
-    assert "train: 0 of 1 shards are there already" in capsys.readouterr().out
-    encode_dataset.main([str(preset), "--training.flips", "false"])
-    assert "train: 1 of 1 shards are there already" in capsys.readouterr().out
-    assert len(pq.read_table(next((tmp_path / "run" / "codes" / "train").glob("*.parquet")))) == 90
-    with pytest.raises(ValueError, match=r"flips False there, True here"):
-        encode_dataset.main([str(preset), "--training.flips", "true"])
-
-
 def test_a_shard_of_broken_rows_alone_is_left_out_and_nothing_else_is_an_error(
     small_shards, sets, tiny_dvae, tmp_path
 ):
@@ -179,6 +179,19 @@ def test_a_shard_of_broken_rows_alone_is_left_out_and_nothing_else_is_an_error(
         else:
             with pytest.raises(ValueError, match=r"holds no codes: all of 17 rows are broken: \{'undecodable': 17\}"):
                 made.dataset(Accelerator())
+
+
+def test_the_command_encodes_and_a_second_time_finds_it_done(sets, tiny_dvae, tmp_path, capsys):
+    tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(f"output_dir: {tmp_path / 'run'}\ndata: {{path: {sets['parquet']}}}\n")
+    encode_dataset.main([str(preset)])
+    assert "train: 0 of 1 shards are there already" in capsys.readouterr().out
+    encode_dataset.main([str(preset), "--training.flips", "false"])
+    assert "train: 1 of 1 shards are there already" in capsys.readouterr().out
+    assert len(pq.read_table(next((tmp_path / "run" / "codes" / "train").glob("*.parquet")))) == 90
+    with pytest.raises(ValueError, match=r"flips False there, True here"):
+        encode_dataset.main([str(preset), "--training.flips", "true"])
 
 
 def test_codes_are_read_where_they_lie(small_shards, sets, tiny_dvae, tmp_path):

@@ -85,8 +85,17 @@ class Reader:
         return sum(self.lengths[:unit])
 
     def digest(self) -> str:
-        """Tells the file from one of other pictures or captions, without reading a picture."""
-        return f"{posixpath.basename(self.path)} {self.size} {self.lengths}"
+        """Of the name and the content; of a URL itself, whose content it does not read: a Hub's holds the commit."""
+        if "://" in self.path:
+            return f"{self.path} {self.size} {self.lengths}"
+        return f"{posixpath.basename(self.path)} {content_digest(self.path, os.stat(self.path).st_mtime_ns)}"
+
+
+@functools.cache
+def content_digest(path: str, changed: int) -> str:
+    """Read once a process, as long as the time of its last change is the same."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ParquetReader(Reader):
@@ -215,6 +224,8 @@ def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]
     key, members = None, []
     for member in tar:
         folder, name = posixpath.split(member.name)
+        if not member.isfile() or name.startswith("."):
+            continue
         own = posixpath.join(folder, name.partition(".")[0])
         if own != key and members:
             yield key, members
@@ -224,8 +235,6 @@ def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]
     if members:
         yield key, members
 
-        if not member.isfile() or name.startswith("."):
-            continue
 
 def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo], pictures: bool = True) -> dict[str, Any]:
     """The columns of one row's members, `image` read if `pictures`; what is no JSON leaves its own out."""
