@@ -119,6 +119,15 @@ def test_on_another_number_of_workers_a_stream_goes_on_with_the_next_epoch(sets)
     assert resumed.batches.places == [Place(2), Place(2)]
 
 
+@pytest.mark.parametrize(("seed", "buffer"), [(4, 7), (3, 8)])
+def test_in_another_order_a_stream_goes_on_with_the_next_epoch(seed, buffer, sets):
+    stopped, resumed = stream(sets["arrow"]), stream(sets["arrow"], seed=seed)
+    take(stopped, 4)
+    resumed.batches.pictures.data.shuffle_buffer = buffer
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.batches.places == [Place(1)]
+
+
 def test_a_skipped_block_is_not_read(sets, monkeypatch):
     source = load_split(DataArguments(path=sets["parquet"], streaming=True, validation_split="train"), "train")
     read, rows = [], list(epoch_rows(source, seed=0, epoch=0, lane=0, lanes=1, buffer=10))

@@ -154,8 +154,9 @@ class StreamLoader:
     Batches uint8 (B, 3, S, S) of one process, from `num_workers` workers, or from itself where these are 0.
 
     It is a part of a checkpoint: its state holds the places of every process's lanes after the batches that
-    were taken, however many the workers have made ahead. On as many processes and workers it goes on with the very
-    next batch; on others with the epoch after the furthest, so that still no row is drawn twice in an epoch.
+    were taken, however many the workers have made ahead. On as many processes and workers, with the same seed and
+    shuffle_buffer, it goes on with the very next batch; with others with the epoch after the furthest, so that still
+    no row is drawn twice in an epoch.
     """
 
     def __init__(
@@ -204,11 +205,16 @@ class StreamLoader:
         if self.processes > 1:
             states = [None] * self.processes
             torch.distributed.all_gather_object(states, own)
-        return {"processes": states}
+        return {"processes": states, "order": self._order()}
+
+    def _order(self) -> dict[str, int]:
+        """What the order of an epoch's rows depends on beside the lanes."""
+        return {"seed": self.batches.seed, "shuffle_buffer": self.batches.pictures.data.shuffle_buffer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         states, lanes = state["processes"], self.batches
-        if len(states) == self.processes and len(states[0]["places"]) == len(lanes.places):
+        same = len(states) == self.processes and len(states[0]["places"]) == len(lanes.places)
+        if same and state.get("order") == self._order():
             own = states[self.process]
             lanes.places, lanes.turn = [Place(*place) for place in own["places"]], own["turn"]
             self.tally.seen = own["seen"]
