@@ -12,6 +12,8 @@ from pathlib import Path
 
 import broken_sets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -126,6 +128,18 @@ def test_in_another_order_a_stream_goes_on_with_the_next_epoch(seed, buffer, set
     resumed.batches.pictures.data.shuffle_buffer = buffer
     resumed.load_state_dict(stopped.state_dict())
     assert resumed.batches.places == [Place(1)]
+
+
+def test_the_share_of_broken_rows_is_the_sets_and_not_a_lanes(tmp_path):
+    """6 of 120, two of them in one lane's 15; then 24 of 120, half of them in each lane."""
+    pictures = [broken_sets.row(i)[0] for i in (0, 11)]
+    for name, broken in {"few": range(0, 36, 6), "many": range(0, 120, 5)}.items():
+        cells = [pictures[i in broken] for i in range(120)]
+        pq.write_table(pa.table({"image": cells, "text": ["x"] * 120}), tmp_path / f"{name}.parquet")
+    for process in range(8):
+        take(stream(str(tmp_path / "few.parquet"), process=process, processes=8), 3)
+    with pytest.raises(ValueError, match=r"1[3-6] of the first \d+ rows cannot be used .*=0.1 of 120"):
+        take(stream(str(tmp_path / "many.parquet"), num_workers=2), 30)
 
 
 def test_a_skipped_block_is_not_read(sets, monkeypatch):

@@ -120,7 +120,7 @@ class LaneBatches(IterableDataset):
         worker = get_worker_info()
         own = (self.turn + (worker.id if worker else 0)) % len(self.places)
         rows = self._rows(self.first_lane + own, self.places[own])
-        tally = Tally(len(self.pictures) // self.lanes, self.pictures.data.max_broken_share, quiet=True)
+        tally = Tally(len(self.pictures), self.pictures.data.max_broken_share, quiet=True)  # as a lane meets clusters
         while True:
             images, skipped, seen = [], [], tally.seen
             while len(images) < self.batch_size:
@@ -195,6 +195,7 @@ class StreamLoader:
             lanes.places[lanes.turn] = batch.place
             lanes.turn = (lanes.turn + 1) % len(lanes.places)
             self.tally.count(batch.seen, batch.skipped)
+            self.tally.check()
             yield batch.images
 
     def state_dict(self) -> dict[str, Any]:
