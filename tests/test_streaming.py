@@ -142,6 +142,15 @@ def test_the_share_of_broken_rows_is_the_sets_and_not_a_lanes(tmp_path):
         take(stream(str(tmp_path / "many.parquet"), num_workers=2), 30)
 
 
+def test_a_stream_says_at_its_end_how_many_rows_it_skipped(sets, capsys):
+    loader = stream(sets["tar"])
+    for _ in zip(range(19), loader, strict=False):
+        pass
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{loader.tally.broken} of {loader.tally.seen} rows of {sets['tar']} skipped: {loader.tally}"
+    assert loader.tally.broken >= 5
+
+
 def test_a_skipped_block_is_not_read(sets, monkeypatch):
     source = load_split(DataArguments(path=sets["parquet"], streaming=True, validation_split="train"), "train")
     read, rows = [], list(epoch_rows(source, seed=0, epoch=0, lane=0, lanes=1, buffer=10))

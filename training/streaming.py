@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from .crops import dvae_crop
 from .data import as_it_is, caption_column, whole
@@ -156,7 +157,7 @@ class StreamLoader:
     It is a part of a checkpoint: its state holds the places of every process's lanes after the batches that
     were taken, however many the workers have made ahead. On as many processes and workers, with the same seed and
     shuffle_buffer, it goes on with the very next batch; with others with the epoch after the furthest, so that still
-    no row is drawn twice in an epoch.
+    no row is drawn twice in an epoch. How many rows it skipped it prints where it ends.
     """
 
     def __init__(
@@ -191,12 +192,17 @@ class StreamLoader:
         generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise
         lanes = self.batches
         loading = {"num_workers": self.num_workers, "worker_init_fn": deaf, "generator": generator}
-        for batch in DataLoader(lanes, batch_size=None, **loading):
-            lanes.places[lanes.turn] = batch.place
-            lanes.turn = (lanes.turn + 1) % len(lanes.places)
-            self.tally.count(batch.seen, batch.skipped)
-            self.tally.check()
-            yield batch.images
+        try:
+            for batch in DataLoader(lanes, batch_size=None, **loading):
+                lanes.places[lanes.turn] = batch.place
+                lanes.turn = (lanes.turn + 1) % len(lanes.places)
+                self.tally.count(batch.seen, batch.skipped)
+                self.tally.check()
+                yield batch.images
+        finally:
+            if self.tally.broken:
+                path = lanes.pictures.data.path
+                tqdm.write(f"{self.tally.broken} of {self.tally.seen} rows of {path} skipped: {self.tally}")
 
     def state_dict(self) -> dict[str, Any]:
         """The same on every process: each process's places, whose turn it is, and what it has skipped."""
