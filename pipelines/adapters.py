@@ -113,6 +113,7 @@ def _take_out(model: nn.Module, merge: bool) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
+    model.disable_input_require_grads()  # hooks of activation checkpointing, on modules that go
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             if merge:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from toy_run import Toy, toy_run
 
 from training import stepping
@@ -135,6 +136,22 @@ def test_a_step_unscales_the_gradients_of_its_own_optimiser_alone():
         accelerator.state._mixed_precision = "no"
 
 
+def test_powersgd_forgets_the_error_of_a_step_that_is_not_finite():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        accelerator, model = Accelerator(cpu=True), torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(64, 64))
+        model.register_comm_hook(PowerSGDState(None, 1, start_powerSGD_iter=2), powerSGD_hook)
+        accelerator._models.append(model)
+        optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+        taken = []
+        for step in range(8):
+            loss = model(torch.randn(4, 64)).square().mean() * (float("nan") if step == 4 else 1)
+            taken.append(stepping.descend(accelerator, loss, optimizer, model.parameters())[0])
+        assert taken == [step != 4 for step in range(8)]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_too_many_such_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match=r"4 steps in a row, up to step 10.*_steps=3.*step-0000005"):
         toy_run(tmp_path, steps=20, broken=(2, 7, 8, 9, 10), max_skipped_steps=3)
@@ -156,6 +173,12 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_is_said_in_one_line(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     resumed = toy_run(tmp_path, steps=20, resume_from="latest")
     assert equal(toy_run(tmp_path / "whole", steps=20), resumed)
+
+
+def test_a_full_disk_does_not_end_the_run_at_its_log(tmp_path, capsys):
+    (tmp_path / "toy-log.jsonl").symlink_to("/dev/full")
+    toy_run(tmp_path, steps=2)
+    assert "step 2 not logged: [Errno 28] No space left" in capsys.readouterr().out
 
 
 def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alone(tmp_path):

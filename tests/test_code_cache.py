@@ -12,6 +12,7 @@ from pathlib import Path
 
 import broken_sets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -124,6 +125,19 @@ def test_a_caption_or_a_picture_beside_the_table_makes_another_cache_and_a_seed_
     assert fingerprint() not in (first, touched), "as long as before"
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "tar"])
+def test_an_edit_that_leaves_names_and_sizes_makes_another_cache(kind, tmp_path):
+    path = broken_sets.write(kind, tmp_path / "set", count=4)
+    [file] = Path(path).iterdir()
+    before, content = open_splits(path)["train"].digest(), bytearray(file.read_bytes())
+    at = content.index(b"a red square")
+    content[at] = ord("A")
+    file.write_bytes(content)
+    after = open_splits(path)["train"].digest()
+    os.utime(file, ns=(0, 0))
+    assert open_splits(path)["train"].digest() == after != before, "of the content, not of the time"
+
+
 def test_crops_and_flips_are_further_rows_of_their_picture(sets, tiny_dvae, tmp_path):
     encoded = cache(
         tmp_path / "codes", tiny_dvae, sets["tar"], crop="dalle", views=Views("dalle", crops=3, flips=True)
@@ -150,6 +164,21 @@ def test_a_set_past_the_share_is_not_encoded(sets, tiny_dvae, tmp_path):
     with pytest.raises(ValueError, match=r"max_broken_share=0.01 of 100"):
         made.fill(Accelerator())
     assert len(made.missing()) == 1
+
+
+def test_a_shard_of_broken_rows_alone_is_left_out_and_nothing_else_is_an_error(
+    small_shards, sets, tiny_dvae, tmp_path
+):
+    good = pq.read_table(next(Path(sets["parquet"]).glob("*.parquet"))).slice(0, 1)["image"][0].as_py()["bytes"]
+    for name, pictures in {"hole": [good] * 16 + [b""] * 16 + [good], "void": [b""] * 17}.items():
+        pq.write_table(pa.table({"image": pictures, "text": ["x"] * len(pictures)}), tmp_path / f"{name}.parquet")
+        made = cache(tmp_path / name, tiny_dvae, str(tmp_path / f"{name}.parquet"))
+        made.data = DataArguments(path=made.data.path, max_broken_share=1.0)
+        if name == "hole":
+            assert MappedCodes(made.dataset(Accelerator())).row(16)[0] == {"text": "x"}
+        else:
+            with pytest.raises(ValueError, match=r"holds no codes: all of 17 rows are broken: \{'undecodable': 17\}"):
+                made.dataset(Accelerator())
 
 
 def test_the_command_encodes_and_a_second_time_finds_it_done(sets, tiny_dvae, tmp_path, capsys):

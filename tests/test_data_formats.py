@@ -1,11 +1,16 @@
 """Every format gives the same rows; a broken row is skipped, counted and named, and too many stop the run."""
 
+import io
+import json
 import random
+import tarfile
 from collections import Counter
 
 import broken_sets
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -92,13 +97,80 @@ def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):
 
 
 def test_what_is_no_json_lines_and_what_has_no_captions_is_refused(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"image": "1.png"}\n{"image": 2')
+    (tmp_path / "rows.jsonl").write_text('[\n{"image": 2')
     with pytest.raises(ValueError, match=r"rows.jsonl must be JSON lines"):
         open_splits(str(tmp_path / "rows.jsonl"))
     broken_sets.write("folder", tmp_path / "bare", count=2)
     (tmp_path / "bare" / "metadata.jsonl").unlink()
     with pytest.raises(ValueError, match=r"pictures and no captions: give it one of metadata.jsonl"):
         open_splits(str(tmp_path / "bare"))
+
+
+LINES = {
+    "csv": [b"image,text", b"0.png,2020-01-01", b"0.png", b"0.png,a,b", b"0.png,caf\xe9", b"0.png,2020-01-02"],
+    "jsonl": [
+        b'{"image": "0.png", "text": "2020-01-01"}',
+        b'{"image": "0.png", "te',
+        b"[1]",
+        b'{"image": "0.png", "text": "caf\xe9"}',
+        b'{"image": "0.png", "text": "2020-01-02"}',
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_line_that_cannot_be_read_is_a_broken_row_and_dates_are_captions(kind, tmp_path):
+    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
+    (tmp_path / f"rows.{kind}").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(LINES[kind]))
+    data = DataArguments(path=str(tmp_path / f"rows.{kind}"), validation_split="train", max_broken_share=1.0)
+    pictures = Pictures(load_split(data, "train"), data, 16)
+    assert [parts["text"] for parts in pictures.parts] == ["2020-01-01", "2020-01-02"]
+    assert pictures.tally.reasons == {"unreadable row": 3} and pictures.tally.seen == 5
+
+
+@pytest.mark.parametrize("caption", ["12", '["x"]', "null", '{"x": 1}'])
+def test_a_caption_that_is_no_text_is_a_broken_row(caption, tmp_path):
+    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
+    lines = ['{"image": "0.png", "text": "x"}', f'{{"image": "0.png", "text": {caption}}}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
+    assert Pictures(load_split(data, "train"), data, 16).tally.reasons == {"empty caption": 1}
+
+
+def test_a_url_or_a_nul_for_a_path_is_a_missing_file(tmp_path):
+    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
+    rows = [{"image": name, "text": "x"} for name in ("0.png", "https://nowhere.invalid/0.png", "0\0.png")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
+    source = load_split(data, "train")
+    assert Pictures(source, data, 16).tally.reasons == {"missing file": 2} and source.digest()
+
+
+def test_a_file_without_the_pictures_that_others_have_is_named(tmp_path):
+    pq.write_table(pa.table({"image": [b""], "text": ["x"]}), tmp_path / "train-0.parquet")
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "train-1.parquet")
+    with pytest.raises(ValueError, match=r"train-1.parquet has columns \['text'\]: it needs `image`"):
+        load_split(DataArguments(path=str(tmp_path)), "train")
+
+
+def write_members(path, members: dict[str, bytes]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def test_a_tars_masks_and_hidden_files_are_no_pictures_and_late_captions_count(tmp_path):
+    picture, members = broken_sets.row(0)[0], {}
+    for i in range(8):
+        members |= {f"a/._{i}.png": b"mac", f"a/{i}.png": picture, f"a/{i}.mask.png": b"mask", f"a/._{i}.txt": b"mac"}
+        members |= {f"a/{i}.txt": b"late"} if i > 5 else {}
+    reader = TarReader(write_members(tmp_path / "a.tar", members))
+    assert reader.lengths == [8] and reader.columns == ["image", "text"]
+    assert all(row.columns["image"]["bytes"] == picture for row in reader.read(0))
+    assert [row.columns.get("text") for row in reader.read(0)] == [None] * 6 + ["late"] * 2
 
 
 def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):

@@ -3,13 +3,17 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import broken_sets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -117,6 +121,36 @@ def test_on_another_number_of_workers_a_stream_goes_on_with_the_next_epoch(sets)
     assert resumed.batches.places == [Place(2), Place(2)]
 
 
+@pytest.mark.parametrize(("seed", "buffer"), [(4, 7), (3, 8)])
+def test_in_another_order_a_stream_goes_on_with_the_next_epoch(seed, buffer, sets):
+    stopped, resumed = stream(sets["arrow"]), stream(sets["arrow"], seed=seed)
+    take(stopped, 4)
+    resumed.batches.pictures.data.shuffle_buffer = buffer
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.batches.places == [Place(1)]
+
+
+def test_the_share_of_broken_rows_is_the_sets_and_not_a_lanes(tmp_path):
+    """6 of 120, two of them in one lane's 15; then 24 of 120, half of them in each lane."""
+    pictures = [broken_sets.row(i)[0] for i in (0, 11)]
+    for name, broken in {"few": range(0, 36, 6), "many": range(0, 120, 5)}.items():
+        cells = [pictures[i in broken] for i in range(120)]
+        pq.write_table(pa.table({"image": cells, "text": ["x"] * 120}), tmp_path / f"{name}.parquet")
+    for process in range(8):
+        take(stream(str(tmp_path / "few.parquet"), process=process, processes=8), 3)
+    with pytest.raises(ValueError, match=r"1[3-6] of the first \d+ rows cannot be used .*=0.1 of 120"):
+        take(stream(str(tmp_path / "many.parquet"), num_workers=2), 30)
+
+
+def test_a_stream_says_at_its_end_how_many_rows_it_skipped(sets, capsys):
+    loader = stream(sets["tar"])
+    for _ in zip(range(19), loader, strict=False):
+        pass
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{loader.tally.broken} of {loader.tally.seen} rows of {sets['tar']} skipped: {loader.tally}"
+    assert loader.tally.broken >= 5
+
+
 def test_a_skipped_block_is_not_read(sets, monkeypatch):
     source = load_split(DataArguments(path=sets["parquet"], streaming=True, validation_split="train"), "train")
     read, rows = [], list(epoch_rows(source, seed=0, epoch=0, lane=0, lanes=1, buffer=10))
@@ -195,3 +229,23 @@ def test_a_state_counts_what_was_skipped(sets):
     take(loader, 19)
     state = loader.state_dict()["processes"][0]
     assert Counter(state["skipped"]) == broken_sets.expected("folder") and state["seen"] == 100
+
+
+@pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_signal_to_the_whole_group_lets_the_workers_feed_the_last_step(streaming, sets, tmp_path):
+    argv = [preset(tmp_path, {"path": sets["parquet"], "streaming": streaming}), "--training.steps", "100000"]
+    argv += ["--training.num_workers", "2", "--training.checkpoint_every", "100000"]
+    root, run = Path(__file__).parent.parent, tmp_path / "run"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "training.train_dvae", *argv]
+    with open(tmp_path / "printed", "wb") as printed:
+        process = subprocess.Popen(command, env=environment, stderr=printed, start_new_session=True)
+    deadline, log = time.monotonic() + 120, run / "dvae-log.jsonl"
+    while process.poll() is None and time.monotonic() < deadline and not (log.exists() and log.stat().st_size > 300):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        assert process.wait(timeout=60) == 75, (tmp_path / "printed").read_text()
+    finally:
+        process.kill()
+    assert len(list((run / "dvae-checkpoints").glob("step-*"))) == 1

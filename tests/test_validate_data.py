@@ -1,6 +1,7 @@
 """The report on a set: what is broken is counted and named, duplicates are found, the exit code says go or stop."""
 
 import json
+from pathlib import Path
 
 import broken_sets
 import numpy as np
@@ -41,6 +42,14 @@ def test_past_the_share_the_exit_code_is_1_and_2_where_there_is_nothing(tmp_path
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path / "nothing"), *out])
     assert stopped.value.code == 2 and "no data at" in capsys.readouterr().err
+
+
+def test_a_tar_that_is_cut_off_is_named_in_one_line(tmp_path, capsys):
+    tar = next(Path(broken_sets.write("tar", tmp_path / "set", count=4)).iterdir())
+    tar.write_bytes(tar.read_bytes()[:2000])
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "set"), "--out", str(tmp_path / "out")])
+    assert f"{tar} is no whole tar" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_workers_and_tokens_change_no_count(tmp_path, tiny_tokenizer):

@@ -143,11 +143,15 @@ class CodeCache:
         return counts
 
     def dataset(self, accelerator: Accelerator) -> Dataset:
-        """The codes, memory-mapped; encoded first where they are not yet."""
+        """The codes, memory-mapped; encoded first where they are not yet. Raises a ValueError where there are none."""
         if self.missing():
             self.fill(accelerator)
+        paths = [str(path) for path in self.shards if pq.read_metadata(path).num_rows > 0]
+        if not paths:
+            raise ValueError(
+                f"{self.folder} holds no codes: all of {len(self.source)} rows are broken: {self.skipped()}"
+            )
         with accelerator.main_process_first():  # one writes the memory map, the others find it
-            paths = [str(path) for path in self.shards]
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
 
 

@@ -25,6 +25,7 @@ from .data_arguments import DataArguments
 from .decoding import CUTOUT_COLUMNS, BrokenRow, Tally, open_picture, row_parts
 from .scenes import draw_scene, sample_scene
 from .sources import Source, open_splits
+from .stopping import deaf
 
 CAPTION_COLUMNS = ("text", "caption")
 STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
@@ -69,6 +70,9 @@ def caption_column(data: DataArguments, pictures: Source) -> str | None:
     found = [column for column in candidates if column in columns]
     if "image" not in columns or not found:
         raise ValueError(f"{data.path} has columns {columns}: it needs `image` and one of {candidates}")
+    for reader in pictures.readers:
+        if reader.lengths and "image" not in reader.columns:
+            raise ValueError(f"{reader.path} has columns {reader.columns}: it needs `image`, as other files have it")
     named = data.text_column is None and found[0] == "name" and set(CUTOUT_COLUMNS) <= set(columns)
     return None if named else found[0]
 
@@ -226,4 +230,5 @@ def in_order(dataset: torch.utils.data.Dataset, batch_size: int, num_workers: in
     """Batches in the dataset's own order. Its generator is its own: a loader draws a seed for its workers from the
     global one otherwise, and a resumed run, which makes a second loader, would go on with other noise."""
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=collate_fn, generator=generator)
+    loading = {"num_workers": num_workers, "worker_init_fn": deaf, "collate_fn": collate_fn, "generator": generator}
+    return DataLoader(dataset, batch_size, **loading)

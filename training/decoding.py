@@ -51,7 +51,7 @@ def read_file(path: str) -> bytes:
     try:
         with open_binary(path) as file:
             return file.read()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no such file; a URL beside local files, a name with a NUL
         raise BrokenRow("missing file") from error
 
 
@@ -63,7 +63,9 @@ def check_size(size: tuple[int, int], data: DataArguments) -> None:
 
 
 def row_parts(row: Row, column: str | None) -> dict[str, Any]:
-    """The parts that a row's caption is written from. Raises BrokenRow: "empty caption"."""
+    """The parts that a row's caption is written from. Raises BrokenRow: "unreadable row" or "empty caption"."""
+    if all(value is None for value in row.columns.values()):
+        raise BrokenRow("unreadable row")
     if column is None:
         if not row.columns.get("name"):
             raise BrokenRow("empty caption")
@@ -99,6 +101,10 @@ class Tally:
     def add(self, row: Row, reason: str) -> None:
         """A broken row, named in the log while it is one of the first. Raises a ValueError past the share."""
         self.count(seen=0, skipped=[(row.where, reason)])
+        self.check()
+
+    def check(self) -> None:
+        """Raises a ValueError past the share."""
         rows = max(self.seen, min(self.total, FIRST_ROWS))
         if self.broken > self.max_broken_share * rows:
             raise ValueError(

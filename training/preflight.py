@@ -95,6 +95,8 @@ def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
             f"adversaries: {subject.networks / 1e6:,.2f} M parameters more, with gradients and moments in the table; "
             "their activations and arithmetic are not"
         )
+    if section == "prior" and training.lora is not None:
+        lines.append("lora: an adapter takes less than what follows, which is of a run that learns all weights")
     lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
     lines += advice(there.memory, training, dry_run)
     lines += measured(subject, training, precision, here, dry_run)
@@ -137,11 +139,9 @@ def adversary_parameters(config: DVAEConfig, training: DVAETraining) -> int:
 def prior_subject(args, preset: Path) -> Subject:
     """
     Sizes are those of the prior that the run starts from; or of the run's dVAE and tokenizer where they are there; or
-    of the preset.
+    of the preset. Of an adapter it says what all weights would take, which is more.
     """
     start = args.training.init_from
-    if args.training.lora is not None:
-        raise ValueError("a dry run plans no adapter: give --training.lora null, for all weights, which take more")
     if start:
         config = PriorTransformerConfig.from_pretrained(find_part(start, "prior"))
     else:

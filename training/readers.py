@@ -6,8 +6,7 @@ time and decodes nothing. What it holds is small and survives pickling: each wor
 
 import functools
 import hashlib
-import io
-import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from typing import IO, Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
+
+from .lines import csv_table, json_object, json_table
 
 ROWS_A_UNIT = 256  # where the format has no units of its own
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -86,8 +85,17 @@ class Reader:
         return sum(self.lengths[:unit])
 
     def digest(self) -> str:
-        """Tells the file from one of other pictures or captions, without reading a picture."""
-        return f"{posixpath.basename(self.path)} {self.size} {self.lengths}"
+        """Of the name and the content; of a URL itself, whose content it does not read: a Hub's holds the commit."""
+        if "://" in self.path:
+            return f"{self.path} {self.size} {self.lengths}"
+        return f"{posixpath.basename(self.path)} {content_digest(self.path, os.stat(self.path).st_mtime_ns)}"
+
+
+@functools.cache
+def content_digest(path: str, changed: int) -> str:
+    """Read once a process, as long as the time of its last change is the same."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ParquetReader(Reader):
@@ -156,30 +164,10 @@ class LinesReader(Reader):
         cells = self.table[column].to_pylist() if column in self.table.column_names else []
         for cell in cells:
             path = (picture(cell, posixpath.dirname(self.path)) or {}).get("path")
-            if path and "://" not in path and Path(path).exists():
-                found = Path(path).stat()
+            if path and "://" not in path and os.path.exists(path):
+                found = os.stat(path)
                 digest.update(f"{cell} {found.st_size} {found.st_mtime_ns}".encode())
         return f"{super().digest()} {digest.hexdigest()}"
-
-
-def json_table(file: IO[bytes], path: str) -> pa.Table:
-    try:
-        return pa.json.read_json(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} must be JSON lines, an object with the same keys a line ({error})") from error
-
-
-def csv_table(file: IO[bytes], path: str) -> pa.Table:
-    """All columns as text: a caption may be a number."""
-    data = file.read()
-    parse = pa.csv.ParseOptions(newlines_in_values=True)
-    try:
-        with pa.csv.open_csv(io.BytesIO(data), parse_options=parse) as reader:
-            names = reader.schema.names
-        convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        return pa.csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} must be CSV with a header, each row as long as it ({error})") from error
 
 
 def parquet_table(file: IO[bytes], path: str) -> pa.Table:
@@ -196,8 +184,9 @@ def with_image(names: list[str]) -> list[str]:
 
 class TarReader(Reader):
     """
-    A WebDataset tar: members that share a name up to its first dot are one row; a picture's suffix is `image`, .txt
-    is `text`, the keys of .json are columns. A unit is a run of rows; its offset is found by one pass over headers.
+    A WebDataset tar: members that share a name up to its first dot are one row; 1.png is `image`, 1.mask.png is not;
+    .txt is `text`, the keys of .json are columns. A unit is a run of rows; its offset is found by one pass over all
+    but the pictures. Raises a ValueError where the tar is cut off.
     """
 
     def __init__(self, path: str):
@@ -206,14 +195,18 @@ class TarReader(Reader):
             raise ValueError(f"{path}: a tar is sought in, so it must be local: download the set first")
         self.offsets: list[int] = []
         self.lengths, names = [], {"image": None}
-        with Path(path).open("rb") as file:
-            for i, (_, members) in enumerate(grouped(tarfile.TarFile(fileobj=file))):
-                if i % ROWS_A_UNIT == 0:
-                    self.offsets.append(members[0].offset)
-                    self.lengths.append(0)
-                self.lengths[-1] += 1
-                if i < 5:
-                    names |= dict.fromkeys(tar_columns(file, members))
+        try:
+            with Path(path).open("rb") as file:
+                for i, (_, members) in enumerate(grouped(tarfile.TarFile(fileobj=file))):
+                    if i % ROWS_A_UNIT == 0:
+                        self.offsets.append(members[0].offset)
+                        self.lengths.append(0)
+                    self.lengths[-1] += 1
+                    names |= dict.fromkeys(tar_columns(file, members, pictures=False))
+        except tarfile.TarError as error:
+            raise ValueError(
+                f"{path} is no whole tar, or a compressed one ({error}): copy or unpack it again"
+            ) from error
         self.columns = list(names)
 
     def read(self, unit: int, columns: list[str] | None = None) -> list[Row]:
@@ -227,12 +220,12 @@ class TarReader(Reader):
 
 
 def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
-    """Members in runs of one key: their path up to the first dot of its last part."""
+    """Members in runs of one key: their path up to the first dot of its last part. Hidden files, as macOS adds, go."""
     key, members = None, []
     for member in tar:
-        if not member.isfile():
-            continue
         folder, name = posixpath.split(member.name)
+        if not member.isfile() or name.startswith("."):
+            continue
         own = posixpath.join(folder, name.partition(".")[0])
         if own != key and members:
             yield key, members
@@ -243,12 +236,15 @@ def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]
         yield key, members
 
 
-def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo]) -> dict[str, Any]:
-    """The columns of one row's members; bytes that are no JSON or no UTF-8 leave theirs out."""
+def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo], pictures: bool = True) -> dict[str, Any]:
+    """The columns of one row's members, `image` read if `pictures`; what is no JSON leaves its own out."""
     columns: dict[str, Any] = {"image": None}
     for member in members:
-        suffix = member.name.rpartition(".")[2].lower()
-        if suffix not in (*PICTURE_SUFFIXES, *TEXT_SUFFIXES, "json"):
+        suffixes = posixpath.basename(member.name).partition(".")[2].lower()
+        suffix = suffixes.rpartition(".")[2]
+        if suffix not in (*(PICTURE_SUFFIXES if pictures else ()), *TEXT_SUFFIXES, "json"):
+            continue
+        if suffix in PICTURE_SUFFIXES and suffix != suffixes:
             continue
         file.seek(member.offset_data)
         data = file.read(member.size)
@@ -257,13 +253,5 @@ def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo]) -> dict[str, An
         elif suffix in TEXT_SUFFIXES:
             columns["text"] = data.decode("utf-8", errors="replace")
         else:
-            columns |= json_columns(data)
+            columns |= {name: value for name, value in json_object(data).items() if name != "image"}
     return columns
-
-
-def json_columns(data: bytes) -> dict[str, Any]:
-    try:
-        columns = json.loads(data)
-    except ValueError:
-        return {}
-    return {k: v for k, v in columns.items() if k != "image"} if isinstance(columns, dict) else {}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from tqdm import tqdm
 
 from .trackers import Trackers
 
@@ -14,7 +15,7 @@ from .trackers import Trackers
 class RunLog:
     """
     Appends a line of numbers a call to a JSON-lines file, and tells the trackers; on other processes than the first it
-    does nothing.
+    does nothing. A line that cannot be written, as on a full disk, is said and does not end the run.
     """
 
     def __init__(self, path: Path, enabled: bool, trackers: Trackers):
@@ -25,8 +26,11 @@ class RunLog:
     def write(self, step: int, **numbers: Any) -> None:
         if self.enabled:
             rounded = {k: float(f"{float(v):.6g}") for k, v in numbers.items()}
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **rounded}) + "\n")
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps({"step": step, **rounded}) + "\n")
+            except OSError as error:
+                tqdm.write(f"step {step} not logged: {error}")
             self.trackers.log(step, rounded)
 
 

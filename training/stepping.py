@@ -7,7 +7,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 
@@ -44,10 +46,21 @@ def descend(
     broken, stopping = agreed(accelerator, broken, stopping)
     if not broken:
         optimizer.step()
-    elif accelerator.scaler is not None:
-        accelerator.scaler.update()
+    else:
+        forget_errors(accelerator._models)
+        if accelerator.scaler is not None:
+            accelerator.scaler.update()
     optimizer.zero_grad()
     return not broken, stopping
+
+
+def forget_errors(models: Iterable[nn.Module]) -> None:
+    """PowerSGD adds to a step's gradients what it left out of the last one's: not finite, where those were not."""
+    for model in models:
+        for _, state in model._comm_hooks if isinstance(model, DistributedDataParallel) else ():
+            if isinstance(state, PowerSGDState):
+                for memory in (state.error_dict, state.p_memory_dict, state.q_memory_dict):
+                    memory.clear()
 
 
 def _clip(accelerator: Accelerator, optimizer: Optimizer, parameters: Iterable[nn.Parameter], most: float) -> Tensor:

@@ -1,6 +1,8 @@
 """How a run is told to stop, and how it says that it can go on."""
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 
@@ -30,3 +32,20 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+
+
+def deaf(worker: int) -> None:
+    """
+    A loader's worker lets pass the SIGTERM and SIGINT that a launcher sends to the whole group: without it the process
+    has no next batch, and no step to stop after. The process's own SIGTERM ends it, as torch has it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "darwin":  # which does not say who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from .crops import dvae_crop
 from .data import as_it_is, caption_column, whole
@@ -27,6 +28,7 @@ from .data_arguments import DataArguments
 from .decoding import BrokenRow, Tally, open_picture, row_parts
 from .readers import Row
 from .sources import Source
+from .stopping import deaf
 
 
 class Place(NamedTuple):
@@ -119,7 +121,7 @@ class LaneBatches(IterableDataset):
         worker = get_worker_info()
         own = (self.turn + (worker.id if worker else 0)) % len(self.places)
         rows = self._rows(self.first_lane + own, self.places[own])
-        tally = Tally(len(self.pictures) // self.lanes, self.pictures.data.max_broken_share, quiet=True)
+        tally = Tally(len(self.pictures), self.pictures.data.max_broken_share, quiet=True)  # as a lane meets clusters
         while True:
             images, skipped, seen = [], [], tally.seen
             while len(images) < self.batch_size:
@@ -153,8 +155,9 @@ class StreamLoader:
     Batches uint8 (B, 3, S, S) of one process, from `num_workers` workers, or from itself where these are 0.
 
     It is a part of a checkpoint: its state holds the places of every process's lanes after the batches that
-    were taken, however many the workers have made ahead. On as many processes and workers it goes on with the very
-    next batch; on others with the epoch after the furthest, so that still no row is drawn twice in an epoch.
+    were taken, however many the workers have made ahead. On as many processes and workers, with the same seed and
+    shuffle_buffer, it goes on with the very next batch; with others with the epoch after the furthest, so that still
+    no row is drawn twice in an epoch. How many rows it skipped it prints where it ends.
     """
 
     def __init__(
@@ -188,11 +191,18 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise
         lanes = self.batches
-        for batch in DataLoader(lanes, batch_size=None, num_workers=self.num_workers, generator=generator):
-            lanes.places[lanes.turn] = batch.place
-            lanes.turn = (lanes.turn + 1) % len(lanes.places)
-            self.tally.count(batch.seen, batch.skipped)
-            yield batch.images
+        loading = {"num_workers": self.num_workers, "worker_init_fn": deaf, "generator": generator}
+        try:
+            for batch in DataLoader(lanes, batch_size=None, **loading):
+                lanes.places[lanes.turn] = batch.place
+                lanes.turn = (lanes.turn + 1) % len(lanes.places)
+                self.tally.count(batch.seen, batch.skipped)
+                self.tally.check()
+                yield batch.images
+        finally:
+            if self.tally.broken:
+                path = lanes.pictures.data.path
+                tqdm.write(f"{self.tally.broken} of {self.tally.seen} rows of {path} skipped: {self.tally}")
 
     def state_dict(self) -> dict[str, Any]:
         """The same on every process: each process's places, whose turn it is, and what it has skipped."""
@@ -202,11 +212,16 @@ class StreamLoader:
         if self.processes > 1:
             states = [None] * self.processes
             torch.distributed.all_gather_object(states, own)
-        return {"processes": states}
+        return {"processes": states, "order": self._order()}
+
+    def _order(self) -> dict[str, int]:
+        """What the order of an epoch's rows depends on beside the lanes."""
+        return {"seed": self.batches.seed, "shuffle_buffer": self.batches.pictures.data.shuffle_buffer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         states, lanes = state["processes"], self.batches
-        if len(states) == self.processes and len(states[0]["places"]) == len(lanes.places):
+        same = len(states) == self.processes and len(states[0]["places"]) == len(lanes.places)
+        if same and state.get("order") == self._order():
             own = states[self.process]
             lanes.places, lanes.turn = [Place(*place) for place in own["places"]], own["turn"]
             self.tally.seen = own["seen"]
