@@ -34,10 +34,9 @@ class Style(nn.Module):
         self.prior = LATENT_PRIORS[config.style_prior](size)
         self.project = nn.Linear(size, config.codebook_dim)
 
-    @staticmethod
-    def features(hidden_states: Tensor) -> Tensor:
-        """hidden_states (B, D, h, w) -> (B, D), in float32 or better."""
-        return hidden_states.mean(dim=(2, 3)).to(torch.promote_types(hidden_states.dtype, torch.float32))
+    def features(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w) -> (B, D), in the weights' own precision."""
+        return hidden_states.mean(dim=(2, 3)).to(self.project.weight.dtype)
 
     def forward(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> StyleOutput:
         with torch.autocast(hidden_states.device.type, enabled=False):
@@ -48,8 +47,7 @@ class Style(nn.Module):
     def encode(self, hidden_states: Tensor) -> Tensor:
         """hidden_states -> z (B, S), without noise."""
         with torch.autocast(hidden_states.device.type, enabled=False):
-            z = self.posterior.mode(self.features(hidden_states))
-        return z.to(self.project.weight.dtype)
+            return self.posterior.mode(self.features(hidden_states))
 
     def add(self, latents: Tensor, z: Tensor | None) -> Tensor:
         """latents (B, E, h, w), z (B, S), None for the prior's centre -> (B, E, h, w)."""

@@ -215,7 +215,8 @@ def _check(
                 f"{(batch_size, length)}; pass fixed_codes and fixed_mask, a row a picture, in raster order"
             )
     if fixed_codes.dtype != torch.int64 or fixed_mask.dtype != torch.bool:
-        raise ValueError(f"fixed_codes {fixed_codes.dtype} and fixed_mask {fixed_mask.dtype} must be int64 and bool")
+        kinds = f"fixed_codes {fixed_codes.dtype}, fixed_mask {fixed_mask.dtype}"
+        raise ValueError(f"{kinds}; pass int64 codes, a bool mask")
     known = fixed_codes[fixed_mask]
     if known.numel() and not (known.min() >= 0 and known.max() < vocab_size):
         raise ValueError(

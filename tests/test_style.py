@@ -56,7 +56,6 @@ def test_in_half_precision_it_is_what_it_was(posterior, pixel_values):
     dvae = tiny(posterior)
     expected = dvae.reconstruct(pixel_values)
     found = dvae.to(torch.bfloat16).reconstruct(pixel_values.bfloat16())
-    assert found.dtype == torch.bfloat16
     assert (found.float() - expected).abs().median() < 0.02  # a code may tip over
 
 
