@@ -17,6 +17,7 @@ import torch
 from training.crops import dvae_crop, prior_crop
 from training.data import DrawnPictures, Pictures, bytes_decoded, load_split
 from training.data_arguments import DataArguments
+from training.lines import json_table
 from training.readers import LinesReader, TarReader
 from training.sources import open_splits
 
@@ -217,3 +218,12 @@ def test_drawn_pictures_are_cropped_in_training_and_centred_in_evaluation(sets):
     assert torch.equal(first[123], again[123])
     of_one = Counter(first[i].numpy().tobytes() for i in range(400))
     assert len(of_one) > 2 * len(cropped), "a picture is cropped otherwise in another epoch"
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_file_may_be_one_list(indent):
+    rows = [{"file": "0.png", "text": "red"}, 7, {"file": "1.png", "text": None}]
+    table = json_table(io.BytesIO(json.dumps(rows, indent=indent).encode()), "captions.json")
+    assert table.to_pylist() == [rows[0], {"file": None, "text": None}, rows[2]]
+    with pytest.raises(ValueError, match=r"captions.json must be JSON lines, an object a line, or a list of objects"):
+        json_table(io.BytesIO(b"[1, 2"), "captions.json")

@@ -49,10 +49,12 @@ def test_without_training_it_guesses():
 
 def test_captions_are_refused_and_pictures_are_as_large_as_the_dvaes(tmp_path, tiny_dvae, tiny_tokenizer):
     tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
-    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
-    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "black"}) + "\n")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "0.png")
+    (pictures / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "text": "black"}) + "\n")
     with pytest.raises(ValueError, match="has captions: the scorer learns names"):
-        main(["--output_dir", str(tmp_path), "--data.path", str(tmp_path), "--data.validation_split", "train"])
+        main(["--output_dir", str(tmp_path), "--data.path", str(pictures), "--data.validation_split", "train"])
     assert picture_size(tmp_path) == 64
     tiny_dvae.save_pretrained(tmp_path / "dvae")
     assert picture_size(tmp_path) == 16

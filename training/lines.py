@@ -10,13 +10,26 @@ import pyarrow as pa
 
 
 def json_table(file: IO[bytes], path: str) -> pa.Table:
-    """A line that is no JSON object is a row of nothing; so is, in a column of several types, all but the strings."""
-    lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
-    rows = [json_object(line) for line in lines if line.strip()]
+    """
+    JSON lines, or one list of objects. A line that is no JSON object is a row of nothing; so is, in a column of
+    several types, all but the strings.
+    """
+    text = file.read().removeprefix(codecs.BOM_UTF8)
+    rows = json_list(text) or [json_object(line) for line in text.splitlines() if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)
     if not names:
-        raise ValueError(f"{path} must be JSON lines: an object a line")
+        raise ValueError(f"{path} must be JSON lines, an object a line, or a list of objects")
     return pa.table({name: json_column([row.get(name) for row in rows]) for name in names})
+
+
+def json_list(text: bytes) -> list[dict[str, Any]]:
+    """The objects of a file that is one JSON list, {} for what is none; [] where it is no list."""
+    if not text.lstrip().startswith(b"["):
+        return []
+    try:
+        return [value if isinstance(value, dict) else {} for value in json.loads(text)]
+    except (ValueError, RecursionError):
+        return []
 
 
 def json_object(data: bytes) -> dict[str, Any]:
