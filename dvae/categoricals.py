@@ -93,7 +93,6 @@ class Quantized(NamedTuple):
 
 def vector_quantize(z: Tensor, codebook: Tensor) -> Quantized:
     """z (B, E, h, w), codebook (K, E) -> its nearest entries, straight-through (VQ-VAE, arXiv 1711.00937)."""
-    z = full_precision(z)
     distances = squared_distances(z.detach(), codebook.detach())
     codes = distances.argmin(1)
     entries = F.embedding(codes, codebook).movedim(-1, 1).to(distances.dtype)

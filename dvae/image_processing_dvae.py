@@ -92,9 +92,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-DVAEImageProcessor.register_for_auto_class()  # this file is saved beside its settings
-
-
 def _in_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
     """
     Values (H, W) of PIL's wide modes -> uint8 (H, W). "I;16" has 16 bits; "I" too, unless all are below 256; "F" runs
@@ -103,3 +100,6 @@ def _in_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
     highest = values.max(initial=0)
     whole = {"F": 1 if highest <= 1 else 255, "I": 255 if highest <= 255 else 65535}.get(mode, 65535)
     return (values * (255 / whole)).round().clip(0, 255).astype(np.uint8)
+
+
+DVAEImageProcessor.register_for_auto_class()  # this file is saved beside its settings

@@ -133,10 +133,10 @@ def codes_of(pipeline: "TextToImagePipeline", images: Any) -> Tensor:
     side, size = pipeline.prior.config.grid_size, pipeline.prior.config.image_vocab_size
     if images.dtype != torch.int64 or images.ndim != 3 or tuple(images.shape[1:]) != (side, side):
         raise ValueError(f"codes {images.dtype} {tuple(images.shape)} must be int64 (B, {side}, {side})")
-    if images.numel() and not (images.min() >= 0 and images.max() < size):
-        raise ValueError(f"codes run from {images.min()} to {images.max()}; this model's are 0 to {size - 1}")
     if len(images) == 0:
         raise ValueError(f"codes {tuple(images.shape)} are of no picture; pass at least one")
+    if not (images.min() >= 0 and images.max() < size):
+        raise ValueError(f"codes run from {images.min()} to {images.max()}; this model's are 0 to {size - 1}")
     return images.to(pipeline.device)
 
 

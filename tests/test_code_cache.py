@@ -232,3 +232,13 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
     )
     alone.fill(Accelerator())
     assert pq.read_table(shards).to_pylist() == pq.read_table(alone.shards).to_pylist()
+
+
+def test_codes_of_scenes_that_were_drawn_otherwise_are_refused(tiny_dvae, tmp_path, monkeypatch):
+    data = DataArguments()
+    source = load_split(data, "validation")
+    before = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
+    monkeypatch.setattr("training.code_cache.LAYOUT", -1)
+    after = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
+    assert {name for name in before if before[name] != after[name]} == {"layout"}
+    assert CodeCache(tmp_path, tiny_dvae, source, data).settings()["layout"] == 0

@@ -32,6 +32,7 @@ from .data import Pictures, as_it_is, caption_column, is_cutouts, to_pixel_value
 from .data_arguments import DataArguments
 from .decoding import BrokenRow, Tally, open_picture, row_parts
 from .readers import Row
+from .scenes import LAYOUT
 from .sources import Source
 
 SHARD = 2048  # rows or scenes a shard
@@ -91,7 +92,13 @@ class CodeCache:
         bounds = {name: getattr(self.data, name) for name in ("min_side", "max_pixels", "text_column")}
         drawn = self.scenes > 0 or (self.views.crop == "dalle" and not is_cutouts(self.source, self.data))
         seed = self.seed if drawn else 0  # else nothing depends on it
-        chosen = {"scenes": self.scenes, "held_out": self.held_out, "seed": seed, **self.views._asdict()}
+        chosen = {
+            "scenes": self.scenes,
+            "layout": LAYOUT if self.scenes else 0,
+            "held_out": self.held_out,
+            "seed": seed,
+            **self.views._asdict(),
+        }
         rows = {"files": self.source.digest(), "rows": len(self.source)}
         return {"dvae": weights_digest(self.dvae), "image_size": self.image_size, **rows, **bounds, **chosen}
 

@@ -22,12 +22,13 @@ class Pairs(NamedTuple):
 
 
 def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
-    """`count` scenes, always the same, of two things with at most `words` words that training never puts together."""
+    """
+    `count` scenes, always the same, of two things with at most `words` words that training never puts together. Raises
+    a ValueError where there are none.
+    """
     images, prompts, vertical, names = [], [], [], []
-    draw = 0
-    while len(images) < count:
+    for draw in range(200 * count):
         rng = random.Random(f"pair-{draw}")
-        draw += 1
         parts = sample_scene(pictures.rows, rng, heldout=True)
         pair = tuple(thing["name"] for thing in parts["things"])
         if parts["kind"] not in ("beside", "above") or any(len(name.split()) > words for name in pair):
@@ -37,6 +38,12 @@ def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
         prompts.append(f"{with_article(pair[0])} {parts['kind']} {with_article(pair[1])}")
         vertical.append(parts["kind"] == "above")
         names.append(pair)
+        if len(names) == count:
+            break
+    else:
+        raise ValueError(
+            f"{len(names)} of {count} pairs found among {len(pictures.rows)} rows: give more, of short names"
+        )
     return Pairs(torch.stack(images), prompts, torch.tensor(vertical), names)
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from .armchair import WOODS, ArmchairShape, Colour, draw_armchair
 from .captions import plain_name
 
+LAYOUT = 2  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
 HELDOUT_SPLIT = "heldout-pairs"
 HELDOUT_SHARE = 0.1  # of all pairs of names
 KINDS = {  # weights

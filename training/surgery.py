@@ -49,15 +49,10 @@ def elbo_surgery(q: Tensor, loglik: Tensor, prior: Tensor) -> ELBOSurgery:
     reconstruction = (q * loglik.masked_fill(q == 0, 0)).sum(1)
     return ELBOSurgery(
         reconstruction=reconstruction.mean(),
-        mutual_information=kl_divergence(q, aggregated).mean(),
-        marginal_kl=kl_divergence(aggregated, prior),
-        elbo=(reconstruction - kl_divergence(q, prior)).mean(),
+        mutual_information=categorical_kl(q, aggregated).mean(),
+        marginal_kl=categorical_kl(aggregated, prior),
+        elbo=(reconstruction - categorical_kl(q, prior)).mean(),
     )
-
-
-def kl_divergence(q: Tensor, p: Tensor) -> Tensor:
-    """KL(q ‖ p) over the last dimension, in nats: (…, K), (K,) or (…, K) -> (…). inf where p is 0 and q is not."""
-    return categorical_kl(q, p)
 
 
 class GridSurgery(NamedTuple):
@@ -86,10 +81,10 @@ def grid_surgery(logits: Tensor) -> GridSurgery:
     marginals = F.softmax(logits, dim=1).mean(0, keepdim=True)  # (1, K, h, w)
     independent = grid_log_probs(marginals.log(), grids)[0].exp()
     return GridSurgery(
-        mutual_information=kl_divergence(q, aggregated).mean(),
-        marginal_kl=kl_divergence(aggregated, uniform),
-        position_kl=kl_divergence(marginals[0].movedim(0, -1), one_uniform).sum(),
-        total_correlation=kl_divergence(aggregated, independent),
+        mutual_information=categorical_kl(q, aggregated).mean(),
+        marginal_kl=categorical_kl(aggregated, uniform),
+        position_kl=categorical_kl(marginals[0].movedim(0, -1), one_uniform).sum(),
+        total_correlation=categorical_kl(aggregated, independent),
     )
 
 

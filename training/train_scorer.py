@@ -53,14 +53,15 @@ def main(argv: list[str] | None = None) -> None:
             "judge by training.evaluate --clip instead"
         )
     image_size = picture_size(output_dir)
+    pictures = Pictures(load_split(args.data, "train"), args.data, image_size)
     scorer = Scorer(len(tokenizer), tokenizer.pad_token_id)
     path = output_dir / "scorer.safetensors"
     if training.load:
         scorer.load_state_dict(load_file(path))
     else:
-        train(scorer, tokenizer, args.data, training, image_size)
+        train(scorer, tokenizer, pictures, training)
         save_file(scorer.state_dict(), path)
-    scores = score(scorer.eval(), tokenizer, args.data, training, output_dir / "pipeline", image_size)
+    scores = score(scorer.eval(), tokenizer, pictures, args.data, training, output_dir / "pipeline")
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     for name, value in scores.items():
         print(f"{name:40} {value:.3f}")
@@ -72,10 +73,7 @@ def picture_size(output_dir: Path) -> int:
     return DVAEConfig.from_pretrained(config.parent).image_size if config.exists() else 64
 
 
-def train(
-    scorer: Scorer, tokenizer: PriorTokenizer, data: DataArguments, training: ScorerTraining, image_size: int
-) -> None:
-    pictures = Pictures(load_split(data, "train"), data, image_size)
+def train(scorer: Scorer, tokenizer: PriorTokenizer, pictures: Pictures, training: ScorerTraining) -> None:
     names, places = name_places(pictures)
     name_ids = tokenizer.encode_captions(names)
     images = torch.from_numpy(np.stack([pictures.single(i)[0] for i in range(len(pictures))])).permute(0, 3, 1, 2)
@@ -113,23 +111,23 @@ def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:
 def score(
     scorer: Scorer,
     tokenizer: PriorTokenizer,
+    pictures: Pictures,
     data: DataArguments,
     training: ScorerTraining,
     folder: Path,
-    image_size: int,
 ) -> dict[str, float]:
     """
     R-precision among 100 names and top-5 among all: of real pictures held out, of those learned from that have the
     prompts' names, of both reconstructed, and of what the pipeline paints for the prompts. "pair": of the things of
     scenes of two that training never put together, real, reconstructed and painted, each judged alone.
     """
-    every = sorted(set(load_split(data, "train").column("name")))
+    every = name_places(pictures)[0]
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
     prompts = short_names(every, training.prompts)
-    pictures = Pictures(load_split(data, "train"), data, image_size)
+    held_out = Pictures(load_split(data, "validation"), data, pictures.image_size)
     sets = {
-        "": real_pictures(Pictures(load_split(data, "validation"), data, image_size), place, set(every)),
+        "": real_pictures(held_out, place, set(every)),
         "learned_": real_pictures(pictures, place, set(prompts)),
     }
     pipeline = TextToImagePipeline.from_pretrained(folder) if (folder / "model_index.json").exists() else None
