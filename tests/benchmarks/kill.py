@@ -97,7 +97,7 @@ def kill_at_random(run: SmallRun, kills: int, seconds: tuple[float, float], seed
             time.sleep(rng.uniform(0, seconds[0]))
         else:
             run.seconds_until_it_trains(process)
-            time.sleep(rng.uniform(0, 1.4 * seconds[1] / kills))
+            time.sleep(rng.uniform(0, 0.9 * seconds[1] / kills))
         process.kill()
         if process.wait() == 0:
             break
