@@ -97,6 +97,19 @@ def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):
     assert reader.read(0)[0].columns["image"]["path"] == str(tmp_path / "1.png")
 
 
+@pytest.mark.parametrize("header", ["image,text", "text,file_name", "id,text"])
+def test_an_open_quote_of_a_csv_costs_its_own_row_alone(header, tmp_path):
+    """However many there are, and past csv's limit of a field's letters; beside a caption of several lines."""
+    texts = {3: '"hello there', 59: '"one,\nor two, lines"', 60: '"hello, there', 70: '6" wide', 8999: '"'}
+    rows = [[f"{i}.png", texts.get(i, f"red {i}")] for i in range(9000)]
+    columns = [row[:: -1 if header.startswith("text") else 1] for row in rows]
+    (tmp_path / "rows.csv").write_text("\n".join([header, *map(",".join, columns)]) + "\n" + "x" * 200_000)
+    table = LinesReader(str(tmp_path / "rows.csv")).table
+    captions = table["text"].to_pylist()
+    assert len(captions) == 9001 and {i for i, text in enumerate(captions) if text is None} == {3, 60, 8999, 9000}
+    assert captions[59] == "one,\nor two, lines" and captions[70] == '6" wide' and captions[4] == "red 4"
+
+
 def test_what_is_no_json_lines_and_what_has_no_captions_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text('[\n{"image": 2')
     with pytest.raises(ValueError, match=r"rows.jsonl must be JSON lines"):

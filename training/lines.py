@@ -4,6 +4,8 @@ import codecs
 import csv
 import io
 import json
+import re
+from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
@@ -51,17 +53,59 @@ def json_column(values: list[Any]) -> pa.Array:
 
 def csv_table(file: IO[bytes], path: str) -> pa.Table:
     """
-    All columns as text: a caption may be a number. A row of another length than the header, or with bytes that are no
-    UTF-8, is one of nothing.
+    All columns as text: a caption may be a number. A row of another length than the header, with bytes that are no
+    UTF-8, or with a quote that stays open, is one of nothing.
     """
-    text = io.TextIOWrapper(io.BytesIO(file.read()), "utf-8-sig", errors="surrogateescape", newline="")
+    lines = list(io.TextIOWrapper(io.BytesIO(file.read()), "utf-8-sig", errors="surrogateescape", newline=""))
     try:
-        names, *rows = [row for row in csv.reader(text) if row]
+        header = csv.reader(lines)
+        names = next((row for row in header if row), [])
         "".join(names).encode()
+        if not names:
+            raise ValueError("it is empty")
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} must be CSV with a header ({error})") from error
+    rows = list(csv_rows(lines[header.line_num :], names))
     whole = [row if len(row) == len(names) and is_utf8("".join(row)) else [None] * len(names) for row in rows]
     return pa.table({name: pa.array([row[i] for row in whole], pa.string()) for i, name in enumerate(names)})
+
+
+def csv_rows(lines: list[str], names: list[str]) -> Iterator[list[str]]:
+    """
+    The rows under a header. One whose quote is still open at a line that is a row itself, or at the end, is cut after
+    its first line: [""], and the next line is the next row. So is one of a field past csv's limit of 131,072 letters.
+    """
+    at = 0
+    while at < len(lines):
+        reader = csv.reader(until_a_row(lines, at, names), strict=True)
+        try:
+            row, taken = next(reader), reader.line_num
+        except csv.Error:  # a quote that stays open, or one within a field, which is let pass on a line of its own
+            row, taken = csv_line(lines[at]), 1
+        at += taken
+        if row:
+            yield row
+
+
+def csv_line(line: str) -> list[str]:
+    """A line's fields; [""] where a quote stays open, or one is past the limit."""
+    reader = csv.reader([line, ""])
+    try:
+        row = next(reader)
+    except csv.Error:
+        return [""]
+    return row if reader.line_num == 1 else [""]
+
+
+def until_a_row(lines: list[str], start: int, names: list[str]) -> Iterator[str]:
+    """The lines from `start` up to one that, read alone, is a row: as many fields as names, one a picture's."""
+    yield lines[start]
+    column = next((names.index(name) for name in ("image", "file_name") if name in names), None)
+    for i in range(start + 1, len(lines)):
+        row = csv_line(lines[i])
+        if column is not None and len(row) == len(names) and re.search(r"\.[a-z]\w{2,3}$", row[column], re.I):
+            return
+        yield lines[i]
 
 
 def is_utf8(text: str) -> bool:
