@@ -166,6 +166,19 @@ def test_a_set_past_the_share_is_not_encoded(sets, tiny_dvae, tmp_path):
     assert len(made.missing()) == 1
 
 
+def test_a_set_past_the_share_in_all_its_shards_is_not_encoded_by_processes_that_are_not(
+    small_shards, sets, tiny_dvae, tmp_path
+):
+    made = cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+    made.data = DataArguments(path=sets["tar"], max_broken_share=0.04)
+    process = Process()
+    process.number = 2
+    made.fill(process)
+    process.index = 1
+    with pytest.raises(ValueError, match=r"5 of the first 100 rows .* max_broken_share=0.04 of 100"):
+        made.fill(process)
+
+
 def test_a_shard_of_broken_rows_alone_is_left_out_and_nothing_else_is_an_error(
     small_shards, sets, tiny_dvae, tmp_path
 ):

@@ -137,8 +137,14 @@ class CodeCache:
             table = encoder.table(start, min(start + SHARD, self.total))
             replace(self.shards[i], lambda path, table=table: pq.write_table(table, path))
         accelerator.wait_for_everyone()
-        if first and (broken := self.skipped()):
+        broken = self.skipped()
+        if first and broken:
             print(f"{sum(broken.values())} of {len(self.source)} rows in {self.folder} skipped: {broken}")
+        found = Tally(len(self.source), self.data.max_broken_share, quiet=True)  # of all processes, and of runs before
+        found.count(
+            len(self.source), [(f"{reason} {i}", reason) for reason, count in broken.items() for i in range(count)]
+        )
+        found.check()
 
     def skipped(self) -> dict[str, int]:
         """Rows left out, by reason, as the shards that are there say."""

@@ -17,7 +17,7 @@ class DataArguments:
         many undecoded pictures a worker then holds to draw from.
     crop: "center", or "dalle", the paper's random crops in training; evaluation takes the centre in both cases.
     min_side, max_pixels: pictures with a shorter side or more pixels than these are left out before they are decoded.
-    max_broken_share: a run stops when more than this share of the rows cannot be used.
+    max_broken_share: a run stops as soon as more than this share of all rows of a split cannot be used.
     scenes: share of composed scenes among the pictures drawn, for sets of named cut-outs (the emoji).
     max_pictures: take the first ones only, to try a run.
     """

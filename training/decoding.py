@@ -16,7 +16,6 @@ from .readers import Row, open_binary
 
 CUTOUT_COLUMNS = ("name", "keywords", "style")  # of a set of named cut-outs, which has no captions
 NAMED = 5  # broken rows that the log names, of each reason
-FIRST_ROWS = 1000  # the share of broken rows is of at least so many rows, or of all
 
 
 class BrokenRow(Exception):
@@ -83,9 +82,9 @@ def caption(parts: dict[str, Any], rng: random.Random) -> str:
 
 class Tally:
     """
-    Rows seen, and the broken ones by reason.
+    Rows seen, and the broken ones by reason: a row as often as epochs meet it.
 
-    total: rows there are; max_broken_share: a larger share of broken rows is an error.
+    total: rows there are; max_broken_share: a larger share of them that is broken is an error, each counted once.
     quiet: name none in the log.
     """
 
@@ -93,6 +92,7 @@ class Tally:
         self.total, self.max_broken_share, self.quiet = total, max_broken_share, quiet
         self.seen = 0
         self.reasons: Counter[str] = Counter()
+        self.rows: set[int] = set()  # hashes of the broken ones' names
 
     @property
     def broken(self) -> int:
@@ -104,19 +104,19 @@ class Tally:
         self.check()
 
     def check(self) -> None:
-        """Raises a ValueError past the share."""
-        rows = max(self.seen, min(self.total, FIRST_ROWS))
-        if self.broken > self.max_broken_share * rows:
+        """Raises a ValueError as soon as the broken rows are past the share of all."""
+        if len(self.rows) > self.max_broken_share * self.total:
             raise ValueError(
-                f"{self.broken} of the first {max(self.seen, 1)} rows cannot be used ({self}), more than "
-                f"max_broken_share={self.max_broken_share} of {rows}: mend the set (python -m training.validate_data "
-                "names all such rows), or raise --data.max_broken_share"
+                f"{len(self.rows)} of the first {min(max(self.seen, 1), self.total)} rows cannot be used ({self}), "
+                f"more than max_broken_share={self.max_broken_share} of {self.total}: mend the set (python -m "
+                "training.validate_data names all such rows), or raise --data.max_broken_share"
             )
 
     def count(self, seen: int, skipped: Iterable[tuple[str, str]]) -> None:
         """Rows that another process has seen, and those that it skipped: (name, reason)."""
         self.seen += seen
         for where, reason in skipped:
+            self.rows.add(hash(where))
             self.reasons[reason] += 1
             if self.reasons[reason] <= NAMED and not self.quiet:
                 tqdm.write(f"skipped, {reason}: {where}")
