@@ -5,6 +5,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from toy_run import Toy, toy_run
 
 from training import stepping
+from training.checkpoints import Checkpoints
 from training.states import load_state, restore, rng_state, save_state, set_rng_state
 
 ROOT = Path(__file__).parent.parent
@@ -218,6 +220,18 @@ def test_a_later_checkpoint_of_another_run_is_set_aside_and_left_behind_pieces_g
     toy_run(tmp_path, steps=5)
     toy_run(tmp_path, steps=4, checkpoint_every=4)
     assert set(aside) < set(names(folder)) and len(names(folder)) == 5, "what was set aside is the user's to delete"
+
+
+def test_a_copy_of_a_checkpoint_is_none_and_they_are_sorted_by_number(tmp_path):
+    folder = tmp_path / "toy-checkpoints"
+    toy_run(tmp_path, steps=5)
+    shutil.copytree(folder / "step-0000005", folder / "step-0000005-best")
+    toy_run(tmp_path, steps=10, resume_from="latest", keep_checkpoints=1)
+    assert names(folder) == ["step-0000005-best", "step-0000010"]
+    checkpoints = Checkpoints(folder, 2, Accelerator(cpu=True), {}, sharded=False)
+    for name in ("step-9999999", "step-10000000"):
+        (folder / name).mkdir()
+    assert [path.name for path in checkpoints.whole()] == ["step-0000010", "step-9999999", "step-10000000"]
 
 
 def test_what_would_be_another_run_is_refused(tmp_path):

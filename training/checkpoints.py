@@ -34,8 +34,8 @@ class Checkpoints:
         self.folder, self.keep, self.accelerator, self.parts, self.sharded = folder, keep, accelerator, parts, sharded
 
     def whole(self) -> list[Path]:
-        """Oldest first."""
-        return sorted(self.folder.glob("step-*"))
+        """Oldest first: step-N and no other name, such as a copy's."""
+        return sorted((path for path in self.folder.glob("step-*") if path.name[5:].isdecimal()), key=step_of)
 
     def find(self, resume_from: str | None) -> Path | None:
         """
@@ -97,7 +97,7 @@ class Checkpoints:
             for path in self.folder.glob("partial*"):
                 shutil.rmtree(path)
             for path in self.whole():
-                if int(path.name.removeprefix("step-")) > step:
+                if step_of(path) > step:
                     aside = path.rename(path.with_name(f"aside-{path.name}-{time.time_ns()}"))
                     print(f"{path} is not this run's, which starts at step {step}: set aside as {aside.name}")
         self.accelerator.wait_for_everyone()
@@ -158,3 +158,7 @@ class Checkpoints:
         """Under another name first: what is half removed must not look like a checkpoint."""
         for old in self.whole()[: -self.keep]:
             shutil.rmtree(old.rename(old.with_name(f"partial-{old.name}")))
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
