@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from training.arguments import LoopTraining
+from training.loop_arguments import LoopTraining
 from training.plot_losses import curves, main, read_log
 from training.run import Run
 

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from dvae import DVAE
 from pipelines import TextToImagePipeline
 from training import evaluate, finish, train_dvae, train_prior, train_tokenizer
-from training.arguments import LoopTraining
+from training.arguments import DVAETraining, GANTraining, PriorTraining
 from training.code_cache import CodeCache
 from training.codes import CachedCodes, encode_pictures
 from training.data import Pictures, _held_out, load_split
 from training.data_arguments import DataArguments
+from training.loop_arguments import LoopTraining
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 DVAE_SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 16, "codebook_dim": 8, "widths": [8, 12, 16]}
@@ -197,6 +198,22 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
     assert LoopTraining(batch_size=24, gradient_accumulation_steps=3).local_batch_size(4) == 2
     with pytest.raises(ValueError, match="batch_size=10 must be divisible by 4 processes"):
         LoopTraining(batch_size=10).local_batch_size(4)
+
+
+@pytest.mark.parametrize("training_type", [DVAETraining, PriorTraining, GANTraining])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"log_every": 0}, "log_every=0 must be at least 1; take 1000 for the last"),
+        ({"evaluate_every": 0}, "evaluate_every=0 must be at least 1"),
+        ({"checkpoint_every": -1}, "checkpoint_every=-1 must be at least 1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints=0 must be at least 1"),
+        ({"mixed_precision": "bfloat16"}, "mixed_precision='bfloat16' must be one of no, fp16, bf16"),
+    ],
+)
+def test_a_loop_that_could_not_run_is_refused(training_type, settings, words):
+    with pytest.raises(ValueError, match=words):
+        training_type(**settings)
 
 
 def test_parquet_is_read_as_well(pictures, tmp_path):

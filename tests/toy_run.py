@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from training.arguments import LoopTraining
 from training.checkpoints import Checkpoints
 from training.engine import same_draws
+from training.loop_arguments import LoopTraining
 from training.run import Run
 
 

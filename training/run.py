@@ -27,9 +27,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .arguments import LoopTraining
 from .averaging import Average
 from .checkpoints import Checkpoints
+from .loop_arguments import LoopTraining
 from .plot_losses import plot_losses
 from .run_log import RunLog, StepMeans
 from .states import is_sharded

@@ -10,7 +10,7 @@ import numpy as np
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 from PIL import Image
 
-from .arguments import LoopTraining
+from .loop_arguments import LoopTraining
 
 PROJECT = "armchair"
 
