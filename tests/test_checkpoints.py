@@ -1,5 +1,7 @@
 """Never lose a run: killed, stopped, out of disk, or with numbers that are not finite."""
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -193,7 +195,7 @@ def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alon
     while kills < 20:
         child = os.fork()
         if child == 0:
-            toy_run(tmp_path / "killed", resume_from="latest", **settings)
+            toy_run(tmp_path / "killed", resume_from="latest", delay=0.01, **settings)
             os._exit(0)
         time.sleep(rng.uniform(0.0, 0.2))
         os.kill(child, signal.SIGKILL)
@@ -232,6 +234,47 @@ def test_a_copy_of_a_checkpoint_is_none_and_they_are_sorted_by_number(tmp_path):
     for name in ("step-9999999", "step-10000000"):
         (folder / name).mkdir()
     assert [path.name for path in checkpoints.whole()] == ["step-0000010", "step-9999999", "step-10000000"]
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_killed(tmp_path):
+    """Though a child of the first, such as a loader's worker, lives on."""
+    read, write = os.pipe()
+    run = os.fork()
+    if run == 0:
+
+        def leave_a_child() -> None:
+            child = os.fork()
+            if child == 0:
+                time.sleep(20)
+                os._exit(0)
+            os.write(write, str(child).encode())
+            time.sleep(20)
+
+        try:
+            toy_run(tmp_path, steps=10, before_step={7: leave_a_child})
+        finally:
+            os._exit(1)
+    os.close(write)
+    child = int(os.read(read, 20))
+    try:
+        with pytest.raises(ValueError, match=r"another run saves its checkpoints in .*/toy-checkpoints: wait"):
+            toy_run(tmp_path, steps=6)
+        assert names(tmp_path / "toy-checkpoints") == ["step-0000005"]
+        os.kill(run, signal.SIGKILL)
+        os.waitpid(run, 0)
+        toy_run(tmp_path, steps=6, resume_from="latest")
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert names(tmp_path / "toy-checkpoints") == ["step-0000005", "step-0000006"]
+
+
+def test_where_nothing_can_be_locked_a_run_goes_on(tmp_path, monkeypatch):
+    def refuse(*args) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    toy_run(tmp_path, steps=5)
+    assert names(tmp_path / "toy-checkpoints") == ["step-0000005"]
 
 
 def test_what_would_be_another_run_is_refused(tmp_path):

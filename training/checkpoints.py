@@ -5,10 +5,13 @@
         model.safetensors, …            a file a part; of a sharded run one a process: model-3.safetensors
         rng-0.safetensors               the random generators of each process
 
-A folder is written as `partial`, brought to disk, and renamed. Nodes of one run share the folder.
+A folder is written as `partial`, brought to disk, and renamed. Nodes of one run share the folder; another run is kept
+out by a lock on run-checkpoints.lock.
 """
 
+import fcntl
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -32,6 +35,34 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, accelerator: Accelerator, parts: dict[str, Any], sharded: bool):
         self.folder, self.keep, self.accelerator, self.parts, self.sharded = folder, keep, accelerator, parts, sharded
+        self.held: int | None = None  # the lock's file
+
+    def lock(self) -> None:
+        """
+        Until `unlock`, or the end of this process, which may be a kill, no other run saves here. Raises a ValueError,
+        on all processes of the run, where another one does. Where the file system knows no locks there is none.
+        """
+        taken = False
+        if self.accelerator.is_main_process:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.held = os.open(f"{self.folder}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                fcntl.lockf(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's would live on in workers
+            except BlockingIOError:
+                taken = True
+            except OSError:
+                pass
+        if agreed(self.accelerator, taken)[0]:
+            self.unlock()
+            raise ValueError(
+                f"another run saves its checkpoints in {self.folder}: wait until it ends, stop it, or take another "
+                "--output_dir"
+            )
+
+    def unlock(self) -> None:
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
 
     def whole(self) -> list[Path]:
         """Oldest first: step-N and no other name, such as a copy's."""

@@ -76,6 +76,7 @@ class Run:
         self.bar = tqdm(total=training.steps, initial=self.step, desc=name, disable=not first)
 
     def _resume(self) -> None:
+        self.checkpoints.lock()
         found = self.checkpoints.find(self.training.resume_from)
         if found is not None:
             progress = self.checkpoints.load(found, self.training.batch_size)
@@ -90,6 +91,7 @@ class Run:
         self.signals.ignore()
         self.bar.close()
         self.trackers.finish()
+        self.checkpoints.unlock()
 
     def batches(self, loader: DataLoader | StreamLoader, per_step: int | None = None) -> Iterator[Any]:
         """
