@@ -5,6 +5,7 @@ import json
 import random
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import broken_sets
 import numpy as np
@@ -169,6 +170,24 @@ def test_a_url_or_a_nul_for_a_path_is_a_missing_file(tmp_path):
     data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
     source = load_split(data, "train")
     assert Pictures(source, data, 16).tally.reasons == {"missing file": 2} and source.digest()
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, -200])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_file_that_is_cut_off_is_named(kind, kept, tmp_path):
+    file = next(Path(broken_sets.write(kind, tmp_path / "set", count=40)).iterdir())
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"{file} cannot be read as {kind.title()} \(.+\): if it is cut off, copy"):
+        load_split(DataArguments(path=str(tmp_path / "set")), "train")
+
+
+def test_a_parquet_file_whose_pages_are_spoilt_is_named_when_it_is_read(tmp_path):
+    file = next(Path(broken_sets.write("parquet", tmp_path / "set", count=40)).iterdir())
+    content = file.read_bytes()
+    source = load_split(DataArguments(path=str(tmp_path / "set"), validation_split="train"), "train")
+    file.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
+    with pytest.raises(ValueError, match=rf"{file} cannot be read as Parquet"):
+        list(source.rows())
 
 
 def test_a_file_without_the_pictures_that_others_have_is_named(tmp_path):

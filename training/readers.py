@@ -10,6 +10,7 @@ import os
 import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -34,6 +35,18 @@ class Row(NamedTuple):
 def open_binary(path: str) -> IO[bytes]:
     """A local file or one of a URL (hf://…), to be read and sought in."""
     return fsspec.open(path, "rb").open() if "://" in path else Path(path).open("rb")
+
+
+@contextmanager
+def named(path: str, kind: str) -> Iterator[None]:
+    """What Arrow raises inside -> a ValueError that names the file; a file that is not there is an error as it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be read as {kind} ({reason}): if it is cut off, copy it again") from error
 
 
 class TableRows(Sequence):
@@ -67,7 +80,10 @@ def picture(value: Any, folder: str) -> dict[str, Any] | None:
 
 
 class Reader:
-    """One file. columns: names, `image` among them; lengths: rows of each unit."""
+    """
+    One file. columns: names, `image` among them; lengths: rows of each unit. One that is cut off, or another format's,
+    is a ValueError that names it, when it is opened or read.
+    """
 
     columns: list[str]
     lengths: list[int]
@@ -103,13 +119,13 @@ class ParquetReader(Reader):
 
     def __init__(self, path: str):
         super().__init__(path)
-        with open_binary(path) as file:
+        with named(path, "Parquet"), open_binary(path) as file:
             parquet = pq.ParquetFile(file)
             self.columns = with_image(parquet.schema_arrow.names)
             self.lengths = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
-        with open_binary(self.path) as file:
+        with named(self.path, "Parquet"), open_binary(self.path) as file:
             table = pq.ParquetFile(file).read_row_group(unit, columns=columns)
         return TableRows(table, self.path, self.first(unit))
 
@@ -132,13 +148,14 @@ class ArrowReader(Reader):
 
 @functools.lru_cache(maxsize=64)
 def mapped_batches(path: str) -> list[pa.RecordBatch]:
-    source = pa.memory_map(path)
-    try:
-        return list(pa.ipc.open_stream(source))
-    except pa.ArrowInvalid:  # not a stream, so a file
-        source.seek(0)
-        reader = pa.ipc.open_file(source)
-        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    with named(path, "Arrow"):
+        source = pa.memory_map(path)
+        try:
+            return list(pa.ipc.open_stream(source))
+        except pa.ArrowInvalid:  # not a stream, so a file
+            source.seek(0)
+            reader = pa.ipc.open_file(source)
+            return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
 
 class LinesReader(Reader):
@@ -171,7 +188,8 @@ class LinesReader(Reader):
 
 
 def parquet_table(file: IO[bytes], path: str) -> pa.Table:
-    return pq.ParquetFile(file).read()
+    with named(path, "Parquet"):
+        return pq.ParquetFile(file).read()
 
 
 TABLES = {".jsonl": json_table, ".json": json_table, ".csv": csv_table, ".parquet": parquet_table}
