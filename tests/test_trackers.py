@@ -62,6 +62,13 @@ def test_steps_past_a_checkpoint_that_a_run_went_back_to_are_not_drawn(tmp_path,
     assert capsys.readouterr().out.strip() == str(tmp_path / "prior-log.png")
 
 
+def test_a_line_that_a_full_disk_has_torn_is_not_drawn(tmp_path):
+    log = tmp_path / "prior-log.jsonl"
+    lines = ['{"step": 1, "loss": 3.0}', '{"step": 2, "lo{"step": 3, "loss": 1.0}', "7", '{"step": 4, "loss": 2.0}']
+    log.write_text("\n".join([*lines, '{"st']))
+    assert curves(read_log(log)) == {"loss": {"training": [(1, 3.0), (4, 2.0)]}}
+
+
 def test_without_matplotlib_it_says_once_what_to_install(tmp_path, monkeypatch, capsys):
     real = builtins.__import__
 

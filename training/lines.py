@@ -34,7 +34,7 @@ def json_list(text: bytes) -> list[dict[str, Any]]:
         return []
 
 
-def json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes | str) -> dict[str, Any]:
     """{} of what is none."""
     try:
         value = json.loads(data)

@@ -4,10 +4,10 @@ python -m training.plot_losses runs/emoji_cpu/prior-log.jsonl
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 
+from .lines import json_object
 from .scenes import HELDOUT_SPLIT
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
@@ -52,10 +52,12 @@ def plot_losses(log: Path) -> Path:
 
 
 def read_log(log: Path) -> list[dict[str, float]]:
-    """The lines, without those past a checkpoint that the run went back to."""
+    """The lines, without those past a checkpoint that the run went back to, and those that a full disk has torn."""
     rows: list[dict[str, float]] = []
     for line in log.read_text().splitlines():
-        row = json.loads(line)
+        row = json_object(line)
+        if "step" not in row:
+            continue
         if rows and rows[-1]["step"] > row["step"]:
             rows = [earlier for earlier in rows if earlier["step"] < row["step"]]
         rows.append(row)
