@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dvae import PatchDiscriminator, PatchDiscriminatorConfig
 from training.arguments import DVAETraining, PriorTraining, parse
 from training.memory import LiveBytes, Memory, sharded_step, whole_step
-from training.preflight import DryRun, advice, dvae_subject, plan, prior_subject, step_of
+from training.preflight import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
 
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
@@ -70,6 +70,17 @@ def test_shards_are_shares_and_gathered_is_what_lies_outside_and_two_blocks():
         assert getattr(step.memory, part) == getattr(whole.memory, part) / 8
     assert step.memory.communication == 2 * 2 * (10_000 + 2 * 10_000)
     assert step.flops == whole.flops
+
+
+def test_what_is_frozen_has_no_gradient_in_any_shard():
+    def frozen() -> nn.Module:
+        model = two_blocks()
+        model[2].requires_grad_(False)
+        return model
+
+    whole = sharded_step(two_blocks, loss_of, "bf16", 1, processes=8, block="Block").memory
+    part = sharded_step(frozen, loss_of, "bf16", 1, processes=8, block="Block").memory
+    assert part.gradients == whole.gradients * 2 / 3 and part.weights == whole.weights
 
 
 def args_of(section: str, tmp_path: Path, *flags: str):
@@ -132,6 +143,16 @@ def test_settings_are_yaml_and_a_typo_is_named():
         DryRun(engine="fsdp2")
     with pytest.raises(ValueError, match="gpus=0"):
         DryRun(gpus=0)
+
+
+def test_what_training_refuses_is_not_planned(tmp_path, monkeypatch):
+    flags = ["--training.init_from", "embedded", "--training.lora", "{}"]
+    with pytest.raises(ValueError, match=r"an adapter trains under DDP, not FSDP.*: take engine: ddp"):
+        plan("prior", args_of("prior", tmp_path, *flags), DryRun(engine="fsdp", steps=0), Path("nowhere"))
+    argv = ["train_prior", str(ROOT / "training" / "configs" / "emoji_cpu.yaml"), "--training.mixed_precision"]
+    monkeypatch.setattr(sys, "argv", [*argv, "bfloat16", "--dry_run"])
+    with pytest.raises(SystemExit, match="mixed_precision='bfloat16' must be one of no, fp16, bf16"):
+        plan_or_train("prior", PriorTraining, print, "")
 
 
 MEASURE = """

@@ -111,7 +111,8 @@ def sharded_step(
         outside = sum(parameter.numel() for parameter in model.parameters()) - in_blocks
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-            parameter.register_post_accumulate_grad_hook(_drop)
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_drop)
         live, flops = _run(model, loss_of, None, rounds=1)
     gathered = 2 * dtype.itemsize * (outside + 2 * in_block)
     shards = [part / processes for part in (state, FLOAT * trained, 2 * FLOAT * trained, state)]

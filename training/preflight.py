@@ -74,8 +74,8 @@ def plan_or_train(section: str, training_type: type, train: Callable[[list[str]]
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
     rest = argv[:at] + argv[at + 1 + has_settings :]
-    args = parse(section, training_type, rest, doc)
     try:
+        args = parse(section, training_type, rest, doc)
         print(plan(section, args, DryRun.read(argv[at + 1] if has_settings else "{}"), Path(rest[0])))
     except ValueError as error:
         raise SystemExit(str(error)) from error
@@ -84,6 +84,9 @@ def plan_or_train(section: str, training_type: type, train: Callable[[list[str]]
 def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
     """A page of text. Raises a ValueError where the batch does not divide, or sizes are not known."""
     training = args.training
+    lora = section == "prior" and training.lora is not None
+    if lora and dry_run.engine == "fsdp":
+        raise ValueError("an adapter trains under DDP, not FSDP, which shards a model: take engine: ddp")
     subject = dvae_subject(args.model, training) if section == "dvae" else prior_subject(args, preset)
     precision = mixed_precision(training.mixed_precision)
     here = step_of(subject, training, precision, DryRun(gpus=1))
@@ -95,7 +98,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
             f"adversaries: {subject.networks / 1e6:,.2f} M parameters more, with gradients and moments in the table; "
             "their activations and arithmetic are not"
         )
-    if section == "prior" and training.lora is not None:
+    if lora:
         lines.append("lora: an adapter takes less than what follows, which is of a run that learns all weights")
     lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
     lines += advice(there.memory, training, dry_run)
