@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from toy_run import Toy, toy_run
+from tqdm import tqdm
 
 from training import stepping
 from training.checkpoints import Checkpoints
@@ -195,6 +197,7 @@ def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alon
     while kills < 20:
         child = os.fork()
         if child == 0:
+            tqdm.set_lock(threading.RLock())  # not the one that processes share: a kill would leave it taken
             toy_run(tmp_path / "killed", resume_from="latest", delay=0.01, **settings)
             os._exit(0)
         time.sleep(rng.uniform(0.0, 0.2))
