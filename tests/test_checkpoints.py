@@ -288,6 +288,18 @@ def test_what_would_be_another_run_is_refused(tmp_path):
         toy_run(tmp_path, steps=5, resume_from="nowhere")
 
 
+def test_what_has_other_parts_is_refused_with_both_and_the_remedy(tmp_path):
+    """A run begun in memory has no place in a stream; where more is frozen, the optimiser learns less."""
+    toy_run(tmp_path, steps=5)
+    (tmp_path / "toy-checkpoints" / "step-0000005" / "average.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"step-0000005 has no average, .* resume with data.streaming, "):
+        toy_run(tmp_path, steps=6, resume_from="latest")
+    state = torch.optim.AdamW(Toy().parameters()).state_dict()
+    frozen = torch.optim.AdamW(list(Toy().parameters())[1:])
+    with pytest.raises(ValueError, match=r"optimiser learns 4 tensors .* this run's 3 in \[3\]: resume with freeze"):
+        restore(frozen, state)
+
+
 def test_a_truncated_file_is_an_error_and_not_other_weights(tmp_path):
     toy_run(tmp_path, steps=5)
     path = tmp_path / "toy-checkpoints" / "step-0000005" / "model.safetensors"

@@ -93,7 +93,7 @@ class Checkpoints:
         """
         Puts the checkpoint at `path` into the parts and this process's random generators -> its progress.
 
-        Raises a ValueError where the place in the data, or the shards, would be others.
+        Raises a ValueError where the place in the data, the shards or the parts would be others.
         """
         progress = json.loads((path / "progress.json").read_text())
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -110,6 +110,12 @@ class Checkpoints:
             raise ValueError(
                 f"{path} was made by {progress['processes']} processes, {kinds[progress['sharded']]}; this run has "
                 f"{processes}, {kinds[self.sharded]}: resume with the same, or start anew with --training.init_from"
+            )
+        missing = [name for name in self.parts if not (path / self._file(name)).is_file()]
+        if missing:
+            raise ValueError(
+                f"{path} has no {', '.join(missing)}, which this run goes on with: resume with data.streaming, "
+                "mixed_precision and adversaries as they were, or start anew with --training.init_from"
             )
         for name, part in self.parts.items():
             restore(part, load_state(path / self._file(name)))

@@ -103,7 +103,18 @@ def copy_tensors(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def _restore_optimizer(optimizer: Optimizer, state: dict) -> None:
-    """Moments take the layout in memory and the sharding of their parameters: fused kernels count on the same one."""
+    """
+    Moments take the layout in memory and the sharding of their parameters: fused kernels count on the same one.
+
+    Raises a ValueError where the groups have other numbers of parameters.
+    """
+    own = [len(group["params"]) for group in optimizer.param_groups]
+    saved = [len(group["params"]) for group in state["param_groups"]]
+    if own != saved:
+        raise ValueError(
+            f"the checkpoint's optimiser learns {sum(saved)} tensors in groups of {saved}, this run's {sum(own)} in "
+            f"{own}: resume with freeze and lora as they were, or start anew with --training.init_from"
+        )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def like(parameter: Tensor, value: Any) -> Any:
