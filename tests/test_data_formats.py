@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from training.crops import dvae_crop, prior_crop
 from training.data import DrawnPictures, Pictures, bytes_decoded, load_split
 from training.data_arguments import DataArguments
-from training.decoding import Tally
+from training.decoding import BrokenRow, Tally, open_picture
 from training.lines import json_table
 from training.readers import LinesReader, Row, TarReader
 from training.sources import open_splits
@@ -86,6 +87,20 @@ def test_a_large_picture_is_left_out_before_it_is_decoded(sets):
     data = DataArguments(path=sets["tar"], max_pixels=479, max_broken_share=1.0)
     with pytest.raises(ValueError, match="too large"):
         Pictures(load_split(data, "train"), data, 16)
+
+
+@pytest.mark.parametrize(("most", "opens"), [(480, True), (479, False), (200, False)])
+def test_the_bound_of_pixels_is_the_sets_and_not_pils(most, opens, sets, monkeypatch):
+    """PIL's, of which twice as many are an error, would be 200 for a picture of 480."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = DataArguments(path=sets["tar"], max_pixels=most, max_broken_share=1.0)
+    [row] = load_split(data, "train").rows(0, 1)
+    if opens:
+        assert open_picture(row.columns["image"], data).size == (24, 20)
+    else:
+        with pytest.raises(BrokenRow, match="too large"):
+            open_picture(row.columns["image"], data)
+    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_a_set_that_fits_no_memory_is_refused_before_it_is_decoded(sets, monkeypatch):

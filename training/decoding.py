@@ -33,6 +33,7 @@ def open_picture(image: dict[str, Any] | None, data: DataArguments) -> Image.Ima
     data_bytes = image["bytes"] if image["bytes"] is not None else read_file(image["path"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's of large pictures and odd metadata: the bounds below are stricter
+        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, data.max_pixels  # which may be above PIL's own
         try:
             opened = Image.open(io.BytesIO(data_bytes))  # reads the header alone
             check_size(opened.size, data)
@@ -44,6 +45,8 @@ def open_picture(image: dict[str, Any] | None, data: DataArguments) -> Image.Ima
             raise BrokenRow("too large") from error
         except Exception as error:  # what a codec raises on foreign bytes is anything: SyntaxError, struct.error, …
             raise BrokenRow("undecodable") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
 
 
 def read_file(path: str) -> bytes:
