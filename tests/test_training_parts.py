@@ -73,6 +73,15 @@ def test_a_typo_is_an_error_that_names_the_key(argv, key, capsys):
     assert key in capsys.readouterr().err
 
 
+def test_a_config_holds_what_the_help_says(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("output_dir: x\ntraining: {lr: 0.5}\nmodel: {codebook_size: 9}\n")
+    args = parse("dvae", DVAETraining, ["--config", str(tmp_path / "own.yaml")])
+    assert (args.output_dir, args.training.lr, args.model) == ("x", 0.5, {"codebook_size": 9})
+    with pytest.raises(SystemExit):
+        parse("dvae", DVAETraining, ["--help"])
+    assert "--config CONFIG a YAML of the keys below;" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_wrong_key_in_a_preset_is_named(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("output_dir: x\ndvea: {}\n")

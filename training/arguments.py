@@ -202,7 +202,7 @@ def parse(
     program = f"python -m training.{program or f'train_{section}'}"
     usage = f"{program} PRESET [--training.KEY VALUE …] [--model.KEY VALUE …] [--data.KEY VALUE …]"
     parser = ArgumentParser(prog=program, usage=usage, description=doc)
-    parser.add_argument("--config", action="config", help="the preset; the first argument without a flag is one too")
+    parser.add_argument("--config", action="config", help="a YAML of the keys below; a PRESET has sections of them")
     parser.add_argument("--output_dir", type=str, required=True)
     parser.add_class_arguments(DataArguments, "data")
     parser.add_class_arguments(training_type, "training")
