@@ -280,6 +280,13 @@ def test_where_nothing_can_be_locked_a_run_goes_on(tmp_path, monkeypatch):
     assert names(tmp_path / "toy-checkpoints") == ["step-0000005"]
 
 
+def test_a_run_that_is_past_its_steps_says_so(tmp_path, capsys):
+    toy_run(tmp_path, steps=10)
+    toy_run(tmp_path, steps=6, resume_from="latest")
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.endswith("step-0000010 is past steps=6: nothing is trained; raise --training.steps above 10")
+
+
 def test_what_would_be_another_run_is_refused(tmp_path):
     toy_run(tmp_path, steps=5)
     with pytest.raises(ValueError, match=r"batch_size=4, not 8: its place in the data would be another"):

@@ -81,6 +81,11 @@ class Run:
         if found is not None:
             progress = self.checkpoints.load(found, self.training.batch_size)
             self.step, self.skipped = progress["step"], progress["skipped"]
+            if self.step > self.training.steps:
+                self.accelerator.print(
+                    f"{found} is past steps={self.training.steps}: nothing is trained; raise --training.steps above "
+                    f"{self.step}"
+                )
         self.checkpoints.clean(self.step)
 
     def __enter__(self) -> "Run":
