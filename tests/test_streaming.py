@@ -215,13 +215,15 @@ def test_a_set_with_broken_rows_trains(kind, streaming, sets, tmp_path, capsys):
         assert printed.count("skipped, ") == len(broken_sets.BROKEN)
 
 
-def test_a_streamed_run_resumes_bit_for_bit(sets, tmp_path):
+def test_a_streamed_run_resumes_bit_for_bit(sets, tmp_path, capsys):
     argv = [preset(tmp_path, {"path": sets["parquet"], "streaming": True, "crop": "dalle"})]
     whole = train_dvae.main(argv).state_dict()
     checkpoint = tmp_path / "run" / "dvae-checkpoints" / "step-0000003"
     resumed = train_dvae.main([*argv, "--training.resume_from", str(checkpoint)]).state_dict()
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
+    train_dvae.main([*argv, "--training.resume_from", str(checkpoint), "--training.steps", "2"])
+    assert "step-0000003 is past steps=2" in capsys.readouterr().out
 
 
 def test_a_state_counts_what_was_skipped(sets):

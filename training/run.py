@@ -105,7 +105,7 @@ class Run:
         """
         per_step = self.training.gradient_accumulation_steps if per_step is None else per_step
         if isinstance(loader, StreamLoader):
-            return itertools.islice(loader, (self.training.steps - self.step) * per_step)
+            return itertools.islice(loader, max(self.training.steps - self.step, 0) * per_step)
         return iter(self.accelerator.skip_first_batches(loader, self.step * per_step))
 
     def descend(self, loss: Tensor, optimizer: Optimizer | None = None) -> None:
