@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
-from training import evaluate, finish, train_dvae, train_prior, train_tokenizer
+from training import encode_dataset, evaluate, finish, train_dvae, train_prior, train_tokenizer
 from training.arguments import LoopTraining
 from training.code_cache import CodeCache
 from training.codes import CachedCodes, encode_pictures
@@ -108,6 +108,22 @@ def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, t
     evaluate.main(["--model", str(run / "pipeline"), "--data.path", str(pictures)])
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert float(printed["psnr"]) == pytest.approx(metrics["dvae"]["psnr"], abs=0.2)  # half precision between them
+
+
+def test_a_preset_of_scenes_takes_captioned_pictures_by_their_path_alone(preset, tmp_path, capsys):
+    """And the picture of a dVAE's evaluation has the 2 held-out pictures above, their reconstructions below."""
+    few, run = ["--training.steps", "2"], tmp_path / "run"
+    scenes, cached = ["--data.scenes", "0.5"], ["--training.cached_scenes", "9", "--training.scene_share", "0.5"]
+    train_tokenizer.main([preset, *scenes])
+    train_dvae.main([preset, *scenes, *few, "--training.decoder_steps", "0"])
+    said = "has captions and no cut-outs to compose scenes of: scenes taken as 0"
+    assert capsys.readouterr().out.count(said) == 2
+    with PillowImage.open(run / "dvae-pictures" / "reconstructions-0000002.png") as picture:
+        assert picture.size == (2 + 2 * 18, 2 + 2 * 18)
+    encode_dataset.main([preset, *cached])
+    train_prior.main([preset, *scenes, *cached, *few])
+    assert capsys.readouterr().out.count("scenes, cached_scenes, scene_share taken as 0") == 1
+    assert json.loads((run / "prior" / "recipe.json").read_text())["scene_share"] == 0
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .sources import Source, open_splits
 from .stopping import deaf
 
 CAPTION_COLUMNS = ("text", "caption")
+SCENES = ("scenes", "cached_scenes", "scene_share")  # what a preset asks of them, in `data` and in `training`
 STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
 
 
@@ -80,6 +82,20 @@ def caption_column(data: DataArguments, pictures: Source) -> str | None:
 def is_cutouts(pictures: Source, data: DataArguments) -> bool:
     """Whether the set is one of named cut-outs, of which scenes are composed: it has no captions."""
     return caption_column(data, pictures) is None
+
+
+def fit_scenes(args: Any, say: Callable[[str], None] = print) -> None:
+    """
+    Takes the scenes that a preset asks for, in `args.data` or `args.training`, as 0 where the set is none of cut-outs,
+    of which alone they are composed, and says so in a line. Every command does it that draws from a set.
+    """
+    asked = [(part, name) for part in (args.data, args.training) for name in SCENES if vars(part).get(name)]
+    if not asked or is_cutouts(load_split(args.data, "train"), args.data):
+        return
+    for part, name in asked:
+        setattr(part, name, type(getattr(part, name))())
+    names = ", ".join(name for _, name in asked)
+    say(f"{args.data.path} has captions and no cut-outs to compose scenes of: {names} taken as 0")
 
 
 def bytes_decoded(pictures: Source, data: DataArguments, image_size: int) -> int:

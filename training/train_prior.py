@@ -20,7 +20,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 
 from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, captions_of
-from .data import in_order
+from .data import fit_scenes, in_order
 from .encode_dataset import code_caches
 from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_prior
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
+    fit_scenes(args, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir)
     encoded = {split: cache.dataset(accelerator) for split, cache in caches.items()}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)

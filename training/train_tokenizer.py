@@ -15,7 +15,7 @@ from tqdm import tqdm
 from prior_transformer import PriorTokenizer
 
 from .arguments import TokenizerTraining, parse
-from .data import caption_column, is_cutouts, load_split
+from .data import caption_column, fit_scenes, is_cutouts, load_split
 from .data_arguments import DataArguments
 from .decoding import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
 from .scenes import sample_scene
@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse("tokenizer", TokenizerTraining, argv, __doc__)
     if not PartialState().is_main_process:
         return
+    fit_scenes(args)
     captions = draw_captions(load_split(args.data, "train"), args.data, args.training)
     vocab_size, text_length = args.training.vocab_size, args.training.text_length
     tokenizer = PriorTokenizer.train(captions, vocab_size=vocab_size, text_length=text_length)
