@@ -26,7 +26,7 @@ from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .preflight import plan_or_train
-from .pretrained import find_part, freeze, lora_config, part_of_run
+from .pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
 from .run import Run
 from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
@@ -57,6 +57,7 @@ def build(
     if training.init_from:
         prior = PriorTransformer.from_pretrained(find_part(training.init_from, "prior"), dtype=torch.float32)
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
+        check_tokenizer(tokenizer, training.init_from)
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
@@ -100,7 +101,8 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     )
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
-    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
+    facts = {"tokenizer": tokenizer_digest(tokenizer)}
+    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer, facts=facts)
 
     @same_rng_after()
     def evaluate() -> None:

@@ -26,12 +26,27 @@ def main(argv: list[str] | None = None) -> None:
     args = parse("tokenizer", TokenizerTraining, argv, __doc__)
     if not PartialState().is_main_process:
         return
+    folder = Path(args.output_dir) / "tokenizer"
+    if args.training.keep and (folder / "tokenizer.json").exists():
+        check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
+        print(f"{folder} is there already: kept")
+        return
     fit_scenes(args)
     captions = draw_captions(load_split(args.data, "train"), args.data, args.training)
     vocab_size, text_length = args.training.vocab_size, args.training.text_length
     tokenizer = PriorTokenizer.train(captions, vocab_size=vocab_size, text_length=text_length)
-    tokenizer.save_pretrained(Path(args.output_dir) / "tokenizer")
-    print(f"{len(tokenizer)} tokens, {text_length} a caption, in {Path(args.output_dir) / 'tokenizer'}")
+    tokenizer.save_pretrained(folder)
+    print(f"{len(tokenizer)} tokens, {text_length} a caption, in {folder}")
+
+
+def check_kept(tokenizer: PriorTokenizer, training: TokenizerTraining, folder: Path) -> None:
+    """Raises a ValueError where the tokenizer cannot be of these settings; it may have found fewer tokens."""
+    if tokenizer.model_max_length != training.text_length or len(tokenizer) > training.vocab_size:
+        raise ValueError(
+            f"{folder} has {len(tokenizer)} tokens and text_length={tokenizer.model_max_length}, not "
+            f"vocab_size={training.vocab_size} and text_length={training.text_length}: give another output_dir, or "
+            "remove it and the prior's checkpoints"
+        )
 
 
 def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
