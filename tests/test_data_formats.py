@@ -5,6 +5,7 @@ import json
 import random
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import broken_sets
 import numpy as np
@@ -37,6 +38,27 @@ def test_a_set_with_broken_rows_is_read_but_for_these_which_are_counted_and_name
     assert pictures.tally.seen + held_out.tally.seen == 100
     assert f"of {sets[kind]} skipped" in (printed := capsys.readouterr().out)
     assert printed.count("skipped, ") == len(broken_sets.BROKEN)
+
+
+@pytest.mark.parametrize("name", ["train.png", "test.png", "my_test_1.png", "dev.png", "val 1.png"])
+def test_a_pictures_name_makes_no_split(name, tmp_path):
+    path = broken_sets.write("folder", tmp_path, count=4)
+    (tmp_path / name).write_bytes(broken_sets.row(0)[0])
+    with (tmp_path / "metadata.jsonl").open("a") as file:
+        file.write(json.dumps({"file_name": name, "text": "one more"}) + "\n")
+    splits = open_splits(path)
+    assert list(splits) == ["train"] and splits["train"].column("text")[-1] == "one more"
+
+
+@pytest.mark.parametrize("kind", [*broken_sets.FORMATS, "folders"])
+def test_a_folders_name_is_no_glob(kind, tmp_path):
+    if kind == "folders":
+        for split in ("train", "test"):
+            path = str(Path(broken_sets.write("folder", tmp_path / "photos [2024]" / split, count=3)).parent)
+        assert {split: len(source) for split, source in open_splits(path).items()} == {"train": 3, "test": 3}
+        return
+    path = broken_sets.write(kind, tmp_path / "photos [2024]", count=3)
+    assert {split: len(source) for split, source in open_splits(path).items()} == {"train": 3}
 
 
 def test_every_format_gives_the_same_pictures_in_the_same_order(sets):
