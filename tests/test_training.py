@@ -313,6 +313,19 @@ def test_a_set_is_one_of_cutouts_where_names_are_all_that_captions_are_of(column
             CodeCache(tmp_path, tiny_dvae(), load_split(data, "train"), data, scenes=4)
 
 
+def test_a_set_of_one_picture_or_of_no_caption_is_refused(preset, tmp_path):
+    """Two are needed, one of them to hold out."""
+    PillowImage.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    lines = [json.dumps({"file_name": "a.png", "text": text}) + "\n" for text in ("a", "", "")]
+    (tmp_path / "metadata.jsonl").write_text(lines[0])
+    for trainer in (train_tokenizer, train_dvae):
+        with pytest.raises(ValueError, match="has 1 in its split 'train': a set needs two pictures, one"):
+            trainer.main([preset, "--data.path", str(tmp_path)])
+    (tmp_path / "metadata.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(ValueError, match="has no caption in 1 rows"):
+        train_tokenizer.main([preset, "--data.path", str(tmp_path)])
+
+
 def test_data_without_captions_is_refused_by_its_columns(tmp_path):
     Dataset.from_list([{"image": "x", "label": 1}]).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match=r"label.*it needs `image` and one of"):

@@ -37,20 +37,21 @@ def load_split(data: DataArguments, split: str) -> Source:
     """
     The rows of `data.path`; split is "train" or "validation".
 
-    Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names.
+    Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names; or where
+    there are not two pictures, one of them to hold out.
     """
     splits = open_splits(data.path, data.streaming)
-    wanted = data.train_split if split == "train" else data.validation_split
-    if wanted in splits:
-        pictures = splits[wanted]
-    elif data.train_split not in splits:
+    hold_out = data.validation_split not in splits
+    wanted = data.train_split if split == "train" or hold_out else data.validation_split
+    if wanted not in splits:
         raise ValueError(f"{data.path} has no split {wanted!r}: it has {', '.join(splits)}; say --data.train_split")
-    else:
-        pictures = splits[data.train_split]
-        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
-    if split == "train" and wanted in splits and data.validation_split not in splits:
-        pictures = pictures.select(_held_out(len(pictures), held_out=False))
+    pictures = splits[wanted]
     caption_column(data, pictures)
+    if len(pictures) < 1 + hold_out:
+        need = "two pictures, one of them to hold out" if hold_out else "a picture"
+        raise ValueError(f"{data.path} has {len(pictures)} in its split {wanted!r}: a set needs {need}")
+    if hold_out:
+        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
     limit = len(pictures) if data.max_pictures is None else data.max_pictures
     if data.streaming and split == "validation":
         limit = min(limit, STREAMED_VALIDATION)

@@ -52,6 +52,10 @@ def check_kept(tokenizer: PriorTokenizer, training: TokenizerTraining, folder: P
 def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
     """`captions` captions: each row's in turn, and scenes in their share, where the set is one of cut-outs."""
     parts = list(captioned(pictures, caption_column(data, pictures)))
+    if not parts:
+        raise ValueError(
+            f"{data.path} has no caption in {len(pictures)} rows: python -m training.validate_data says why"
+        )
     things = [part["things"][0] for part in parts] if is_cutouts(pictures, data) else []
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
