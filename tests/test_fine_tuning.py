@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,25 @@ def test_a_pipelines_prior_learns_on_with_its_own_tokenizer_alone(tiny_folder, t
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"learned with its tokenizer .* leave --training\.tokenizer out"):
         fine_tune(tiny_folder, pictures, tmp_path, "--training.tokenizer", str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ({"guidance_scal": 2}, "'guidance_scal'; its keys are temperature, top_k"),
+        ({"top_k": 33}, "top_k=33 exceeds this model's 32 codes"),
+        ({"top_p": 1.5}, "top_p=1.5 is outside"),
+    ],
+)
+def test_wrong_sampling_is_refused_before_a_step(sampling, words, tiny_folder, pictures, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fine_tune(tiny_folder, pictures, tmp_path, "--training.sampling", json.dumps(sampling))
+    assert not (tmp_path / "codes").exists()
+
+
+def test_sizes_are_those_of_the_parts(tiny_dvae, tiny_tokenizer):
+    with pytest.raises(ValueError, match=r"model has text_length=9, but .* have text_length=6: leave them out"):
+        train_prior.build({"text_length": 9, "grid_size": 4}, PriorTraining(), tiny_dvae, tiny_tokenizer, None)
 
 
 def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pictures, tmp_path):

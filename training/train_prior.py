@@ -7,6 +7,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures; with training.lora output_dir/adapter too.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from accelerate.utils import set_seed
 from dvae import DVAE, DVAEImageProcessor
 from pipelines.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.checks import check_components
+from pipelines.sampling import check_settings
+from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .arguments import PriorTraining, parse
@@ -43,6 +46,7 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
+    check_sampling(training, prior)
     fit_scenes(args, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir)
     encoded = {split: cache.dataset(accelerator) for split, cache in caches.items()}
@@ -70,6 +74,10 @@ def build(
         "image_vocab_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
+    if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:
+        asked = ", ".join(f"{name}={model[name]}" for name in differing)
+        there = ", ".join(f"{name}={fitting[name]}" for name in differing)
+        raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
         prior = PriorTransformer(PriorTransformerConfig(**{**(model or {}), **fitting}))
     accelerator.print(
@@ -77,6 +85,15 @@ def build(
     )
     freeze(prior, training.freeze)
     return fast(prior, accelerator)
+
+
+def check_sampling(training: PriorTraining, prior: PriorTransformer) -> None:
+    """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
+    try:
+        check_settings(SamplingSettings(**training.sampling), prior)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(field.name for field in fields(SamplingSettings))
+        raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
 def fast(prior: PriorTransformer, accelerator: Accelerator) -> PriorTransformer:
