@@ -18,8 +18,9 @@ import torch
 from training.crops import dvae_crop, prior_crop
 from training.data import DrawnPictures, Pictures, bytes_decoded, load_split
 from training.data_arguments import DataArguments
+from training.decoding import BrokenRow, row_parts
 from training.lines import json_table
-from training.readers import LinesReader, TarReader
+from training.readers import LinesReader, Row, TarReader
 from training.sources import open_splits
 
 
@@ -81,6 +82,15 @@ def test_units_and_choices_of_places_give_the_rows_that_one_pass_gives(sets):
         own = [chosen.own_rows(unit).tolist() for unit in range(len(chosen.units))]
         assert sum(map(len, own)) == 4
         assert next(source.rows(70, 71)).where.startswith(str(source.units[-1][0].path)[:-10])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(["a", "b"], "caption is no text"), (7, "caption is no text"), (" ", "empty caption")]
+)
+def test_a_caption_that_is_no_text_is_not_called_empty(text, reason):
+    for column in ("text", None):
+        with pytest.raises(BrokenRow, match=f"^{reason}$"):
+            row_parts(Row("row 0", {column or "name": text, "image": "0.png"}), column)
 
 
 def test_past_the_share_a_run_stops_with_both_numbers(sets):
