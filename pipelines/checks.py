@@ -40,6 +40,8 @@ def check_prompts(prompt: str | list[str], *, allow_empty: bool = False) -> list
     for i, text in enumerate(prompts):
         if not isinstance(text, str):
             raise TypeError(f"prompt {i} is {text!r}, a {type(text).__name__}; pass a string or a list of strings")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(f"prompt {i} is no text in UTF-8: {text!r}; {EXAMPLE}")
         if not text.strip() and not (allow_empty and text == ""):
             raise ValueError(f"prompt {i} is empty: {text!r}; {EXAMPLE}")
     return list(prompts)

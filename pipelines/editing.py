@@ -58,7 +58,7 @@ def complete(
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
     """
     side = pipeline.prior.config.grid_size
-    rows = side // 2 if rows is None else rows
+    rows = max(side // 2, 1) if rows is None else rows
     check_count("rows", rows)
     if rows > side:
         raise ValueError(f"rows={rows} are more than this model's {side} rows of codes; pass 1 to {side}")

@@ -7,6 +7,15 @@ from huggingface_hub import ModelCardData
 
 TAGS = ["armchair", "autoregressive", "dall-e", "discrete-vae", "text-to-image"]
 
+EMOJI_DATA = {
+    "Noto Emoji": "Apache-2.0",
+    "Twemoji": "CC-BY-4.0",
+    "Fluent Emoji": "MIT",
+    "Open Clip Art Library": "public domain",
+    "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
+    "names and keywords of CLDR": "Unicode-3.0",
+}  # the sources of training/data/emoji, whose captions are English
+
 TEMPLATE = """\
 ---
 {front_matter}
@@ -76,7 +85,11 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
     """
     config = pipeline.dvae.config
     card_data = ModelCardData(
-        library_name="armchair", license=pipeline.license, pipeline_tag="text-to-image", tags=TAGS, language="en"
+        library_name="armchair",
+        license=pipeline.license,
+        pipeline_tag="text-to-image",
+        tags=TAGS,
+        language="en" if pipeline.data == EMOJI_DATA else None,
     )
     return TEMPLATE.format(
         front_matter=card_data.to_yaml(),

@@ -4,6 +4,7 @@ Captions -> text ids: a byte-level BPE, lower-cased, that takes any Unicode and 
 
 import copy
 import functools
+import unicodedata
 import warnings
 from collections.abc import Iterable
 
@@ -118,8 +119,13 @@ def _check_captions(captions: list[str]):
 
 
 def _warn_of_lost_words(caption: str, cut: int, text_length: int):
-    """cut: where in the caption the first lost token starts; a word that straddles it is named whole."""
+    """
+    cut: where in the caption the first lost token starts; a word that straddles it is named whole, but not a run of
+    letters without case (Lo), as scripts without spaces write whole captions in.
+    """
     while cut > 0 and not caption[cut - 1].isspace() and not caption[cut : cut + 1].isspace():
+        if unicodedata.category(caption[cut - 1]) == "Lo":
+            break
         cut -= 1
     lost = " ".join(caption[cut:].split())
     warnings.warn(f"a caption is longer than {text_length} text tokens; lost from its end: {lost!r}", stacklevel=3)

@@ -193,6 +193,7 @@ def test_a_long_prompt_is_one_line_of_warning(run):
         (["a cat", "--out", "new/cat.JPG"], ["cat.JPG", ".jpg picture", "ends in .png"]),
         (["a cat", "--min-p", "2"], ["min_p=2.0", "pass"]),
         (["a cat", "--guidance-region", "0,0,9,9"], ["9, 9", "4×4", "pass"]),
+        (["caf\udcff"], ["prompt 0 is no text in UTF-8", r"'caf\udcff'", "pass"]),
         (["a cat", "--guidance-region", "0,0"], ["guidance_region", "pass"]),
         (["a cat", "--best-of", "0"], ["best_of=0", "pass"]),
         (["a cat", "--best-of", "2", "--reranker", "/no/such"], ["/no/such", "CLIP", "pass"]),

@@ -19,7 +19,7 @@ from PIL import Image
 from training.crops import dvae_crop, prior_crop
 from training.data import DrawnPictures, Pictures, bytes_decoded, load_split
 from training.data_arguments import DataArguments
-from training.decoding import BrokenRow, Tally, open_picture
+from training.decoding import BrokenRow, Tally, open_picture, row_parts
 from training.lines import json_table
 from training.readers import LinesReader, Row, TarReader
 from training.sources import open_splits
@@ -42,6 +42,27 @@ def test_a_set_with_broken_rows_is_read_but_for_these_which_are_counted_and_name
     assert printed.count("skipped, ") == len(broken_sets.BROKEN)
 
 
+@pytest.mark.parametrize("name", ["train.png", "test.png", "my_test_1.png", "dev.png", "val 1.png"])
+def test_a_pictures_name_makes_no_split(name, tmp_path):
+    path = broken_sets.write("folder", tmp_path, count=4)
+    (tmp_path / name).write_bytes(broken_sets.row(0)[0])
+    with (tmp_path / "metadata.jsonl").open("a") as file:
+        file.write(json.dumps({"file_name": name, "text": "one more"}) + "\n")
+    splits = open_splits(path)
+    assert list(splits) == ["train"] and splits["train"].column("text")[-1] == "one more"
+
+
+@pytest.mark.parametrize("kind", [*broken_sets.FORMATS, "folders"])
+def test_a_folders_name_is_no_glob(kind, tmp_path):
+    if kind == "folders":
+        for split in ("train", "test"):
+            path = str(Path(broken_sets.write("folder", tmp_path / "photos [2024]" / split, count=3)).parent)
+        assert {split: len(source) for split, source in open_splits(path).items()} == {"train": 3, "test": 3}
+        return
+    path = broken_sets.write(kind, tmp_path / "photos [2024]", count=3)
+    assert {split: len(source) for split, source in open_splits(path).items()} == {"train": 3}
+
+
 def test_every_format_gives_the_same_pictures_in_the_same_order(sets):
     drawn = {}
     for kind in broken_sets.FORMATS:
@@ -62,6 +83,15 @@ def test_units_and_choices_of_places_give_the_rows_that_one_pass_gives(sets):
         own = [chosen.own_rows(unit).tolist() for unit in range(len(chosen.units))]
         assert sum(map(len, own)) == 4
         assert next(source.rows(70, 71)).where.startswith(str(source.units[-1][0].path)[:-10])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(["a", "b"], "caption is no text"), (7, "caption is no text"), (" ", "empty caption")]
+)
+def test_a_caption_that_is_no_text_is_not_called_empty(text, reason):
+    for column in ("text", None):
+        with pytest.raises(BrokenRow, match=f"^{reason}$"):
+            row_parts(Row("row 0", {column or "name": text, "image": "0.png"}), column)
 
 
 def test_past_the_share_a_run_stops_with_both_numbers(sets):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from dvae import DVAE, DVAEConfig
+from dvae import DVAE, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.editing import touched_cells
+from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 QUIET = {"progress_bar": False, "output_type": "pt"}
 
@@ -57,6 +58,16 @@ def test_complete_keeps_the_rows(pipeline, picture, rows):
     assert torch.equal(output.codes[:, :kept], codes[:, :kept].expand(2, -1, -1))
     assert output.images.shape == (2, 3, 16, 16)
     assert kept == 4 or not torch.equal(output.codes[0, kept:], output.codes[1, kept:])
+
+
+def test_of_a_grid_of_one_code_complete_keeps_this_one(tiny_tokenizer, picture):
+    sizes = {"image_size": 4, "downsample_factor": 4, "codebook_dim": 8, "widths": [8, 8, 8], "blocks_per_group": 1}
+    dvae = DVAE(DVAEConfig(codebook_size=32, **sizes)).eval()
+    texts = {"text_vocab_size": len(tiny_tokenizer), "text_length": 6}
+    layers = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    prior = PriorTransformer(PriorTransformerConfig(image_vocab_size=32, grid_size=1, **texts, **layers)).eval()
+    one = TextToImagePipeline(dvae, prior, tiny_tokenizer, DVAEImageProcessor(size=4))
+    assert torch.equal(one.complete("an armchair", picture, seed=0, **QUIET).codes, one.encode_images(picture))
 
 
 def test_a_mask_lies_on_black_and_is_turned_with_its_picture(tiny_pipeline, picture):

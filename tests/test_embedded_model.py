@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from pipelines import TextToImagePipeline, pipeline
 from pipelines.locate import EMBEDDED
+from pipelines.model_card import write_model_card
 
 PROMPTS = ["avocado", "an armchair shaped like an avocado"]
 
@@ -32,6 +33,7 @@ def test_its_card_holds_its_numbers(embedded):
     card = ModelCard.load(EMBEDDED / "README.md")
     assert card.data.pipeline_tag == "text-to-image"
     assert embedded.metrics
+    assert ModelCard(write_model_card(embedded)).data.language == "en"
     assert embedded.data
     assert all(source in card.content for source in embedded.data)
 

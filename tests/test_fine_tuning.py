@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from safetensors.torch import load_file
 from pipelines import TextToImagePipeline
 from pipelines.adapters import add_adapter, drop_adapter, merge_adapter
 from pipelines.locate import EMBEDDED
+from prior_transformer import PriorTokenizer
 from training import train_dvae, train_prior
 from training.arguments import LoraSettings, PriorTraining, parse
 from training.finish import EMOJI_DATA
 from training.preflight import DryRun, plan
-from training.pretrained import find_part, freeze, lora_config, part_of_run, sources_of
+from training.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, sources_of
 
 FLAGS = ["--training.steps", "12", "--training.batch_size", "8", "--training.lr", "1e-2", "--training.ema", "0.5"]
 ONE_WEIGHT = {"--training.log_every": "1", "--training.bpe_dropout": "0", "--training.caption_dropout": "0"}
@@ -215,6 +217,35 @@ def test_what_would_do_nothing_is_refused(tiny_dvae):
         PriorTraining(lora=LoraSettings())
     with pytest.raises(ValueError, match="leave freeze"):
         PriorTraining(init_from="embedded", lora=LoraSettings(), freeze=["layers*"])
+
+
+def test_a_pipelines_prior_learns_on_with_its_own_tokenizer_alone(tiny_folder, tiny_tokenizer, pictures, tmp_path):
+    check_tokenizer(tiny_tokenizer, tiny_folder)
+    check_tokenizer(tiny_tokenizer, f"{tiny_folder}/prior")  # a part alone does not know
+    captions = ["some other words for the same number of tokens", "quite a few more of them than needed"]
+    other = PriorTokenizer.train(captions, vocab_size=len(tiny_tokenizer), text_length=6)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"learned with its tokenizer .* leave --training\.tokenizer out"):
+        fine_tune(tiny_folder, pictures, tmp_path, "--training.tokenizer", str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ({"guidance_scal": 2}, "'guidance_scal'; its keys are temperature, top_k"),
+        ({"top_k": 33}, "top_k=33 exceeds this model's 32 codes"),
+        ({"top_p": 1.5}, "top_p=1.5 is outside"),
+    ],
+)
+def test_wrong_sampling_is_refused_before_a_step(sampling, words, tiny_folder, pictures, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fine_tune(tiny_folder, pictures, tmp_path, "--training.sampling", json.dumps(sampling))
+    assert not (tmp_path / "codes").exists()
+
+
+def test_sizes_are_those_of_the_parts(tiny_dvae, tiny_tokenizer):
+    with pytest.raises(ValueError, match=r"model has text_length=9, but .* have text_length=6: leave them out"):
+        train_prior.build({"text_length": 9, "grid_size": 4}, PriorTraining(), tiny_dvae, tiny_tokenizer, None)
 
 
 def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pictures, tmp_path):

@@ -142,6 +142,7 @@ def test_the_card_says_what_the_pipeline_knows(tiny_pipeline, tiny_folder):
     assert card.data.license == "cc-by-4.0"
     assert "the weights under cc-by-4.0" in card.content
     assert card.data.library_name == "armchair"
+    assert card.data.language is None, "nobody knows in what language the captions are"
     assert card.data.pipeline_tag == "text-to-image"
     assert "text-to-image" in card.data.tags
     for words in ("| PSNR, dB | 21.5 |", "| nats per code | 3.25 |", "| guidance_scale | 2 |", "16×16", "out of 32"):

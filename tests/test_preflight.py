@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import broken_sets
 import pytest
 import torch
 from torch import nn
@@ -131,6 +132,9 @@ def test_a_plan_is_a_page_and_trains_nothing(tmp_path):
     assert "10.68 M parameters" in page and "2 GPUs, ddp" in page and "a GPU-hour" in page
     assert "data: 8 pictures" in page and "of the first 8 rows 0 cannot be used (none broken)" in page
     assert list(tmp_path.iterdir()) == []
+    args.data.path = broken_sets.write("folder", tmp_path / "own", count=8)
+    page = plan("prior", args, DryRun(steps=0), Path("nowhere"))
+    assert "no cut-outs to compose scenes of: scenes, cached_scenes, scene_share taken as 0" in page
     with pytest.raises(ValueError, match="batch_size=8 must be divisible by 3 processes"):
         plan("prior", args, DryRun(gpus=3, steps=0), Path("nowhere"))
 

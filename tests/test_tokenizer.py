@@ -80,6 +80,13 @@ def test_a_word_cut_in_its_middle_is_named_whole(tokenizer):
         tokenizer.encode_captions(["a xylophone player"], text_length=3)
 
 
+def test_without_spaces_what_is_named_starts_with_the_first_lost_token(tokenizer):
+    caption = "一张鳄梨形状的扶手椅"
+    length = len(tokenizer(caption[:4]).input_ids)
+    with pytest.warns(UserWarning, match=f"'{caption[4:]}'$"):
+        tokenizer.encode_captions([caption], text_length=length)
+
+
 def test_a_caption_that_fits_is_silent(tokenizer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
-from training import evaluate, finish, train_dvae, train_prior, train_tokenizer
+from prior_transformer import PriorTokenizer
+from training import encode_dataset, evaluate, finish, train_dvae, train_prior, train_tokenizer
 from training.arguments import DVAETraining, GANTraining, PriorTraining
 from training.code_cache import CodeCache
 from training.codes import CachedCodes, encode_pictures
@@ -109,6 +110,71 @@ def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, t
     evaluate.main(["--model", str(run / "pipeline"), "--data.path", str(pictures)])
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert float(printed["psnr"]) == pytest.approx(metrics["dvae"]["psnr"], abs=0.2)  # half precision between them
+
+
+def test_a_preset_of_scenes_takes_captioned_pictures_by_their_path_alone(preset, tmp_path, capsys):
+    """And the picture of a dVAE's evaluation has the 2 held-out pictures above, their reconstructions below."""
+    few, run = ["--training.steps", "2"], tmp_path / "run"
+    scenes, cached = ["--data.scenes", "0.5"], ["--training.cached_scenes", "9", "--training.scene_share", "0.5"]
+    train_tokenizer.main([preset, *scenes])
+    train_dvae.main([preset, *scenes, *few, "--training.decoder_steps", "0"])
+    said = "has captions and no cut-outs to compose scenes of: scenes taken as 0"
+    assert capsys.readouterr().out.count(said) == 2
+    with PillowImage.open(run / "dvae-pictures" / "reconstructions-0000002.png") as picture:
+        assert picture.size == (2 + 2 * 18, 2 + 2 * 18)
+    encode_dataset.main([preset, *cached])
+    train_prior.main([preset, *scenes, *cached, *few])
+    assert capsys.readouterr().out.count("scenes, cached_scenes, scene_share taken as 0") == 1
+    assert json.loads((run / "prior" / "recipe.json").read_text())["scene_share"] == 0
+
+
+def test_a_prior_goes_on_with_its_own_tokenizer_alone(preset, tmp_path, capsys):
+    short = [preset, "--training.steps", "2"]
+    train_tokenizer.main([preset])
+    train_dvae.main([*short, "--training.decoder_steps", "0"])
+    train_prior.main(short)
+    kept = (tmp_path / "run" / "tokenizer" / "tokenizer.json").read_bytes()
+    train_tokenizer.main([preset, "--training.keep", "true", "--training.vocab_size", "290"])
+    assert (tmp_path / "run" / "tokenizer" / "tokenizer.json").read_bytes() == kept
+    with pytest.raises(ValueError, match=r"text_length=6, not vocab_size=280 and text_length=7"):
+        train_tokenizer.main([preset, "--training.keep", "true", "--training.text_length", "7"])
+    PriorTokenizer.train(["some other words"], vocab_size=280, text_length=6).save_pretrained(tmp_path / "other")
+    other = [*short, "--training.resume_from", "latest", "--training.tokenizer", str(tmp_path / "other")]
+    with pytest.raises(ValueError, match=r"learned with the tokenizer \w+, and this run has \w+: give that one"):
+        train_prior.main(other)
+    progress = tmp_path / "run" / "prior-checkpoints" / "step-0000002" / "progress.json"
+    facts = json.loads(progress.read_text())
+    assert facts.pop("tokenizer")
+    progress.write_text(json.dumps(facts))  # as a checkpoint of before
+    train_prior.main([*short, "--training.resume_from", "latest"])
+
+
+STUB = """#!/usr/bin/env bash
+[ "$1" != -c ] || { echo 0; exit; }
+echo "$(basename "$0") $*" >> "$LOG"
+"""
+
+
+def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
+    for name in ("python", "torchrun"):
+        (tmp_path / name).write_text(STUB)
+        (tmp_path / name).chmod(0o755)
+
+    def speedrun(*argv: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
+        script = Path(__file__).parent.parent / "training" / "speedrun.sh"
+        return subprocess.run(["bash", str(script), *argv], env=environment, capture_output=True, text=True)
+
+    flags = ["--data.path", "my pictures", "--training.seed=3", "--output_dir", "runs/mine"]
+    speedrun("mine.yaml", *flags).check_returncode()
+    lines = [line.split(maxsplit=1)[1] for line in (tmp_path / "log").read_text().splitlines()]
+    shared, loops = "mine.yaml --data.path my pictures --output_dir runs/mine", "--training.resume_from latest"
+    parts = [f"train_{part} {shared} {loops} --training.seed=3" for part in ("dvae", "prior")]
+    assert lines[:2] == [f"-m training.{part} --print_config" for part in parts]
+    launched = [f"train_tokenizer {shared} --training.keep true", *parts]
+    assert lines[2:] == [f"--nproc_per_node 1 -m training.{part}" for part in launched]
+    refused = speedrun("--model.hidden_size", "9")
+    assert refused.returncode == 2 and "--model.hidden_size is one trainer's" in refused.stderr
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):
@@ -262,6 +328,19 @@ def test_a_set_is_one_of_cutouts_where_names_are_all_that_captions_are_of(column
     if texts:
         with pytest.raises(ValueError, match="cached_scenes to 0"):
             CodeCache(tmp_path, tiny_dvae(), load_split(data, "train"), data, scenes=4)
+
+
+def test_a_set_of_one_picture_or_of_no_caption_is_refused(preset, tmp_path):
+    """Two are needed, one of them to hold out."""
+    PillowImage.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    lines = [json.dumps({"file_name": "a.png", "text": text}) + "\n" for text in ("a", "", "")]
+    (tmp_path / "metadata.jsonl").write_text(lines[0])
+    for trainer in (train_tokenizer, train_dvae):
+        with pytest.raises(ValueError, match="has 1 in its split 'train': a set needs two pictures, one"):
+            trainer.main([preset, "--data.path", str(tmp_path)])
+    (tmp_path / "metadata.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(ValueError, match="has no caption in 1 rows"):
+        train_tokenizer.main([preset, "--data.path", str(tmp_path)])
 
 
 def test_data_without_captions_is_refused_by_its_columns(tmp_path):

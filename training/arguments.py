@@ -27,11 +27,15 @@ SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
 
 @dataclass
 class TokenizerTraining:
-    """vocab_size: BPE tokens, pad included. text_length: T, a caption's tokens. captions: how many to learn from."""
+    """
+    vocab_size: BPE tokens, pad included. text_length: T, a caption's tokens. captions: how many to learn from.
+    keep: leave a tokenizer that is there as it is, since a prior learned with it.
+    """
 
     vocab_size: int = 16384
     text_length: int = 256
     captions: int = 100_000
+    keep: bool = False
     seed: int = 0
 
 

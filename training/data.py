@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .sources import Source, open_splits
 from .stopping import deaf
 
 CAPTION_COLUMNS = ("text", "caption")
+SCENES = ("scenes", "cached_scenes", "scene_share")  # what a preset asks of them, in `data` and in `training`
 STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
 
 
@@ -35,20 +37,21 @@ def load_split(data: DataArguments, split: str) -> Source:
     """
     The rows of `data.path`; split is "train" or "validation".
 
-    Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names.
+    Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names; or where
+    there are not two pictures, one of them to hold out.
     """
     splits = open_splits(data.path, data.streaming)
-    wanted = data.train_split if split == "train" else data.validation_split
-    if wanted in splits:
-        pictures = splits[wanted]
-    elif data.train_split not in splits:
+    hold_out = data.validation_split not in splits
+    wanted = data.train_split if split == "train" or hold_out else data.validation_split
+    if wanted not in splits:
         raise ValueError(f"{data.path} has no split {wanted!r}: it has {', '.join(splits)}; say --data.train_split")
-    else:
-        pictures = splits[data.train_split]
-        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
-    if split == "train" and wanted in splits and data.validation_split not in splits:
-        pictures = pictures.select(_held_out(len(pictures), held_out=False))
+    pictures = splits[wanted]
     caption_column(data, pictures)
+    if len(pictures) < 1 + hold_out:
+        need = "two pictures, one of them to hold out" if hold_out else "a picture"
+        raise ValueError(f"{data.path} has {len(pictures)} in its split {wanted!r}: a set needs {need}")
+    if hold_out:
+        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
     limit = len(pictures) if data.max_pictures is None else data.max_pictures
     if data.streaming and split == "validation":
         limit = min(limit, STREAMED_VALIDATION)
@@ -80,6 +83,20 @@ def caption_column(data: DataArguments, pictures: Source) -> str | None:
 def is_cutouts(pictures: Source, data: DataArguments) -> bool:
     """Whether the set is one of named cut-outs, of which scenes are composed: it has no captions."""
     return caption_column(data, pictures) is None
+
+
+def fit_scenes(args: Any, say: Callable[[str], None] = print) -> None:
+    """
+    Takes the scenes that a preset asks for, in `args.data` or `args.training`, as 0 where the set is none of cut-outs,
+    of which alone they are composed, and says so in a line. Every command does it that draws from a set.
+    """
+    asked = [(part, name) for part in (args.data, args.training) for name in SCENES if vars(part).get(name)]
+    if not asked or is_cutouts(load_split(args.data, "train"), args.data):
+        return
+    for part, name in asked:
+        setattr(part, name, type(getattr(part, name))())
+    names = ", ".join(name for _, name in asked)
+    say(f"{args.data.path} has captions and no cut-outs to compose scenes of: {names} taken as 0")
 
 
 def bytes_decoded(pictures: Source, data: DataArguments, image_size: int) -> int:

@@ -41,4 +41,7 @@ class DataArguments:
         if self.shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer={self.shuffle_buffer} must be at least 1; 1 draws shard after shard")
         if self.streaming and self.scenes > 0:
-            raise ValueError(f"scenes={self.scenes} are composed of cut-outs in memory: set data.streaming to false")
+            raise ValueError(
+                f"scenes={self.scenes} are composed of cut-outs in memory: set data.streaming to false, or "
+                "data.scenes to 0"
+            )

@@ -65,16 +65,19 @@ def check_size(size: tuple[int, int], data: DataArguments) -> None:
 
 
 def row_parts(row: Row, column: str | None) -> dict[str, Any]:
-    """The parts that a row's caption is written from. Raises BrokenRow: "unreadable row" or "empty caption"."""
+    """
+    The parts that a row's caption is written from. Raises BrokenRow: "unreadable row", "empty caption" or
+    "caption is no text".
+    """
     if all(value is None for value in row.columns.values()):
         raise BrokenRow("unreadable row")
-    if column is None:
-        if not row.columns.get("name"):
-            raise BrokenRow("empty caption")
-        return {"kind": "single", "things": [{key: row.columns[key] for key in CUTOUT_COLUMNS}]}
-    text = row.columns.get(column)
-    if not isinstance(text, str) or not text.strip():
+    text = row.columns.get(column or "name")
+    if not isinstance(text, str | None):
+        raise BrokenRow("caption is no text")
+    if text is None or not text.strip():
         raise BrokenRow("empty caption")
+    if column is None:
+        return {"kind": "single", "things": [{key: row.columns[key] for key in CUTOUT_COLUMNS}]}
     return {"text": text}
 
 

@@ -16,7 +16,7 @@ from dvae import DVAE
 
 from .arguments import PriorTraining, parse
 from .code_cache import CodeCache, Views
-from .data import load_split
+from .data import fit_scenes, load_split
 from .data_arguments import DataArguments
 from .engine import join_processes
 from .pretrained import part_of_run
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = Accelerator()
     folder = part_of_run("dvae", args.training, Path(args.output_dir))
     dvae = DVAE.from_pretrained(folder, dtype=torch.float32).to(accelerator.device)
+    fit_scenes(args, accelerator.print)
     for split, cache in code_caches(dvae, args.data, args.training, Path(args.output_dir)).items():
         there = len(cache.shards) - len(cache.missing())
         accelerator.print(f"{split}: {there} of {len(cache.shards)} shards are there already")

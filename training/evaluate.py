@@ -147,8 +147,8 @@ def evaluate_dvae(
 ) -> tuple[dict[str, float], Tensor]:
     """
     Of the first `limit` pictures: ELBO, bits per dimension (of dequantised pixels), PSNR in dB of argmax
-    reconstructions, perplexity and share of codes in use; and 16 pairs of pictures, rows of originals over rows of
-    reconstructions, (32, 3, S, S).
+    reconstructions, perplexity and share of codes in use; and P ≤ 16 pairs, originals, then their reconstructions,
+    (2 P, 3, S, S).
     """
     generator = torch.Generator(device).manual_seed(0)
     sums: dict[str, list[Tensor]] = defaultdict(list)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
+from pipelines.model_card import EMOJI_DATA
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import PriorTraining, parse
@@ -30,14 +31,6 @@ EMOJI_PROMPTS = [
     "an avocado on a blue background", "a small dog face", "rocket, 3d", "a flat octopus", "a clipart tree",
     "smiling face with sunglasses",
 ]  # fmt: skip
-EMOJI_DATA = {
-    "Noto Emoji": "Apache-2.0",
-    "Twemoji": "CC-BY-4.0",
-    "Fluent Emoji": "MIT",
-    "Open Clip Art Library": "public domain",
-    "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
-    "names and keywords of CLDR": "Unicode-3.0",
-}
 SAMPLES = 16  # prompts of the page, where the set is no emoji
 EMOJI = Path(__file__).resolve().parent / "data" / "emoji"
 MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}

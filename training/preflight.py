@@ -23,7 +23,7 @@ from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 from .adversaries import build_adversaries
 from .arguments import DVAETraining, PriorTraining, parse
-from .data import bytes_decoded, load_split
+from .data import bytes_decoded, fit_scenes, load_split
 from .data_report import glance
 from .engine import ready
 from .losses import dvae_losses
@@ -110,7 +110,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
         f"{dry_run.gpus} GPUs at {dry_run.tflops:g} TFLOP/s: {seconds:.3g} s a step, {training.steps:,} steps in "
         f"{hours:,.3g} h, {cost:,.0f} at {dry_run.price:g} a GPU-hour"
     )
-    return "\n".join([*lines, data_line(args.data, subject.image_size)])
+    return "\n".join([*lines, *data_lines(args, subject.image_size)])
 
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
@@ -249,13 +249,15 @@ def measured(subject: Subject, training, precision: str, here: Step, dry_run: Dr
     ]
 
 
-def data_line(data, image_size: int | None) -> str:
+def data_lines(args, image_size: int | None) -> list[str]:
+    data, said = args.data, []
     try:
+        fit_scenes(args, said.append)
         pictures = load_split(data, "train")
         line = f"data: {len(pictures):,} pictures to train on in {data.path}; {glance(pictures, data)}"
-        if image_size is None or data.streaming:
-            return line
-        need, free = bytes_decoded(pictures, data, image_size), psutil.virtual_memory().available
-        return f"{line}; decoded {need / GIB:.3g} GiB a process, {free / GIB:.3g} are free here"
+        if image_size is not None and not data.streaming:
+            need, free = bytes_decoded(pictures, data, image_size), psutil.virtual_memory().available
+            line = f"{line}; decoded {need / GIB:.3g} GiB a process, {free / GIB:.3g} are free here"
+        return [*said, line]
     except ValueError as error:
-        return f"data: {error}"
+        return [f"data: {error}"]

@@ -8,8 +8,10 @@ from torch import nn
 from transformers.utils import cached_file
 
 from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
+from prior_transformer import PriorTokenizer
 
 from .arguments import LoraSettings, PriorTraining
+from .code_cache import digest_of
 
 EMBEDDED_NAME = "embedded"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
@@ -54,6 +56,26 @@ def part_of_run(part: str, training: PriorTraining, output_dir: Path) -> str:
             f"--training.{part} a folder, a Hub id or {EMBEDDED_NAME!r}"
         )
     return str(folder)
+
+
+def tokenizer_digest(tokenizer: PriorTokenizer) -> str:
+    """Of its tokens and their ids, which a prior's text embedding learned the meaning of."""
+    return digest_of(tokenizer.get_vocab())
+
+
+def check_tokenizer(tokenizer: PriorTokenizer, start: str) -> None:
+    """
+    Raises a ValueError unless the tokenizer is the one of the pipeline that a prior starts from; a prior alone does
+    not know its own.
+    """
+    if not is_pipeline(start):
+        return
+    own = PriorTokenizer.from_pretrained(find_part(start, "tokenizer"))
+    here, there = tokenizer_digest(tokenizer), tokenizer_digest(own)
+    if here != there:
+        raise ValueError(
+            f"the prior of {start} learned with its tokenizer {there}, not with {here}: leave --training.tokenizer out"
+        )
 
 
 def sources_of(names: list[str]) -> dict[str, str]:

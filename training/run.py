@@ -16,6 +16,7 @@ It resumes at construction, and leaves with exit code 75 after a checkpoint when
 """
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Run:
     step: optimiser steps done, in this process or before. skipped: how many of them changed nothing, because a loss or
         a gradient was not finite. average: the model's averaged weights. log: output_dir/NAME-log.jsonl.
 
+    facts: what a checkpoint must agree with to be resumed, {name: digest}, such as the tokenizer's.
     parts: whatever else a checkpoint holds, by name.
     """
 
@@ -56,8 +58,10 @@ class Run:
         *,
         model: nn.Module,
         optimizer: Optimizer,
+        facts: dict[str, str] | None = None,
         **parts: Any,
     ):
+        self.facts = facts or {}
         self.name, self.training, self.accelerator = name, training, accelerator
         self.model, self.optimizer, self.average = model, optimizer, Average(model, training.ema)
         parts = {"model": model, "average": self.average, "optimizer": optimizer, **parts}
@@ -79,6 +83,7 @@ class Run:
         self.checkpoints.lock()
         found = self.checkpoints.find(self.training.resume_from)
         if found is not None:
+            self._check_facts(found)
             progress = self.checkpoints.load(found, self.training.batch_size)
             self.step, self.skipped = progress["step"], progress["skipped"]
             if self.step > self.training.steps:
@@ -87,6 +92,16 @@ class Run:
                     f"{self.step}"
                 )
         self.checkpoints.clean(self.step)
+
+    def _check_facts(self, checkpoint: Path) -> None:
+        """Raises a ValueError where one is another; an old checkpoint may not know it."""
+        progress = json.loads((checkpoint / "progress.json").read_text())
+        for name, digest in self.facts.items():
+            if progress.get(name, digest) != digest:
+                raise ValueError(
+                    f"{checkpoint} learned with the {name} {progress[name]}, and this run has {digest}: give that one "
+                    f"by --training.{name}, or start anew without --training.resume_from"
+                )
 
     def __enter__(self) -> "Run":
         self.signals.listen()
@@ -180,7 +195,8 @@ class Run:
         """Saves when it is due. When told to stop it saves and leaves: SystemExit with code 75, on all processes."""
         done = self.step == self.training.steps
         if self.due(self.training.checkpoint_every) or self.stopping:
-            self.checkpoints.save(self.step, batch_size=self.training.batch_size, skipped=self.skipped)
+            facts = {"batch_size": self.training.batch_size, "skipped": self.skipped, **self.facts}
+            self.checkpoints.save(self.step, **facts)
         if self.stopping and not done:
             latest = self.checkpoints.whole()[-1:]
             self.accelerator.print(

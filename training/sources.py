@@ -9,15 +9,19 @@
 | Hub id | any of these; downloaded and kept, or with data.streaming read where it lies |
 
 Files, splits and formats are found as `datasets.load_dataset` finds them: folders of these files and globs work too.
+But a folder of pictures whose one metadata file lies at its top is one split, whatever the names of its pictures say.
 """
 
+import glob
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import DatasetBuilder, load_dataset_builder
+from datasets import load_dataset_builder
+from datasets.data_files import DataFilesDict, get_data_patterns
 from huggingface_hub import snapshot_download
 
 from .readers import ArrowReader, LinesReader, ParquetReader, Reader, Row, TarReader
@@ -84,16 +88,17 @@ class Source:
 
 def open_splits(path: str, streaming: bool = False) -> dict[str, Source]:
     """The splits at `path`. Raises a ValueError with the remedy when there is nothing to read."""
+    metadata = metadata_at_top(path)
+    if metadata is not None:
+        return {"train": Source([metadata])}
     try:
-        builder = find(path, streaming)
+        kind, files = find(path, streaming)
     except (OSError, ValueError) as error:  # no such folder, nothing to read in it, an unknown id, offline
         reason = str(error).splitlines()[0]
         remedy = "give a folder of pictures with metadata.jsonl; JSON lines, CSV, Parquet, Arrow, tars; or a Hub id"
         raise ValueError(f"no data at {path}: {remedy} ({reason})") from error
-    kind = builder.name
     if kind not in READERS:
         raise ValueError(f"{path} holds {kind} files: it must hold one of {', '.join(READERS)}")
-    files = {str(split): [str(file) for file in files] for split, files in builder.config.data_files.items()}
     if kind == "imagefolder":
         files = {split: [file for file in own if Path(file).name in METADATA] for split, own in files.items()}
         if not any(files.values()):
@@ -101,11 +106,45 @@ def open_splits(path: str, streaming: bool = False) -> dict[str, Source]:
     return {split: Source([READERS[kind](file) for file in own]) for split, own in files.items() if own}
 
 
-def find(path: str, streaming: bool) -> DatasetBuilder:
-    """datasets' builder of a file, a glob, a folder or a Hub id; a Hub id is downloaded first unless streaming."""
+def metadata_at_top(path: str) -> LinesReader | None:
+    """The one metadata file of a local folder, where it lies at the top and names pictures."""
+    files = [file for name in METADATA for file in Path(path).rglob(name)] if Path(path).is_dir() else []
+    if [file.parent for file in files] != [Path(path)]:
+        return None
+    reader = LinesReader(str(files[0]))
+    return reader if "image" in reader.columns else None
+
+
+def find(path: str, streaming: bool) -> tuple[str, dict[str, list[str]]]:
+    """
+    The kind and the files by split of a file, a glob, a folder or a Hub id; a Hub id is downloaded first unless
+    streaming.
+    """
     suffix = Path(path).suffix.lower()
     if suffix in SUFFIXES and not Path(path).is_dir():
-        return load_dataset_builder(SUFFIXES[suffix], data_files=path)
-    if Path(path).is_dir() or streaming:
-        return load_dataset_builder(path)
-    return load_dataset_builder(snapshot_download(path, repo_type="dataset"))
+        named = glob.escape(path) if Path(path).exists() else path
+        return found_by_datasets(SUFFIXES[suffix], data_files=named)
+    if not Path(path).is_dir():
+        if streaming:
+            return found_by_datasets(path)
+        path = snapshot_download(path, repo_type="dataset")
+    return in_odd_folder(path) if glob.has_magic(path) else found_by_datasets(path)
+
+
+def found_by_datasets(path: str, **options: Any) -> tuple[str, dict[str, list[str]]]:
+    builder = load_dataset_builder(path, **options)
+    return builder.name, {str(split): [str(file) for file in own] for split, own in builder.config.data_files.items()}
+
+
+def in_odd_folder(path: str) -> tuple[str, dict[str, list[str]]]:
+    """Of a folder such as `photos [2024]`, whose name datasets would take for a glob; its commonest kind of files."""
+    base = glob.escape(str(Path(path).resolve()))
+    found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
+    counts = Counter(kind for own in found.values() for kind in map(kind_of, own) if kind)
+    kind = counts.most_common(1)[0][0] if counts else "imagefolder"
+    return kind, {str(split): [file for file in own if kind_of(file) == kind] for split, own in found.items()}
+
+
+def kind_of(file: str) -> str | None:
+    """By its name; None for a picture and the like."""
+    return "imagefolder" if Path(file).name in METADATA else SUFFIXES.get(Path(file).suffix.lower())

@@ -1,23 +1,38 @@
 #!/usr/bin/env bash
 # From nothing to a saved pipeline: tokenizer, dVAE, prior, and a page of samples.
 #
-#   bash training/speedrun.sh [PRESET] [PROCESSES]
+#   bash training/speedrun.sh [PRESET] [PROCESSES] [--data.path FOLDER …]
 #
 # PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads; of
-# several, torchrun gives each a single one.
-# A run that was stopped goes on where its last checkpoint lies.
+# several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all three, --training.… for the
+# dVAE and the prior, if both have it.
+# A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail
-preset=${1:-training/configs/emoji_cpu.yaml}
+preset=training/configs/emoji_cpu.yaml processes=
+if [[ ${1:---} != --* ]]; then preset=$1; shift; fi
+if [[ ${1:---} != --* ]]; then processes=$1; shift; fi
+shared=("$preset") loops=(--training.resume_from latest) of=shared
+for argument in "$@"; do
+    case $argument in
+        --data.* | --output_dir | --output_dir=*) of=shared ;;
+        --training.*) of=loops ;;
+        --*) echo "$argument is one trainer's: say it in a preset, or run them one after the other" >&2; exit 2 ;;
+    esac
+    if [ $of = shared ]; then shared+=("$argument"); else loops+=("$argument"); fi
+done
+for part in dvae prior; do # a wrong flag is found before hours are spent
+    python -m training.train_$part "${shared[@]}" "${loops[@]}" --print_config >/dev/null
+done
 gpus=$(python -c "import torch; print(torch.cuda.device_count())")
 if [ "$gpus" -gt 0 ]; then
-    launch=(accelerate launch --num_processes "${2:-$gpus}" -m)
+    launch=(accelerate launch --num_processes "${processes:-$gpus}" -m)
 else
     export ACCELERATE_USE_CPU=true
     # glibc: keep freed memory instead of handing each step's back to the kernel page by page
     export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
-    launch=(torchrun --nproc_per_node "${2:-1}" -m)
+    launch=(torchrun --nproc_per_node "${processes:-1}" -m)
 fi
 
-"${launch[@]}" training.train_tokenizer "$preset"
-"${launch[@]}" training.train_dvae "$preset" --training.resume_from latest
-"${launch[@]}" training.train_prior "$preset" --training.resume_from latest
+"${launch[@]}" training.train_tokenizer "${shared[@]}" --training.keep true
+"${launch[@]}" training.train_dvae "${shared[@]}" "${loops[@]}"
+"${launch[@]}" training.train_prior "${shared[@]}" "${loops[@]}"

@@ -18,7 +18,7 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
-from .data import Pictures, to_pixel_values
+from .data import Pictures, fit_scenes, to_pixel_values
 from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> DVAE:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training, find_unused_parameters=has_phases(training))
     need_whole_weights(accelerator, "a dVAE")
+    fit_scenes(args, accelerator.print)
     set_seed(training.seed, device_specific=True)
     dvae = build(args.model, training, accelerator)
     pictures, validation = load_pictures(args.data, dvae.config.image_size, accelerator)
@@ -161,7 +162,7 @@ def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, out
         return
     numbers, pairs = evaluate_dvae(dvae, validation, accelerator.device)
     run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
-    run.show("reconstructions", to_pil_image(make_grid(pairs, nrow=16)))
+    run.show("reconstructions", to_pil_image(make_grid(pairs, nrow=len(pairs) // 2)))
     dvae.save_pretrained(output_dir / "dvae")
     DVAEImageProcessor(dvae.config.image_size).save_pretrained(output_dir / "dvae")
     save_numbers(output_dir / "dvae" / "metrics.json", {"step": run.step, **numbers})

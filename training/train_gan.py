@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
 
 from .arguments import GANTraining, parse
-from .data import to_pixel_values
+from .data import fit_scenes, to_pixel_values
 from .engine import make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .gan import gan_step
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     training = args.training
     accelerator = make_accelerator(training)
     need_whole_weights(accelerator, "a GAN")
+    fit_scenes(args, accelerator.print)
     set_seed(training.seed, device_specific=True)
     models = build(args.model or {}, training.seed)
     count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}

@@ -7,6 +7,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures; with training.lora output_dir/adapter too.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -16,17 +17,19 @@ from accelerate.utils import set_seed
 from dvae import DVAE, DVAEImageProcessor
 from pipelines.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.checks import check_components
+from pipelines.sampling import check_settings
+from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, captions_of
-from .data import in_order
+from .data import fit_scenes, in_order
 from .encode_dataset import code_caches
 from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .preflight import plan_or_train
-from .pretrained import find_part, freeze, lora_config, part_of_run
+from .pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
 from .run import Run
 from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
@@ -43,6 +46,8 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
+    check_sampling(training, prior)
+    fit_scenes(args, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir)
     encoded = {split: cache.dataset(accelerator) for split, cache in caches.items()}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
@@ -56,6 +61,7 @@ def build(
     if training.init_from:
         prior = PriorTransformer.from_pretrained(find_part(training.init_from, "prior"), dtype=torch.float32)
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
+        check_tokenizer(tokenizer, training.init_from)
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
@@ -68,6 +74,10 @@ def build(
         "image_vocab_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
+    if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:
+        asked = ", ".join(f"{name}={model[name]}" for name in differing)
+        there = ", ".join(f"{name}={fitting[name]}" for name in differing)
+        raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
         prior = PriorTransformer(PriorTransformerConfig(**{**(model or {}), **fitting}))
     accelerator.print(
@@ -75,6 +85,15 @@ def build(
     )
     freeze(prior, training.freeze)
     return fast(prior, accelerator)
+
+
+def check_sampling(training: PriorTraining, prior: PriorTransformer) -> None:
+    """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
+    try:
+        check_settings(SamplingSettings(**training.sampling), prior)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(field.name for field in fields(SamplingSettings))
+        raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
 def fast(prior: PriorTransformer, accelerator: Accelerator) -> PriorTransformer:
@@ -99,7 +118,8 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     )
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
-    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
+    facts = {"tokenizer": tokenizer_digest(tokenizer)}
+    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer, facts=facts)
 
     @same_rng_after()
     def evaluate() -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from prior_transformer import PriorTokenizer
 
 from .arguments import TokenizerTraining, parse
-from .data import caption_column, is_cutouts, load_split
+from .data import caption_column, fit_scenes, is_cutouts, load_split
 from .data_arguments import DataArguments
 from .decoding import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
 from .scenes import sample_scene
@@ -26,16 +26,36 @@ def main(argv: list[str] | None = None) -> None:
     args = parse("tokenizer", TokenizerTraining, argv, __doc__)
     if not PartialState().is_main_process:
         return
+    folder = Path(args.output_dir) / "tokenizer"
+    if args.training.keep and (folder / "tokenizer.json").exists():
+        check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
+        print(f"{folder} is there already: kept")
+        return
+    fit_scenes(args)
     captions = draw_captions(load_split(args.data, "train"), args.data, args.training)
     vocab_size, text_length = args.training.vocab_size, args.training.text_length
     tokenizer = PriorTokenizer.train(captions, vocab_size=vocab_size, text_length=text_length)
-    tokenizer.save_pretrained(Path(args.output_dir) / "tokenizer")
-    print(f"{len(tokenizer)} tokens, {text_length} a caption, in {Path(args.output_dir) / 'tokenizer'}")
+    tokenizer.save_pretrained(folder)
+    print(f"{len(tokenizer)} tokens, {text_length} a caption, in {folder}")
+
+
+def check_kept(tokenizer: PriorTokenizer, training: TokenizerTraining, folder: Path) -> None:
+    """Raises a ValueError where the tokenizer cannot be of these settings; it may have found fewer tokens."""
+    if tokenizer.model_max_length != training.text_length or len(tokenizer) > training.vocab_size:
+        raise ValueError(
+            f"{folder} has {len(tokenizer)} tokens and text_length={tokenizer.model_max_length}, not "
+            f"vocab_size={training.vocab_size} and text_length={training.text_length}: give another output_dir, or "
+            "remove it and the prior's checkpoints"
+        )
 
 
 def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
     """`captions` captions: each row's in turn, and scenes in their share, where the set is one of cut-outs."""
     parts = list(captioned(pictures, caption_column(data, pictures)))
+    if not parts:
+        raise ValueError(
+            f"{data.path} has no caption in {len(pictures)} rows: python -m training.validate_data says why"
+        )
     things = [part["things"][0] for part in parts] if is_cutouts(pictures, data) else []
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
