@@ -87,17 +87,27 @@ class TextToImagePipeline(SavedPipeline):
         return editing.last(paint(self, painting))
 
     def stream(
-        self, prompt: str | list[str], *, every: int | None = None, **options: Any
+        self,
+        prompt: str | list[str],
+        *,
+        image: editing.Picture | list[editing.Picture] | None = None,
+        mask: editing.Picture | None = None,
+        rows: int | None = None,
+        strength: float | None = None,
+        every: int | None = None,
+        **options: Any,
     ) -> Iterator[TextToImagePipelineOutput]:
-        """Paint as the call does, showing the pictures while they grow.
+        """Paint as the call does, or as a method that starts from a picture, showing the pictures while they grow.
 
         Args:
-            every: codes between pictures; None is one row of the grid.
-            options: as in the call, but for best_of, whose candidates are judged when they are whole.
+            image: a picture, or one a prompt, to start from. With mask the stream is that of `inpaint`, with strength
+                of `vary`, with rows or alone of `complete`; mask, rows and strength exclude one another.
+            every: codes between pictures, given ones counted; None is one row of the grid.
+            options: as in the call. With best_of, all candidates are shown while they grow.
 
         Yields:
-            outputs with `.images`, light grey where nothing is drawn yet, `.step` and `.total`; the last is what the
-            call returns. Closing the iterator, or leaving its loop, stops the work.
+            outputs with `.images`, light grey where nothing is given or drawn yet, `.step` and `.total`; the last is
+            what the call, or the method, returns. Closing the iterator, or leaving its loop, stops the work.
 
         Raises:
             TypeError, ValueError: at once, when an argument cannot be used.
@@ -105,11 +115,9 @@ class TextToImagePipeline(SavedPipeline):
         every = self.prior.config.grid_size if every is None else every
         check_count("every", every)
         if "given" in options:
-            raise TypeError("given is no argument of a call: complete, inpaint and vary start from a picture")
-        painting = plan(self, prompt, **options)
-        if painting.best_of > 1:
-            raise ValueError(f"best_of={painting.best_of} has nothing to show before all are whole; call the pipeline")
-        return paint(self, painting, every=every)
+            raise TypeError("given is no argument of a call; pass image=… to start from a picture")
+        start = {"image": image, "mask": mask, "rows": rows, "strength": strength}
+        return paint(self, editing.plan_stream(self, prompt, **start, **options), every=every)
 
     # Each step alone.
 
