@@ -114,7 +114,7 @@ def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
     visitor.draw([(0.35, 0.6), (0.65, 0.6)])
     visitor.page.wait_for_timeout(1000)  # and sends the stroke
     visitor.page.click("#inpaint-button")
-    visitor.page.wait_for_selector("#inpainted .grid-wrap img", timeout=120_000)
+    visitor.page.wait_for_selector("#inpaint-state >> text=2 pictures in", timeout=120_000)
     painted = fetch(visitor, "#inpainted .grid-wrap img")
     assert (painted.text["prompt"], painted.text["inpaint"]) == (PROMPT, "a mask drawn on the page")
     codes = embedded.encode_images(embedded(PROMPT, seed=0, progress_bar=False).images[0])
