@@ -125,6 +125,17 @@ def test_an_untouched_slider_leaves_the_models_own_schedule(tiny_pipeline):
         next(run_editor(drawn, "a red apple", None, 1, 1))
 
 
+def test_sliders_reach_the_models_own_settings(tiny_pipeline):
+    pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
+    from pipelines.demo.page import build_page
+
+    sampling = {"temperature": 2.5, "guidance_scale": 12.0, "top_p": 0.005}
+    page = build_page(Studio(TextToImagePipeline(**tiny_pipeline.components, sampling=sampling), name="tiny"))
+    (run,) = [fn for fn in page.fns.values() if fn.name == "run" and len(fn.inputs) == 10]
+    for slider in run.inputs[5:]:
+        assert slider.preprocess(slider.value) == slider.value  # gradio refuses what is outside
+
+
 def test_the_editor_shows_candidates_while_they_grow(studio):
     pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
     from pipelines.demo.page import build_page

@@ -103,14 +103,15 @@ def _prompt_and_seed() -> dict[str, gr.Component]:
 
 
 def _sliders(studio: Studio) -> dict[str, gr.Component]:
-    """Names as in the pipeline's call; they start where the pipeline's own settings are."""
+    """Names as in the pipeline's call; they start where the pipeline's own settings are, and reach that far."""
     own, codes = studio.pipeline.sampling, studio.pipeline.dvae.config.codebook_size
+    temperature, scale, top_p = own.temperatures(1)[0], own.guidance_scale, own.top_p
     with gr.Accordion("How codes are drawn", open=False):
         return {
-            "temperature": gr.Slider(0, 2, own.temperatures(1)[0], step=0.05, label="Temperature"),
-            "guidance_scale": gr.Slider(0, 10, own.guidance_scale, step=0.25, label="Guidance (1: none)"),
+            "temperature": gr.Slider(0, max(2, temperature), temperature, step=0.05, label="Temperature"),
+            "guidance_scale": gr.Slider(0, max(10, scale), scale, step=0.25, label="Guidance (1: none)"),
             "top_k": gr.Slider(0, codes, own.top_k, step=1, label="Top-k (0: all)"),
-            "top_p": gr.Slider(0.01, 1, own.top_p, step=0.01, label="Top-p (1: all)"),
+            "top_p": gr.Slider(min(0.01, top_p), 1, top_p, step=0.01, label="Top-p (1: all)"),
             "min_p": gr.Slider(0, 1, own.min_p, step=0.01, label="Min-p (0: all)"),
         }
 
