@@ -156,7 +156,7 @@ def draw_codes(
     elif other_text_ids is None:
         other_text_ids = prior.null_text_ids(batch_size).to(device)
     fixed_codes, fixed_mask = fixed_codes.to(device), fixed_mask.to(device)
-    posterior = None if strength == 1 else posterior_logits.log_softmax(dim=-1).to(device)
+    posterior = None if strength == 1 else posterior_logits.float().log_softmax(dim=-1).to(device)
     return _draw(
         prior, text_ids, other_text_ids, keys.to(device), settings, fixed_codes, fixed_mask, posterior, strength
     )

@@ -1,5 +1,7 @@
 """From given pictures: what is kept stays, what is not is painted as a call paints, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,13 @@ def test_vary(pipeline, picture):
         for s in (0.01, 0.3, 1)
     ]
     assert shares[0] > shares[1] >= shares[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_vary_in_another_dtype(tiny_pipeline, picture, dtype):
+    other = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components)).to(dtype)
+    output = other.vary(picture, strength=0, temperature=0, seed=0, **QUIET)
+    assert torch.equal(output.codes, other.encode_images(picture))
 
 
 def test_interpolate_goes_from_prompt_to_prompt(tiny_pipeline):
