@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dvae import DVAEImageProcessor
 
+from .batches import in_batches
 from .blending import BlendedPrior
 from .checks import check_count, check_prompts, check_share
 from .output import Images, TextToImagePipelineOutput
@@ -36,7 +37,7 @@ def reconstruct(
 ) -> Images:
     """One picture or a list of them through the codes and back, as a call's images: what the dVAE keeps of them."""
     pixel_values = pipeline.preprocess(image)
-    return pipeline.postprocess(pipeline.dvae.reconstruct(pixel_values), output_type)
+    return pipeline.postprocess(in_batches(pipeline.dvae.reconstruct, pixel_values), output_type)
 
 
 def complete(
@@ -229,9 +230,9 @@ def _given(
     num_prompts = max(len(prompts), len(pixel_values))
     if {len(prompts), len(pixel_values)} - {1, num_prompts}:
         raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
-    dvae, pixel_values = pipeline.dvae, pixel_values.expand(num_prompts, -1, -1, -1)
+    dvae = pipeline.dvae
     with torch.no_grad():
-        hidden_states = dvae.encoder(pixel_values)
+        hidden_states = in_batches(dvae.encoder, pixel_values).expand(num_prompts, -1, -1, -1)
         logits = dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
         style = dvae.style.encode(hidden_states)
     mask = keep.flatten().to(logits.device).expand(num_prompts, -1)

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from . import editing, judging
+from .batches import BATCH_SIZE, in_batches
 from .checks import check_count, check_prompts
 from .judging import Judge
 from .output import Images, TextToImagePipelineOutput
@@ -168,15 +168,13 @@ class TextToImagePipeline(SavedPipeline):
             *_, (_, codes) = watch(draws, side**2, progress_bar, callback)
         return codes.unflatten(1, (side, side))  # (B·n, h, w)
 
-    def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = 16) -> Tensor:
+    def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1].
 
         batch_size: pictures decoded at once, which bounds the memory that this takes beside its result.
         """
         check_count("batch_size", batch_size)
-        codes = codes.to(self.device)
-        parts = [slice(i, i + batch_size) for i in range(0, len(codes), batch_size)] or [slice(0)]
-        return torch.cat([self.dvae.decode(codes[part], None if style is None else style[part]) for part in parts])
+        return in_batches(self.dvae.decode, codes.to(self.device), style, batch_size=batch_size)
 
     def postprocess(self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil") -> Images:
         """Pixel values (B, 3, H, W) in [0, 1] -> PIL images, an array (B, H, W, 3), or the tensor in float32."""
@@ -184,7 +182,7 @@ class TextToImagePipeline(SavedPipeline):
 
     def encode_images(self, images: Image.Image | np.ndarray | list) -> Tensor:
         """A picture or a list of them (PIL, or uint8 (H, W, 3 or 4)), fitted to the model -> codes (B, h, w)."""
-        return self.dvae.encode(self.preprocess(images))
+        return in_batches(self.dvae.encode, self.preprocess(images))
 
     def preprocess(self, images: Image.Image | np.ndarray | list) -> Tensor:
         """A picture or a list of them, fitted to the model -> pixel values (B, 3, H, W) in [0, 1], as the dVAE's."""
