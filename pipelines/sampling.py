@@ -225,6 +225,15 @@ def _check(
         )
 
 
+def check_codes(codes: Tensor, prior: Any) -> None:
+    """Raises ValueError unless they are int64 (B, h, w) of the prior's grid and codes, with both numbers."""
+    side, size = prior.config.grid_size, prior.config.image_vocab_size
+    if codes.dtype != torch.int64 or codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):
+        raise ValueError(f"codes {codes.dtype} {tuple(codes.shape)} must be int64 (B, {side}, {side})")
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
+        raise ValueError(f"codes run from {codes.min()} to {codes.max()}; this model's are 0 to {size - 1}")
+
+
 def check_settings(settings: SamplingSettings, prior: Any) -> None:
     """Raises ValueError where the settings do not fit the prior's codes or grid, with both numbers."""
     vocab_size, side = prior.config.image_vocab_size, prior.config.grid_size

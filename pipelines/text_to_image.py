@@ -17,7 +17,7 @@ from .checks import check_count, check_prompts
 from .judging import Judge
 from .output import Images, TextToImagePipelineOutput
 from .painting import draw_seeds, paint, plan, watch
-from .sampling import Callback, draw_codes, draw_keys, evaluating
+from .sampling import Callback, check_codes, draw_codes, draw_keys, evaluating
 from .saving import SavedPipeline
 from .settings import Region, SamplingSettings
 
@@ -172,8 +172,11 @@ class TextToImagePipeline(SavedPipeline):
         """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1].
 
         batch_size: pictures decoded at once, which bounds the memory that this takes beside its result.
+
+        Raises ValueError for codes that are not this model's.
         """
         check_count("batch_size", batch_size)
+        check_codes(codes, self.prior)
         return in_batches(self.dvae.decode, codes.to(self.device), style, batch_size=batch_size)
 
     def postprocess(self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil") -> Images:

@@ -117,3 +117,17 @@ def test_pictures_are_encoded_in_bounded_batches(tiny_pipeline):
     assert sizes == [16, 16, 8] * 4 + [1]
     assert torch.equal(completed.codes, expected)
     torch.testing.assert_close(scores, tiny_pipeline.score("an armchair", expected).log_likelihood)
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (torch.full((2, 4, 4), 32), r"from 32 to 32; this model's are 0 to 31"),
+        (torch.full((2, 4, 4), -1), r"from -1 to -1; this model's are 0 to 31"),
+        (torch.zeros(2, 8, 8, dtype=torch.long), r"\(2, 8, 8\) must be int64 \(B, 4, 4\)"),
+        (torch.zeros(2, 4, 4), r"float32 .* int64"),
+    ],
+)
+def test_codes_of_another_model_are_not_decoded(tiny_pipeline, codes, words):
+    with pytest.raises(ValueError, match=words):
+        tiny_pipeline.decode_codes(codes)
