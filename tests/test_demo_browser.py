@@ -123,6 +123,16 @@ def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
     )
     assert error[:8].mean() < 8  # in levels of 0..255: the rows far above the stroke stay
 
+    visitor.draw([(0.5, 0.1), (0.5, 0.9)])
+    visitor.page.wait_for_timeout(1000)
+    visitor.page.fill("#best-of input[type=number]", "16")
+    visitor.page.click("#inpaint-button")
+    visitor.page.wait_for_selector("#inpaint-state progress", timeout=60_000)
+    visitor.page.click("#inpaint-stop")
+    visitor.page.wait_for_selector("#inpaint-state >> text=stopped")
+    assert visitor.page.locator("#inpainted .grid-wrap img").count() == 2, "those of before"
+    assert fetch(visitor, "#inpainted .grid-wrap img").tobytes() == painted.tobytes()
+
 
 def test_an_uploaded_picture_is_reconstructed_with_its_codes(visitor, embedded, tmp_path):
     embedded("sailboat", seed=0, progress_bar=False).images[0].save(tmp_path / "mine.png")

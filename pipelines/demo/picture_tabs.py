@@ -48,7 +48,7 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
             with gr.Row():
                 seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=2**53 - 1)
                 number = gr.Slider(1, 4, value=2, step=1, label="Pictures")
-                best_of = gr.Slider(1, 16, value=4, step=1, label="Best of")
+                best_of = gr.Slider(1, 16, value=4, step=1, label="Best of", elem_id="best-of")
             gr.Markdown(
                 "Codes come row by row: new ones see the prompt and what lies above and to the left. *Best of* paints "
                 "each picture several times and keeps the one that goes best with what lies below, too."
