@@ -1,6 +1,7 @@
 """From given pictures, or from two prompts: completion, inpainting, variations, interpolation.
 
-Each function is a method of `TextToImagePipeline`. What is kept of a picture is its codes, so also a kept part looks
+Each function that paints is a method of `TextToImagePipeline`; those that return a `Painting` check and plan what it
+paints, which `stream` shows while it grows. What is kept of a picture is its codes, so also a kept part looks
 as the dVAE reconstructs it. Codes are drawn in raster order: a new code sees the prompt and all codes above it and to
 its left, given or new, and nothing of what is given below it.
 """
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from dvae import DVAEImageProcessor
 
+from .batches import in_batches
 from .blending import BlendedPrior
 from .checks import check_count, check_prompts, check_share
 from .output import Images, TextToImagePipelineOutput
-from .painting import Given, draw_seeds, paint, plan
+from .painting import Given, Painting, draw_seeds, paint, plan
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline
@@ -35,7 +37,7 @@ def reconstruct(
 ) -> Images:
     """One picture or a list of them through the codes and back, as a call's images: what the dVAE keeps of them."""
     pixel_values = pipeline.preprocess(image)
-    return pipeline.postprocess(pipeline.dvae.reconstruct(pixel_values), output_type)
+    return pipeline.postprocess(in_batches(pipeline.dvae.reconstruct, pixel_values), output_type)
 
 
 def complete(
@@ -57,6 +59,13 @@ def complete(
     Raises:
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
     """
+    return last(paint(pipeline, completion(pipeline, prompt, image, rows, **options)))
+
+
+def completion(
+    pipeline: "TextToImagePipeline", prompt: Any, image: Any, rows: int | None = None, **options: Any
+) -> Painting:
+    """The checked arguments of `complete`."""
     side = pipeline.prior.config.grid_size
     rows = max(side // 2, 1) if rows is None else rows
     check_count("rows", rows)
@@ -65,7 +74,7 @@ def complete(
     keep = torch.zeros(side, side, dtype=torch.bool)
     keep[:rows] = True
     prompts, given = _given(pipeline, prompt, image, keep)
-    return last(paint(pipeline, plan(pipeline, prompts, given=given, **options)))
+    return plan(pipeline, prompts, given=given, **options)
 
 
 def inpaint(
@@ -91,6 +100,11 @@ def inpaint(
     Raises:
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
     """
+    return last(paint(pipeline, inpainting(pipeline, prompt, image, mask, **options)))
+
+
+def inpainting(pipeline: "TextToImagePipeline", prompt: Any, image: Any, mask: Picture, **options: Any) -> Painting:
+    """The checked arguments of `inpaint`."""
     on_background = pipeline.image_processor.on_background
     pictures = [on_background(picture) for picture in (image if isinstance(image, list) else [image])]
     sizes, white = {picture.size for picture in pictures}, white_pixels(mask)
@@ -103,7 +117,7 @@ def inpaint(
             f"that is white (128 to 255, or True) where to paint: 0 and 1 must be bool, or 0 and 255"
         )
     prompts, given = _given(pipeline, prompt, pictures, ~torch.from_numpy(hole))
-    return last(paint(pipeline, plan(pipeline, prompts, given=given, **options)))
+    return plan(pipeline, prompts, given=given, **options)
 
 
 def vary(
@@ -126,10 +140,43 @@ def vary(
     Raises:
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
     """
+    return last(paint(pipeline, variation(pipeline, prompt, image, strength, **options)))
+
+
+def variation(pipeline: "TextToImagePipeline", prompt: Any, image: Any, strength: float, **options: Any) -> Painting:
+    """The checked arguments of `vary`."""
     check_share("strength", strength)
     side = pipeline.prior.config.grid_size
     prompts, given = _given(pipeline, prompt, image, torch.zeros(side, side, dtype=torch.bool))
-    return last(paint(pipeline, plan(pipeline, prompts, given=replace(given, strength=strength), **options)))
+    return plan(pipeline, prompts, given=replace(given, strength=strength), **options)
+
+
+def plan_stream(
+    pipeline: "TextToImagePipeline",
+    prompt: Any,
+    *,
+    image: Any = None,
+    mask: Picture | None = None,
+    rows: int | None = None,
+    strength: float | None = None,
+    **options: Any,
+) -> Painting:
+    """The checked arguments of the call without a picture, or of `inpaint`, `vary` or `complete` by what is given."""
+    chosen = {"mask": mask, "rows": rows, "strength": strength}
+    names = [name for name, value in chosen.items() if value is not None]
+    if image is None and names:
+        raise TypeError(f"{names[0]} without a picture has nothing to start from; pass image=…, too")
+    if len(names) > 1:
+        raise TypeError(
+            f"{' and '.join(names)} exclude one another; pass mask to inpaint, rows to complete or strength to vary"
+        )
+    if image is None:
+        return plan(pipeline, prompt, **options)
+    if mask is not None:
+        return inpainting(pipeline, prompt, image, mask, **options)
+    if strength is not None:
+        return variation(pipeline, prompt, image, strength, **options)
+    return completion(pipeline, prompt, image, rows, **options)
 
 
 def interpolate(
@@ -183,9 +230,9 @@ def _given(
     num_prompts = max(len(prompts), len(pixel_values))
     if {len(prompts), len(pixel_values)} - {1, num_prompts}:
         raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
-    dvae, pixel_values = pipeline.dvae, pixel_values.expand(num_prompts, -1, -1, -1)
+    dvae = pipeline.dvae
     with torch.no_grad():
-        hidden_states = dvae.encoder(pixel_values)
+        hidden_states = in_batches(dvae.encoder, pixel_values).expand(num_prompts, -1, -1, -1)
         logits = dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
         style = dvae.style.encode(hidden_states)
     mask = keep.flatten().to(logits.device).expand(num_prompts, -1)

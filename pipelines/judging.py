@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from .checks import check_prompts
-from .sampling import evaluating
+from .sampling import check_codes, evaluating
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline
@@ -130,13 +130,9 @@ def codes_of(pipeline: "TextToImagePipeline", images: Any) -> Tensor:
     """Pictures, fitted and encoded, or codes (B, h, w) as they are. Raises ValueError for codes that do not fit."""
     if not torch.is_tensor(images):
         return pipeline.encode_images(images)
-    side, size = pipeline.prior.config.grid_size, pipeline.prior.config.image_vocab_size
-    if images.dtype != torch.int64 or images.ndim != 3 or tuple(images.shape[1:]) != (side, side):
-        raise ValueError(f"codes {images.dtype} {tuple(images.shape)} must be int64 (B, {side}, {side})")
+    check_codes(images, pipeline.prior)
     if len(images) == 0:
         raise ValueError(f"codes {tuple(images.shape)} are of no picture; pass at least one")
-    if not (images.min() >= 0 and images.max() < size):
-        raise ValueError(f"codes run from {images.min()} to {images.max()}; this model's are 0 to {size - 1}")
     return images.to(pipeline.device)
 
 

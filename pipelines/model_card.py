@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from huggingface_hub import ModelCardData
 
 TAGS = ["armchair", "autoregressive", "dall-e", "discrete-vae", "text-to-image"]
@@ -142,7 +143,7 @@ def _table(left: str, right: str, rows: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -153,7 +154,7 @@ def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt
 def paint(
     pipeline: "TextToImagePipeline", painting: Painting, prior: Any = None, every: int | None = None
 ) -> Iterator[TextToImagePipelineOutput]:
-    """Yields the pictures so far whenever `every` more codes are done, and in the end the whole pictures.
+    """Yields the pictures so far after each `every` codes of the grid, and in the end the whole pictures.
 
     prior: what draws, when not the pipeline's own. every: None yields the end alone.
     """
@@ -168,12 +169,17 @@ def paint(
             other_text_ids=painting.other_text_ids,
             **(painting.given.to_draw() if painting.given else {}),
         )
-        shown = 0
+        due = set() if every is None else moments(painting.given, total, every)
         for done, codes in watch(draws, total, painting.progress_bar, painting.callback):
-            if every is not None and shown + every <= done < total:
-                shown = done
+            if done in due:
                 yield _partial(pipeline, painting, codes, done)
         yield _whole(pipeline, painting, codes)
+
+
+def moments(given: Given | None, total: int, every: int) -> set[int]:
+    """How many codes are done when the last drawn one of each `every` in raster order is, but for the very last."""
+    drawn = range(total) if given is None else (~given.mask).any(dim=0).nonzero()[:, 0].tolist()
+    return {i + 1 for i, following in pairwise(drawn) if i // every < following // every}
 
 
 def watch(

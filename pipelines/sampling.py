@@ -156,7 +156,7 @@ def draw_codes(
     elif other_text_ids is None:
         other_text_ids = prior.null_text_ids(batch_size).to(device)
     fixed_codes, fixed_mask = fixed_codes.to(device), fixed_mask.to(device)
-    posterior = None if strength == 1 else posterior_logits.log_softmax(dim=-1).to(device)
+    posterior = None if strength == 1 else posterior_logits.float().log_softmax(dim=-1).to(device)
     return _draw(
         prior, text_ids, other_text_ids, keys.to(device), settings, fixed_codes, fixed_mask, posterior, strength
     )
@@ -223,6 +223,15 @@ def _check(
             f"fixed_codes run from {known.min()} to {known.max()}, but this model's codes are "
             f"0 to {vocab_size - 1}; encode the picture with this pipeline's own dVAE"
         )
+
+
+def check_codes(codes: Tensor, prior: Any) -> None:
+    """Raises ValueError unless they are int64 (B, h, w) of the prior's grid and codes, with both numbers."""
+    side, size = prior.config.grid_size, prior.config.image_vocab_size
+    if codes.dtype != torch.int64 or codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):
+        raise ValueError(f"codes {codes.dtype} {tuple(codes.shape)} must be int64 (B, {side}, {side})")
+    if codes.numel() and not (codes.min() >= 0 and codes.max() < size):
+        raise ValueError(f"codes run from {codes.min()} to {codes.max()}; this model's are 0 to {size - 1}")
 
 
 def check_settings(settings: SamplingSettings, prior: Any) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
@@ -204,11 +205,26 @@ class SavedPipeline(ModelHubMixin):
         Weights are saved as they are: `pipeline.to(torch.float16)` first makes the folder half as large.
 
         Raises:
-            ValueError: when they are quantised.
+            ValueError: when they are quantised. TypeError: when metrics, recipe or data hold what JSON cannot.
         """
-        self._check_savable()
+        index = self._check_savable()
         for name, component in self.components.items():
             save_component(component, save_directory, name)
+        (save_directory / INDEX_NAME).write_text(index, "utf-8")
+        (save_directory / SAMPLES_NAME).unlink(missing_ok=True)
+        if self.samples is not None:
+            self.samples.save(save_directory / SAMPLES_NAME)
+        (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights is not this pipeline's
+
+    def _check_savable(self) -> str:
+        """The text of model_index.json; raises as `_save_pretrained` does, before anything is written."""
+        if self.quantized:
+            raise ValueError(
+                f"this pipeline's prior has {self.quantized} weights, made for painting here; save the pipeline "
+                f"before `quantize`, and quantise what you load"
+            )
+        if has_adapter(self.prior):
+            raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
         index = {
             "_class_name": "TextToImagePipeline",  # also of a subclass: what loads it
             **{name: type(component).__name__ for name, component in self.components.items()},
@@ -218,20 +234,7 @@ class SavedPipeline(ModelHubMixin):
             "data": self.data,
             "license": self.license,
         }
-        (save_directory / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        (save_directory / SAMPLES_NAME).unlink(missing_ok=True)
-        if self.samples is not None:
-            self.samples.save(save_directory / SAMPLES_NAME)
-        (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights is not this pipeline's
-
-    def _check_savable(self) -> None:
-        if self.quantized:
-            raise ValueError(
-                f"this pipeline's prior has {self.quantized} weights, made for painting here; save the pipeline "
-                f"before `quantize`, and quantise what you load"
-            )
-        if has_adapter(self.prior):
-            raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
+        return json.dumps(index, indent=2, ensure_ascii=False, default=_python_number) + "\n"
 
     def generate_model_card(self, repo_id: str | None = None) -> ModelCard:
         """The model card, from this pipeline's own numbers; repo_id goes into its lines of use."""
@@ -244,10 +247,19 @@ class SavedPipeline(ModelHubMixin):
         weights would be loaded. Further arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`.
 
         Raises:
-            ValueError: when the weights are quantised or have an adapter, before a repository is made.
+            ValueError: when the weights are quantised or have an adapter, TypeError: when metrics, recipe or data hold
+            what JSON cannot, before a repository is made.
         """
         self._check_savable()
         kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in self.components)])
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)
+
+
+def _python_number(value: Any) -> Any:
+    """A numpy number as Python's, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    what = f"{value!r} is a {type(value).__name__}"
+    raise TypeError(f"{what}, which {INDEX_NAME} cannot hold; pass metrics, recipe and data of numbers and text")

@@ -8,16 +8,16 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from . import editing, judging
+from .batches import BATCH_SIZE, in_batches
 from .checks import check_count, check_prompts
 from .judging import Judge
 from .output import Images, TextToImagePipelineOutput
 from .painting import draw_seeds, paint, plan, watch
-from .sampling import Callback, draw_codes, draw_keys, evaluating
+from .sampling import Callback, check_codes, draw_codes, draw_keys, evaluating
 from .saving import SavedPipeline
 from .settings import Region, SamplingSettings
 
@@ -87,17 +87,27 @@ class TextToImagePipeline(SavedPipeline):
         return editing.last(paint(self, painting))
 
     def stream(
-        self, prompt: str | list[str], *, every: int | None = None, **options: Any
+        self,
+        prompt: str | list[str],
+        *,
+        image: editing.Picture | list[editing.Picture] | None = None,
+        mask: editing.Picture | None = None,
+        rows: int | None = None,
+        strength: float | None = None,
+        every: int | None = None,
+        **options: Any,
     ) -> Iterator[TextToImagePipelineOutput]:
-        """Paint as the call does, showing the pictures while they grow.
+        """Paint as the call does, or as a method that starts from a picture, showing the pictures while they grow.
 
         Args:
-            every: codes between pictures; None is one row of the grid.
-            options: as in the call, but for best_of, whose candidates are judged when they are whole.
+            image: a picture, or one a prompt, to start from. With mask the stream is that of `inpaint`, with strength
+                of `vary`, with rows or alone of `complete`; mask, rows and strength exclude one another.
+            every: codes between pictures, given ones counted; None is one row of the grid.
+            options: as in the call. With best_of, all candidates are shown while they grow.
 
         Yields:
-            outputs with `.images`, light grey where nothing is drawn yet, `.step` and `.total`; the last is what the
-            call returns. Closing the iterator, or leaving its loop, stops the work.
+            outputs with `.images`, light grey where nothing is given or drawn yet, `.step` and `.total`; the last is
+            what the call, or the method, returns. Closing the iterator, or leaving its loop, stops the work.
 
         Raises:
             TypeError, ValueError: at once, when an argument cannot be used.
@@ -105,11 +115,9 @@ class TextToImagePipeline(SavedPipeline):
         every = self.prior.config.grid_size if every is None else every
         check_count("every", every)
         if "given" in options:
-            raise TypeError("given is no argument of a call: complete, inpaint and vary start from a picture")
-        painting = plan(self, prompt, **options)
-        if painting.best_of > 1:
-            raise ValueError(f"best_of={painting.best_of} has nothing to show before all are whole; call the pipeline")
-        return paint(self, painting, every=every)
+            raise TypeError("given is no argument of a call; pass image=… to start from a picture")
+        start = {"image": image, "mask": mask, "rows": rows, "strength": strength}
+        return paint(self, editing.plan_stream(self, prompt, **start, **options), every=every)
 
     # Each step alone.
 
@@ -160,15 +168,16 @@ class TextToImagePipeline(SavedPipeline):
             *_, (_, codes) = watch(draws, side**2, progress_bar, callback)
         return codes.unflatten(1, (side, side))  # (B·n, h, w)
 
-    def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = 16) -> Tensor:
+    def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1].
 
         batch_size: pictures decoded at once, which bounds the memory that this takes beside its result.
+
+        Raises ValueError for codes that are not this model's.
         """
         check_count("batch_size", batch_size)
-        codes = codes.to(self.device)
-        parts = [slice(i, i + batch_size) for i in range(0, len(codes), batch_size)] or [slice(0)]
-        return torch.cat([self.dvae.decode(codes[part], None if style is None else style[part]) for part in parts])
+        check_codes(codes, self.prior)
+        return in_batches(self.dvae.decode, codes.to(self.device), style, batch_size=batch_size)
 
     def postprocess(self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil") -> Images:
         """Pixel values (B, 3, H, W) in [0, 1] -> PIL images, an array (B, H, W, 3), or the tensor in float32."""
@@ -176,7 +185,7 @@ class TextToImagePipeline(SavedPipeline):
 
     def encode_images(self, images: Image.Image | np.ndarray | list) -> Tensor:
         """A picture or a list of them (PIL, or uint8 (H, W, 3 or 4)), fitted to the model -> codes (B, h, w)."""
-        return self.dvae.encode(self.preprocess(images))
+        return in_batches(self.dvae.encode, self.preprocess(images))
 
     def preprocess(self, images: Image.Image | np.ndarray | list) -> Tensor:
         """A picture or a list of them, fitted to the model -> pixel values (B, 3, H, W) in [0, 1], as the dVAE's."""

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from drawing import generate_codes
@@ -98,3 +99,35 @@ def test_pictures_are_decoded_in_bounded_batches(tiny_pipeline):
     assert tiny_pipeline.decode_codes(codes[:0]).shape == (0, 3, 16, 16)
     with pytest.raises(ValueError, match="batch_size=0 is below 1"):
         tiny_pipeline.decode_codes(codes, batch_size=0)
+
+
+def test_pictures_are_encoded_in_bounded_batches(tiny_pipeline):
+    """By all that start from pictures; one picture for many prompts is encoded once."""
+    pictures = list(np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
+    pixel_values = tiny_pipeline.preprocess(pictures)
+    expected, whole = tiny_pipeline.dvae.encode(pixel_values), tiny_pipeline.dvae.reconstruct(pixel_values)
+    sizes = []
+    watched = tiny_pipeline.dvae.encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    assert torch.equal(tiny_pipeline.encode_images(pictures), expected)
+    scores = tiny_pipeline.score("an armchair", pictures).log_likelihood
+    torch.testing.assert_close(tiny_pipeline.reconstruct(pictures, output_type="pt"), whole, rtol=0, atol=1e-6)
+    completed = tiny_pipeline.complete("an armchair", pictures, rows=4, progress_bar=False)
+    tiny_pipeline.complete(["an armchair"] * 3, pictures[0], rows=4, progress_bar=False)
+    watched.remove()
+    assert sizes == [16, 16, 8] * 4 + [1]
+    assert torch.equal(completed.codes, expected)
+    torch.testing.assert_close(scores, tiny_pipeline.score("an armchair", expected).log_likelihood)
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (torch.full((2, 4, 4), 32), r"from 32 to 32; this model's are 0 to 31"),
+        (torch.full((2, 4, 4), -1), r"from -1 to -1; this model's are 0 to 31"),
+        (torch.zeros(2, 8, 8, dtype=torch.long), r"\(2, 8, 8\) must be int64 \(B, 4, 4\)"),
+        (torch.zeros(2, 4, 4), r"float32 .* int64"),
+    ],
+)
+def test_codes_of_another_model_are_not_decoded(tiny_pipeline, codes, words):
+    with pytest.raises(ValueError, match=words):
+        tiny_pipeline.decode_codes(codes)

@@ -114,7 +114,7 @@ def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
     visitor.draw([(0.35, 0.6), (0.65, 0.6)])
     visitor.page.wait_for_timeout(1000)  # and sends the stroke
     visitor.page.click("#inpaint-button")
-    visitor.page.wait_for_selector("#inpainted .grid-wrap img", timeout=120_000)
+    visitor.page.wait_for_selector("#inpaint-state >> text=2 pictures in", timeout=120_000)
     painted = fetch(visitor, "#inpainted .grid-wrap img")
     assert (painted.text["prompt"], painted.text["inpaint"]) == (PROMPT, "a mask drawn on the page")
     codes = embedded.encode_images(embedded(PROMPT, seed=0, progress_bar=False).images[0])
@@ -122,6 +122,16 @@ def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
         np.asarray(painted, float) - np.asarray(embedded.postprocess(embedded.decode_codes(codes))[0], float)
     )
     assert error[:8].mean() < 8  # in levels of 0..255: the rows far above the stroke stay
+
+    visitor.draw([(0.5, 0.1), (0.5, 0.9)])
+    visitor.page.wait_for_timeout(1000)
+    visitor.page.fill("#best-of input[type=number]", "16")
+    visitor.page.click("#inpaint-button")
+    visitor.page.wait_for_selector("#inpaint-state progress", timeout=60_000)
+    visitor.page.click("#inpaint-stop")
+    visitor.page.wait_for_selector("#inpaint-state >> text=stopped")
+    assert visitor.page.locator("#inpainted .grid-wrap img").count() == 2, "those of before"
+    assert fetch(visitor, "#inpainted .grid-wrap img").tobytes() == painted.tobytes()
 
 
 def test_an_uploaded_picture_is_reconstructed_with_its_codes(visitor, embedded, tmp_path):

@@ -1,5 +1,7 @@
 """From given pictures: what is kept stays, what is not is painted as a call paints, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import ExifTags, Image
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.editing import touched_cells
+from pipelines.painting import NOT_DRAWN
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 QUIET = {"progress_bar": False, "output_type": "pt"}
@@ -167,6 +170,13 @@ def test_vary(pipeline, picture):
     assert shares[0] > shares[1] >= shares[2]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_vary_in_another_dtype(tiny_pipeline, picture, dtype):
+    other = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components)).to(dtype)
+    output = other.vary(picture, strength=0, temperature=0, seed=0, **QUIET)
+    assert torch.equal(output.codes, other.encode_images(picture))
+
+
 def test_interpolate_goes_from_prompt_to_prompt(tiny_pipeline):
     """Its ends are the two calls, with guidance and against a negative prompt too; the middle is neither's mix-up."""
     for options in (
@@ -182,6 +192,59 @@ def test_interpolate_goes_from_prompt_to_prompt(tiny_pipeline):
     same = tiny_pipeline.interpolate("an armchair", "an armchair", steps=3, seed=4, **QUIET)
     assert torch.equal(same.codes, same.codes[:1].expand(3, -1, -1))
     assert len(set(tiny_pipeline.interpolate("an armchair", "a red apple", steps=3, **QUIET).seeds)) == 1
+
+
+HOLE = np.zeros((20, 32), dtype=bool)
+HOLE[5:15, 6 + 5 : 6 + 15] = True  # the middle 2 × 2 of 4 × 4 cells
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "steps"),
+    [
+        ("complete", {}, [12, 16]),
+        ("complete", {"rows": 1}, [8, 12, 16]),
+        ("complete", {"rows": 4}, [16]),
+        ("inpaint", {"mask": HOLE}, [7, 16]),
+        ("inpaint", {"mask": HOLE, "best_of": 2}, [7, 16]),
+        ("inpaint", {"mask": HOLE, "every": 1}, [6, 7, 10, 16]),
+        ("vary", {"strength": 0.5}, [4, 8, 12, 16]),
+    ],
+)
+def test_an_edit_streams(pipeline, picture, method, start, steps):
+    """Given codes are shown from the first picture on, grey is where a code is missing, the last is the method's."""
+    arguments = {"prompt": ["an armchair", ""], "image": picture, "seed": 3, **start, **QUIET}
+    parts = list(pipeline.stream(**arguments))
+    whole = getattr(pipeline, method)(**{name: value for name, value in arguments.items() if name != "every"})
+    assert torch.equal(parts[-1].images, whole.images) and torch.equal(parts[-1].codes, whole.codes)
+    assert (parts[-1].seeds, parts[-1].sampling) == (whole.seeds, whole.sampling)
+    assert [part.step for part in parts] == steps
+    codes = pipeline.encode_images(picture)
+    hole = torch.from_numpy(touched_cells(HOLE, 4)) if method == "inpaint" else torch.ones(4, 4, dtype=torch.bool)
+    hole[: start.get("rows", 2) if method == "complete" else 0] = False
+    for part in parts[:-1]:
+        assert len(part.images) == 2 * start.get("best_of", 1)
+        missing = hole & (torch.arange(16).view(4, 4) >= part.step)
+        assert torch.equal(part.codes == -1, missing.expand_as(part.codes))
+        assert torch.equal(part.codes[:, ~hole], codes[:, ~hole].expand(len(part.codes), -1))
+        pixels = missing.repeat_interleave(4, 0).repeat_interleave(4, 1)  # (16, 16)
+        assert (part.images[:, :, pixels] == NOT_DRAWN).all()
+        assert (part.images[:, :, ~pixels] != NOT_DRAWN).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"rows": 1}, TypeError, "rows without a picture .* image="),
+        ({"mask": HOLE}, TypeError, "mask without a picture"),
+        ({"image": HOLE, "mask": HOLE, "strength": 0.5}, TypeError, "mask and strength exclude one another"),
+        ({"image": Image.new("L", (32, 20)), "rows": 5}, ValueError, "rows=5"),
+        ({"image": Image.new("L", (32, 20)), "strength": 2}, ValueError, "strength=2"),
+        ({"image": Image.new("L", (32, 20)), "mask": np.zeros_like(HOLE)}, ValueError, "nothing would be repainted"),
+    ],
+)
+def test_a_stream_of_an_edit_refuses_at_once(tiny_pipeline, arguments, error, words):
+    with pytest.raises(error, match=words):
+        tiny_pipeline.stream("a cat", **arguments)
 
 
 MASK = Image.new("L", (32, 20), 255)

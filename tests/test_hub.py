@@ -173,6 +173,9 @@ def test_what_cannot_be_saved_makes_no_repository(hub, tiny_pipeline):
     pipeline.quantized = "int8"
     with pytest.raises(ValueError, match="save the pipeline before `quantize`"):
         pipeline.push_to_hub("anna/never", token=ANNA)
+    pipeline = TextToImagePipeline(**tiny_pipeline.components, metrics={"loss": {1, 2}})
+    with pytest.raises(TypeError, match=r"is a set, which model_index\.json cannot hold"):
+        pipeline.push_to_hub("anna/never", token=ANNA)
     assert ("model", "anna/never") not in hub.store.repos
 
 

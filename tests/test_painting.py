@@ -160,7 +160,6 @@ def test_a_stream_refuses_at_once(tiny_pipeline):
     for arguments, error, words in [
         ({"every": 0}, ValueError, "every=0"),
         ({"every": 1.5}, TypeError, "every=1.5"),
-        ({"best_of": 2}, ValueError, "best_of=2"),
         ({"top_k": 33}, ValueError, "33"),
         ({"tempreature": 1}, TypeError, "tempreature"),
         ({"given": 3}, TypeError, "given"),

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.model_card import write_model_card
+from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 FILES = {
@@ -124,6 +126,27 @@ def test_each_part_loads_and_saves_alone(tiny_pipeline, tiny_folder, tmp_path, p
     parts = tiny_pipeline.components | {part: again}
     pipeline = TextToImagePipeline(**parts, sampling={"guidance_scale": 2.0, "top_k": 20})
     assert torch.equal(paint(pipeline).images, paint(tiny_pipeline).images)
+
+
+def test_numpy_numbers_are_saved_as_pythons(tiny_pipeline, tmp_path):
+    pipeline = TextToImagePipeline(
+        **tiny_pipeline.components,
+        sampling={"temperature": np.float32(0.5), "top_k": np.int64(7)},
+        metrics={"prior": {"loss": np.float32(3.25)}},
+        recipe={"steps": np.int64(7), "flip": np.bool_(True)},
+    )
+    pipeline.save_pretrained(tmp_path)
+    loaded = TextToImagePipeline.from_pretrained(tmp_path)
+    assert (loaded.metrics, loaded.recipe) == ({"prior": {"loss": 3.25}}, {"steps": 7, "flip": True})
+    assert loaded.sampling == SamplingSettings(temperature=0.5, top_k=7)
+    assert "| loss | 3.25 |" in write_model_card(pipeline, {"loss": np.float32(3.250001)})
+
+
+def test_what_json_cannot_hold_leaves_nothing_behind(tiny_pipeline, tmp_path):
+    pipeline = TextToImagePipeline(**tiny_pipeline.components, metrics={"loss": torch.ones(2)})
+    with pytest.raises(TypeError, match=r"is a Tensor, which model_index.json cannot hold; pass metrics"):
+        pipeline.save_pretrained(tmp_path)
+    assert files_of(tmp_path) == set()
 
 
 def test_samples_travel_with_the_pipeline(tiny_pipeline, tmp_path):

@@ -15,7 +15,8 @@ import torch
 from running_server import client_of, until
 
 from pipelines.__main__ import main
-from pipelines.serving.command import build_parser, model_name
+from pipelines.serving import command
+from pipelines.serving.command import bind, build_parser, find_key, model_name
 from pipelines.starting import load
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +67,7 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
         (["--port", "70000"], ["70000", "another"]),
         (["--host", "256.0.0.1"], ["256.0.0.1", "another"]),
         (["--device", "abacus"], ["abacus", "pass cpu"]),
-        (["--api-key", ""], ["API key is empty", "ARMCHAIR_API_KEY"]),
+        (["--api-key", " "], ["API key is empty", "ARMCHAIR_API_KEY"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(argv, words, tiny_folder, capsys):
@@ -94,6 +95,30 @@ def test_a_port_in_use_is_one_line(tiny_folder, capsys):
         port = str(taken.getsockname()[1])
         assert main(["serve", "--model", tiny_folder, "--port", port]) == 2
     assert port in capsys.readouterr().err
+
+
+def test_a_port_taken_while_the_model_loads_is_one_line(tiny_folder, tiny_pipeline, capsys, monkeypatch):
+    """Of two servers started together both hold the port, and the first that is ready listens."""
+    with bind("127.0.0.1", 0) as other:
+        port = str(other.getsockname()[1])
+        monkeypatch.setattr(command, "load", lambda *args: other.listen() or tiny_pipeline)
+        monkeypatch.setattr(signal, "signal", lambda *args: signal.SIG_DFL)  # pytest's own handlers stay
+        assert main(["serve", "--model", tiny_folder, "--port", port]) == 2
+    out, err = capsys.readouterr()
+    assert (out, "Traceback" in err) == ("", False)
+    assert err.splitlines()[-1].startswith(f"error: cannot listen at 127.0.0.1:{port} (") and "another" in err
+
+
+def test_a_key_is_without_the_white_space_around_it(monkeypatch):
+    monkeypatch.setenv("ARMCHAIR_API_KEY", "a secret\n")
+    assert find_key(None) == "a secret"
+    assert find_key("\tother ") == "other"
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "one\nother"])
+def test_a_key_that_no_client_can_send_is_refused(key):
+    with pytest.raises(ValueError, match="the API key holds what is no printable ASCII"):
+        find_key(key)
 
 
 def test_a_missing_extra_says_what_to_install(tiny_folder):

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from .studio import Kept, Progress, Studio
-from .widgets import MAX_PROMPT, ONE_BY_ONE, bar, captioned, counted, explained, pictures, present
+from .studio import Kept, Studio
+from .widgets import MAX_PROMPT, ONE_BY_ONE, bar, captioned, counted, explained, growing, pictures, present, tiles
 
 EXAMPLES = [
     "an armchair shaped like an avocado",
@@ -22,7 +22,7 @@ LAST_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
 
 def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     """Returns the chosen picture, `Kept` or None, and the button that takes it to the editor."""
-    kept, chosen, growing = gr.State([]), gr.State(None), gr.State(0)  # growing: tiles that are not whole yet
+    kept, chosen, unfinished = gr.State([]), gr.State(None), gr.State(0)  # unfinished: tiles that are not whole yet
     with gr.Row():
         with gr.Column(min_width=320):
             asked = _prompt_and_seed()
@@ -52,13 +52,13 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
         for now in studio.paint(**asked_for(options, {name: slider.value for name, slider in sliders.items()})):
             if now.kept:
                 kept = [*now.kept, *old][:KEPT]
-                yield _tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, 0, *_shown(now.kept[0])
+                yield tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, 0, *_shown(now.kept[0])
             else:
-                tiles = _tiles([*[(image, "…") for image in now.images], *captioned(old)], now)
-                yield tiles, bar(now.step, now.total), old, len(now.images), *[gr.skip()] * len(shown)
+                together = [*growing(now), *captioned(old)]
+                yield tiles(together, now), bar(now.step, now.total), old, len(now.images), *[gr.skip()] * len(shown)
 
-    def choose(old: list[Kept], growing: int, event: gr.SelectData) -> tuple:
-        place = event.index - growing
+    def choose(old: list[Kept], unfinished: int, event: gr.SelectData) -> tuple:
+        place = event.index - unfinished
         return _shown(old[place]) if 0 <= place < len(old) else tuple([gr.skip()] * len(shown))
 
     def halt(old: list[Kept]) -> tuple:
@@ -68,12 +68,12 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
         [paint.click, asked["prompt"].submit],
         run,
         [kept, *asked.values(), *sliders.values()],
-        [gallery, state, kept, growing, *shown],
+        [gallery, state, kept, unfinished, *shown],
         show_progress="hidden",
         **ONE_BY_ONE,
     )
-    stop.click(halt, kept, [gallery, state, growing], cancels=[painting], api_visibility="private")
-    gallery.select(choose, [kept, growing], shown, api_visibility="private")
+    stop.click(halt, kept, [gallery, state, unfinished], cancels=[painting], api_visibility="private")
+    gallery.select(choose, [kept, unfinished], shown, api_visibility="private")
     return chosen, to_editor
 
 
@@ -103,21 +103,17 @@ def _prompt_and_seed() -> dict[str, gr.Component]:
 
 
 def _sliders(studio: Studio) -> dict[str, gr.Component]:
-    """Names as in the pipeline's call; they start where the pipeline's own settings are."""
+    """Names as in the pipeline's call; they start where the pipeline's own settings are, and reach that far."""
     own, codes = studio.pipeline.sampling, studio.pipeline.dvae.config.codebook_size
+    temperature, scale, top_p = own.temperatures(1)[0], own.guidance_scale, own.top_p
     with gr.Accordion("How codes are drawn", open=False):
         return {
-            "temperature": gr.Slider(0, 2, own.temperatures(1)[0], step=0.05, label="Temperature"),
-            "guidance_scale": gr.Slider(0, 10, own.guidance_scale, step=0.25, label="Guidance (1: none)"),
+            "temperature": gr.Slider(0, max(2, temperature), temperature, step=0.05, label="Temperature"),
+            "guidance_scale": gr.Slider(0, max(10, scale), scale, step=0.25, label="Guidance (1: none)"),
             "top_k": gr.Slider(0, codes, own.top_k, step=1, label="Top-k (0: all)"),
-            "top_p": gr.Slider(0.01, 1, own.top_p, step=0.01, label="Top-p (1: all)"),
+            "top_p": gr.Slider(min(0.01, top_p), 1, top_p, step=0.01, label="Top-p (1: all)"),
             "min_p": gr.Slider(0, 1, own.min_p, step=0.01, label="Min-p (0: all)"),
         }
-
-
-def _tiles(captioned_pictures: list[tuple], now: Progress) -> gr.Gallery:
-    """Up to four new pictures are shown large."""
-    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4)
 
 
 def _shown(picture: Kept) -> tuple:

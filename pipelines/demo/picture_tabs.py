@@ -1,14 +1,27 @@
 """The tabs that start from a picture: one paints a part of it anew, one shows what its codes keep."""
 
-import time
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from .studio import Studio
-from .widgets import EDITOR_SIDE, MAX_PROMPT, ONE_BY_ONE, captioned, counted, enlarge, explained, pictures, present
+from .studio import Kept, Studio
+from .widgets import (
+    EDITOR_SIDE,
+    MAX_PROMPT,
+    ONE_BY_ONE,
+    bar,
+    captioned,
+    counted,
+    enlarge,
+    explained,
+    growing,
+    pictures,
+    present,
+    tiles,
+)
 
 BRUSH = "#e8467c"
 
@@ -35,26 +48,40 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
             with gr.Row():
                 seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=2**53 - 1)
                 number = gr.Slider(1, 4, value=2, step=1, label="Pictures")
-                best_of = gr.Slider(1, 16, value=4, step=1, label="Best of")
+                best_of = gr.Slider(1, 16, value=4, step=1, label="Best of", elem_id="best-of")
             gr.Markdown(
                 "Codes come row by row: new ones see the prompt and what lies above and to the left. *Best of* paints "
                 "each picture several times and keeps the one that goes best with what lies below, too."
             )
-            button = gr.Button("Paint this part anew", variant="primary", elem_id="inpaint-button")
+            with gr.Row():
+                button = gr.Button("Paint this part anew", variant="primary", elem_id="inpaint-button")
+                stop = gr.Button("Stop", min_width=80, elem_id="inpaint-stop")
             gallery = pictures("Painted anew", elem_id="inpainted", height=290)
-            state = gr.HTML()
+            state = gr.HTML(elem_id="inpaint-state")
+    kept = gr.State([])
 
     @explained
-    def run(drawn: dict[str, Any] | None, text: str, first: float, count: float, candidates: float) -> tuple:
-        start = time.monotonic()
+    def run(drawn: dict[str, Any] | None, text: str, first: float, count: float, candidates: float) -> Iterator[tuple]:
         picture, mask = split_drawing(drawn)
         first = int(present(first, "there is no seed; type one, such as 0"))
-        kept = studio.inpaint(
-            text, picture, mask, seed=first, num_images_per_prompt=int(count), best_of=int(candidates)
-        )
-        return captioned(kept), counted(len(kept), time.monotonic() - start)
+        options = {"seed": first, "num_images_per_prompt": int(count), "best_of": int(candidates)}
+        for now in studio.inpaint(text, picture, mask, **options):
+            if now.kept:
+                yield tiles(captioned(now.kept), now), counted(len(now.kept), now.seconds), now.kept
+            else:
+                yield tiles(growing(now), now), bar(now.step, now.total), gr.skip()
 
-    button.click(run, [editor, prompt, seed, number, best_of], [gallery, state], **ONE_BY_ONE)
+    def halt(old: list[Kept]) -> tuple:
+        return captioned(old), "<p>stopped</p>"
+
+    painting = button.click(
+        run,
+        [editor, prompt, seed, number, best_of],
+        [gallery, state, kept],
+        show_progress="hidden",
+        **ONE_BY_ONE,
+    )
+    stop.click(halt, kept, [gallery, state], cancels=[painting], api_visibility="private")
     return editor, prompt
 
 

@@ -59,19 +59,17 @@ class Studio:
 
     def paint(self, prompt: str, negative_prompt: str = "", **options: Any) -> Iterator[Progress]:
         """The pictures of a prompt while they grow, a step a row of codes; options as in the pipeline's call."""
-        start = time.monotonic()
         negative_prompt = negative_prompt.strip()
-        outputs = self.pipeline.stream(prompt, negative_prompt=negative_prompt or None, progress_bar=False, **options)
-        for output in outputs:
-            done = output.step == output.total
-            extra = {"negative_prompt": negative_prompt} if negative_prompt else {}
-            kept = self._keep(output, **extra) if done else []
-            yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
+        told = {"negative_prompt": negative_prompt} if negative_prompt else {}
+        return self._grow(told, prompt, negative_prompt=negative_prompt or None, **options)
 
-    def inpaint(self, prompt: str, picture: Image.Image, mask: Image.Image, **options: Any) -> list[Kept]:
-        """A picture whose masked part, white, is painted anew; options as in `TextToImagePipeline.inpaint`."""
-        output = self.pipeline.inpaint(prompt, picture, mask, progress_bar=False, **options)
-        return self._keep(output, inpaint="a mask drawn on the page")
+    def inpaint(self, prompt: str, picture: Image.Image, mask: Image.Image, **options: Any) -> Iterator[Progress]:
+        """A picture whose masked part, white, is painted anew, while it grows; with best_of, all candidates do.
+
+        options: as in `TextToImagePipeline.inpaint`.
+        """
+        told = {"inpaint": "a mask drawn on the page"}
+        return self._grow(told, prompt, image=picture, mask=mask, **options)
 
     def reconstruct(self, picture: Image.Image) -> Reconstruction:
         """A picture through its codes and back."""
@@ -80,6 +78,13 @@ class Studio:
         levels = np.asarray(original, dtype=float) - np.asarray(reconstructed, dtype=float)
         psnr = 10 * np.log10(255**2 / max(np.square(levels).mean(), 1e-9))
         return Reconstruction(original, reconstructed, pipeline.encode_images(picture)[0].cpu().numpy(), psnr)
+
+    def _grow(self, told: dict[str, str], prompt: str, **options: Any) -> Iterator[Progress]:
+        """A stream of the pipeline; told: for the metadata of the pictures that are kept of it."""
+        start = time.monotonic()
+        for output in self.pipeline.stream(prompt, progress_bar=False, **options):
+            kept = self._keep(output, **told) if output.step == output.total else []
+            yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
 
     def _keep(self, output: TextToImagePipelineOutput, **extra: Any) -> list[Kept]:
         paths = save_pictures(output, self.folder, made_by={"model": self.name, **extra})

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from .studio import Kept
+from .studio import Kept, Progress
 
 ONE_BY_ONE = {"concurrency_id": "pipeline", "concurrency_limit": 1, "api_visibility": "private"}
 MAX_PROMPT = 1000  # characters
@@ -65,6 +65,16 @@ def pictures(label: str, elem_id: str, height: int) -> gr.Gallery:
 
 def captioned(kept: list[Kept]) -> list[tuple[str, str]]:
     return [(picture.path, f"seed {picture.seed}") for picture in kept]
+
+
+def growing(now: Progress) -> list[tuple[Image.Image, str]]:
+    """Pictures that are not whole yet, captioned."""
+    return [(image, "…") for image in now.images]
+
+
+def tiles(captioned_pictures: list[tuple], now: Progress) -> gr.Gallery:
+    """Up to four new pictures are shown large."""
+    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4)
 
 
 def bar(step: int, total: int) -> str:

@@ -86,15 +86,27 @@ def main(argv: list[str]) -> int:
         return 2
     except KeyboardInterrupt:  # while the model loads
         return 130
-    serve(pipeline, args, settings, listener, api_key)
+    try:
+        serve(pipeline, args, settings, listener, api_key)
+    except OSError as error:
+        print("error:", one_line(error), file=sys.stderr)
+        return 2
     return 0
 
 
 def find_key(given: str | None) -> str | None:
-    """The key that clients must show, of --api-key or the variable; None for none. ValueError if it is empty."""
+    """The key that clients must show, of --api-key or the variable, without white space around it; None for none.
+
+    Raises ValueError if it is empty, or cannot be sent in a header.
+    """
     key = os.environ.get(KEY_VARIABLE) if given is None else given
-    if key is not None and not key.strip():
+    if key is None:
+        return None
+    key = key.strip()  # as a client's: a file of secrets ends in a newline
+    if not key:
         raise ValueError(f"the API key is empty: give one by --api-key or {KEY_VARIABLE}, or neither to ask for none")
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("the API key holds what is no printable ASCII, which clients cannot send; give another")
     return key
 
 
@@ -106,8 +118,12 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise OSError(f"cannot listen at {host}:{port} ({error}); pass another --host or --port") from error
+        raise cannot_listen(host, port, error) from error
     return listener
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> OSError:
+    return OSError(f"cannot listen at {host}:{port} ({error}); pass another --host or --port")
 
 
 def serve(
@@ -117,7 +133,7 @@ def serve(
     listener: socket.socket,
     api_key: str | None,
 ) -> None:
-    """Answer until SIGTERM or SIGINT."""
+    """Answer until SIGTERM or SIGINT. Raises OSError with the remedy when another server listens there by now."""
     import uvicorn
 
     from .app import create_app
@@ -126,8 +142,12 @@ def serve(
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
             host, port = listener.getsockname()[:2]
+            try:
+                await super().startup(sockets)
+            except OSError as error:  # two may hold the port, started together, and one may listen
+                await self.lifespan.shutdown()
+                raise cannot_listen(host, port, error) from error
             address = f"[{host}]" if ":" in host else host
             print(f"serving {name} at http://{address}:{port}/v1{' with a key' if api_key else ''}", flush=True)
 
