@@ -130,6 +130,7 @@ def test_a_part_drawn_over_is_painted_anew(visitor, embedded):
     visitor.page.wait_for_selector("#inpaint-state progress", timeout=60_000)
     visitor.page.click("#inpaint-stop")
     visitor.page.wait_for_selector("#inpaint-state >> text=stopped")
+    visitor.page.wait_for_timeout(1000)  # the tiles may follow the words
     assert visitor.page.locator("#inpainted .grid-wrap img").count() == 2, "those of before"
     assert fetch(visitor, "#inpainted .grid-wrap img").tobytes() == painted.tobytes()
 
