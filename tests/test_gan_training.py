@@ -39,6 +39,10 @@ def test_the_generators_gradient_goes_through_the_unrolled_steps(steps):
     generator_loss(discriminator, REAL, fake, settings).backward()
     assert theta.grad.item() == pytest.approx(-psi + 2 * steps * eta * 0.5, abs=1e-12)
     assert discriminator.weight.grad is None and discriminator.weight.item() == psi
+    discriminator.unused = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    with torch.no_grad():
+        value = generator_loss(discriminator, REAL, fake, settings).item()
+    assert value == pytest.approx(-psi * 0.5 + steps * eta * 0.25, abs=1e-12)
 
 
 def test_r1_adds_half_gamma_times_the_squared_slope():

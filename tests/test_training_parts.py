@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from training.arguments import DVAETraining, PriorTraining, TokenizerTraining, parse
-from training.kmeans import kmeans
-from training.losses import psnr
+from training.kmeans import assign, kmeans
+from training.losses import high_frequency_power, psnr
 from training.schedules import cosine, warmup_cosine
 
 CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
@@ -36,6 +36,23 @@ def test_kmeans_finds_separate_clusters_and_their_spread():
     found, mean_distance = min((kmeans(points, 3, seed=seed) for seed in range(5)), key=lambda result: result[1])
     torch.testing.assert_close(torch.cdist(centres, found).min(1).values, torch.zeros(3), atol=0.03, rtol=0)
     assert mean_distance.item() == pytest.approx(2 * 0.1**2, rel=0.1)
+
+
+def test_kmeans_keeps_its_digits_far_from_the_origin():
+    generator = torch.Generator().manual_seed(0)
+    points = 3 * torch.randn(6, 8, generator=generator).repeat(100, 1) + 0.3 * torch.randn(600, 8, generator=generator)
+    found, mean_distance = kmeans(points + 1000, 20, seed=0)
+    exact = torch.cdist((points + 1000).double(), found.double()).square().min(1)
+    assert mean_distance.item() == pytest.approx(exact.values.mean().item(), rel=1e-3)
+    assert (assign(points + 1000, found)[0] == exact.indices).float().mean().item() > 0.99
+
+
+def test_high_frequencies_are_of_whole_cells():
+    images = torch.zeros(1, 1, 4, 8)
+    images[..., ::2] = 1.0  # half of each cell of 2 × 2: its average leaves ± ½
+    assert high_frequency_power(images, cell=2).item() == pytest.approx(0.25, abs=1e-7)
+    with pytest.raises(ValueError, match=r"sides \(4, 8\) must be multiples of cell=3"):
+        high_frequency_power(images, cell=3)
 
 
 def test_kmeans_refuses_fewer_points_than_centres():

@@ -185,9 +185,9 @@ def log_evidence(model: LatentModel, x: Tensor, side: float = 6.0, points: int =
     dim = model.prior.dim
     if points**dim > 20_000_000:
         raise ValueError(f"points={points} in {dim} dimensions are {points**dim:,} places: take fewer points")
-    axis = torch.linspace(-side, side, points, dtype=x.dtype)
+    axis = torch.linspace(-side, side, points, dtype=x.dtype, device=x.device)
     z = torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1).flatten(0, -2)  # (points^d, d)
-    log_prior, step = model.prior.log_prob(z), math.log(axis[1] - axis[0])
+    log_prior, step = model.prior.log_prob(z), math.log(2 * side / (points - 1))
     border = (z.abs() == side).any(1)
     found = []
     for row in x:

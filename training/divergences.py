@@ -18,8 +18,9 @@ def categorical_kl(p: Tensor, q: Tensor) -> Tensor:
 
     What is 0 in p adds nothing, to the gradient neither: a probability that underflowed would make it nan.
     """
+    p, q = torch.broadcast_tensors(p, q)
     empty = p == 0
-    log_p, log_q = p.masked_fill(empty, 1).log(), q.expand_as(p).masked_fill(empty, 1).log()
+    log_p, log_q = p.masked_fill(empty, 1).log(), q.masked_fill(empty, 1).log()
     return (p * (log_p - log_q)).sum(-1)
 
 
@@ -50,8 +51,9 @@ class GaussianMixture:
             raise ValueError(f"the weights sum to {total}: divide them by it")
 
     @classmethod
-    def single(cls, mean: Tensor, scale: Tensor) -> "GaussianMixture":
+    def single(cls, mean: Tensor | float, scale: Tensor | float) -> "GaussianMixture":
         """mean, scale: scalars -> N(mean, scale²)."""
+        mean, scale = torch.as_tensor(mean), torch.as_tensor(scale)
         return cls(torch.ones_like(mean)[None], mean[None], scale[None])
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class GaussianMixture:
         times each other's are beyond `kl` and `jsd`.
         """
         u = torch.linspace(-12, 12, 2401, dtype=self.means.dtype, device=self.means.device)
-        density = torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi) * (u[1] - u[0])
+        density = torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi) * (24 / 2400)
         values = f(self.means[:, None] + self.scales[:, None] * u)
         return (self.weights[:, None] * density * values).sum()
 
@@ -140,9 +142,13 @@ def gaussian_fits(mixture: GaussianMixture, divergence: str) -> list[GaussianFit
         raise ValueError(f"divergence={divergence!r} must be one of {', '.join(DIVERGENCES)}")
     mixture = GaussianMixture(mixture.weights.double(), mixture.means.double(), mixture.scales.double())
     mixture = mixture.without_empty()
+    mean, scale = mixture.moments()
+    mixture = GaussianMixture(mixture.weights, (mixture.means - mean) / scale, mixture.scales / scale)
     count = len(mixture.means)
     parts = [mixture.part(first, last) for first in range(count) for last in range(first, count)]
-    return [_descend(mixture, DIVERGENCES[divergence], *part.moments()) for part in parts]
+    fits = [_descend(mixture, DIVERGENCES[divergence], *part.moments()) for part in parts]
+    mean, scale = mean.item(), scale.item()
+    return [GaussianFit(mean + scale * fit.mean, scale * fit.scale, fit.divergence) for fit in fits]
 
 
 def _descend(mixture: GaussianMixture, measure: Callable, mean: Tensor, scale: Tensor) -> GaussianFit:

@@ -39,7 +39,12 @@ def four_points(count: int) -> Tensor:
 
 
 def train_four_points(implicit: bool, seed: int = 0) -> tuple[LatentModel, DensityRatioKL | None]:
-    """The VAE of four one-hot points in R², or the AVB."""
+    """
+    The VAE of four one-hot points in R², or the AVB.
+
+    The VAE has several optima: of seeds 0 to 7 six end at a likelihood of −1.567 and an ELBO of −1.698 within .006,
+    seed 3 at −1.507 and −1.633 (four bands), seed 7 at −1.627 and −1.791.
+    """
     torch.manual_seed(seed)
     if not implicit:
         model = LatentModel(GaussianLatents(4, 2), GaussianPrior(2), OneHotLikelihood())

@@ -72,13 +72,15 @@ def unrolled_parameters(
     parameters = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
     objective = GAN_OBJECTIVES[settings.objective]
     for step in range(settings.unrolled_steps):
-        if step == 0:
-            parameters = {name: parameter.requires_grad_() for name, parameter in parameters.items()}
-        both = functional_call(discriminator, parameters, torch.cat([real.detach(), fake]))
-        loss = objective.discriminator(*both.split([len(real), len(fake)]))
-        gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
-        steps = zip(parameters.items(), gradients, strict=True)
-        parameters = {name: parameter - settings.unrolled_lr * gradient for (name, parameter), gradient in steps}
+        with torch.enable_grad():  # an evaluation has none
+            if step == 0:
+                parameters = {name: parameter.requires_grad_() for name, parameter in parameters.items()}
+            both = functional_call(discriminator, parameters, torch.cat([real.detach(), fake]))
+            loss = objective.discriminator(*both.split([len(real), len(fake)]))
+            weights = list(parameters.values())
+            gradients = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+            steps = zip(parameters.items(), gradients, strict=True)
+            parameters = {name: parameter - settings.unrolled_lr * gradient for (name, parameter), gradient in steps}
     return parameters
 
 

@@ -40,6 +40,14 @@ def psnr(pixel_values: Tensor, reconstructed: Tensor) -> Tensor:
 
 
 def high_frequency_power(images: Tensor, cell: int = 4) -> Tensor:
-    """images (B, C, H, W) -> (B,): mean square of what the averages of cell × cell squares leave over."""
+    """
+    images (B, C, H, W) -> (B,): mean square of what the averages of cell × cell squares leave over.
+
+    Raises a ValueError where a side is no multiple of cell.
+    """
+    if images.shape[-2] % cell or images.shape[-1] % cell:
+        raise ValueError(
+            f"sides {tuple(images.shape[-2:])} must be multiples of cell={cell}: crop them, or take another"
+        )
     means = F.interpolate(F.avg_pool2d(images, cell), scale_factor=cell)
     return (images - means).square().mean(dim=(1, 2, 3))

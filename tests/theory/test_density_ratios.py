@@ -84,3 +84,5 @@ def test_an_estimate_depends_on_its_seed_and_samplers_alone_in_any_precision():
     assert estimate(0, torch.float32) == pytest.approx(0.5, abs=0.3)
     with pytest.raises(ValueError, match=r"\(1,\) must be \(n, d\)"):
         naive_kl(lambda count: torch.zeros(count), lambda count: torch.zeros(count))
+    with pytest.raises(ValueError, match=r"log_prob_p of samples \(50, 1\) is \(50, 1\): it must be \(50,\)"):
+        adaptive_contrast_kl(lambda count: torch.randn(count, 1), lambda z: -z.square(), count=50, steps=1)

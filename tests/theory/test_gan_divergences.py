@@ -91,6 +91,20 @@ def test_kl_between_gaussians_by_its_formula(m, s):
     assert kl(p, q).item() == pytest.approx((s**2 + m**2 - 1) / 2 - math.log(s), abs=1e-9)
     assert jsd(p, q).item() == pytest.approx(jsd(q, p).item(), abs=1e-12)
     assert 0 <= jsd(p, q).item() + 1e-12 <= math.log(2) + 1e-12
+    in_single = kl(GaussianMixture.single(float(m), float(s)), GaussianMixture.single(0.0, 1.0))
+    assert in_single.item() == pytest.approx((s**2 + m**2 - 1) / 2 - math.log(s), rel=1e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jsd"])
+def test_a_fit_in_other_units_is_the_same(divergence):
+    def in_units(unit: float) -> GaussianMixture:
+        return GaussianMixture(UNEVEN.weights, unit * UNEVEN.means, unit * UNEVEN.scales)
+
+    fit = fit_gaussian(UNEVEN, divergence)
+    for unit in (1e-5, 1e5):
+        other = fit_gaussian(in_units(unit), divergence)
+        assert (other.mean / unit, other.scale / unit) == pytest.approx((fit.mean, fit.scale), abs=1e-4)
+        assert other.divergence == pytest.approx(fit.divergence, abs=1e-9)
 
 
 def test_far_apart_the_jsd_is_log_two_and_the_density_integrates_to_one():
@@ -107,6 +121,15 @@ def test_divergences_of_tables():
     assert categorical_jsd(p, p).tolist() == [0.0, 0.0]
     assert categorical_kl(p, q).tolist() == [math.inf, math.inf]
     assert categorical_kl(q, p[1]).item() == pytest.approx(-math.log(0.75), abs=1e-15)
+    assert categorical_kl(q, p).tolist() == pytest.approx([math.inf, -math.log(0.75)], abs=1e-15)
+    assert (
+        categorical_jsd(q, p).tolist()
+        == categorical_jsd(p, q).tolist()
+        == [
+            pytest.approx(math.log(2), abs=1e-15),
+            categorical_jsd(p[1], q).item(),
+        ]
+    )
 
 
 def test_wrong_mixtures_and_names_are_refused():
