@@ -8,15 +8,6 @@ from huggingface_hub import ModelCardData
 
 TAGS = ["armchair", "autoregressive", "dall-e", "discrete-vae", "text-to-image"]
 
-EMOJI_DATA = {
-    "Noto Emoji": "Apache-2.0",
-    "Twemoji": "CC-BY-4.0",
-    "Fluent Emoji": "MIT",
-    "Open Clip Art Library": "public domain",
-    "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
-    "names and keywords of CLDR": "Unicode-3.0",
-}  # the sources of training/data/emoji, whose captions are English
-
 TEMPLATE = """\
 ---
 {front_matter}
@@ -90,7 +81,7 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
         license=pipeline.license,
         pipeline_tag="text-to-image",
         tags=TAGS,
-        language="en" if pipeline.data == EMOJI_DATA else None,
+        language=pipeline.language,
     )
     return TEMPLATE.format(
         front_matter=card_data.to_yaml(),

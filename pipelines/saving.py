@@ -32,6 +32,7 @@ class SavedPipeline(ModelHubMixin):
         recipe: how it was trained, for the model card, shaped as metrics.
         data: what it was trained on for the model card: {source: licence}.
         license: of the weights, as the Hub names licences, such as "apache-2.0"; None: the card states none.
+        language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
 
     Raises:
@@ -50,6 +51,7 @@ class SavedPipeline(ModelHubMixin):
         recipe: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,
         license: str | None = None,
+        language: str | None = None,
         samples: Image.Image | None = None,
     ):
         check_components(dvae, prior, tokenizer, image_processor)
@@ -62,6 +64,7 @@ class SavedPipeline(ModelHubMixin):
         self.recipe = recipe or {}
         self.data = data or {}
         self.license = license
+        self.language = language
         self.samples = samples
         self.quantized: Kind | None = None
         self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
@@ -157,6 +160,7 @@ class SavedPipeline(ModelHubMixin):
             recipe=index.get("recipe"),
             data=index.get("data"),
             license=index.get("license"),
+            language=index.get("language"),
             samples=load_samples(folder),
         )
 
@@ -233,6 +237,7 @@ class SavedPipeline(ModelHubMixin):
             "recipe": self.recipe,
             "data": self.data,
             "license": self.license,
+            "language": self.language,
         }
         return json.dumps(index, indent=2, ensure_ascii=False, default=_python_number) + "\n"
 

@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
-from pipelines.model_card import EMOJI_DATA
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import PriorTraining, parse
@@ -31,6 +30,14 @@ EMOJI_PROMPTS = [
     "an avocado on a blue background", "a small dog face", "rocket, 3d", "a flat octopus", "a clipart tree",
     "smiling face with sunglasses",
 ]  # fmt: skip
+EMOJI_DATA = {
+    "Noto Emoji": "Apache-2.0",
+    "Twemoji": "CC-BY-4.0",
+    "Fluent Emoji": "MIT",
+    "Open Clip Art Library": "public domain",
+    "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
+    "names and keywords of CLDR": "Unicode-3.0",
+}
 SAMPLES = 16  # prompts of the page, where the set is no emoji
 EMOJI = Path(__file__).resolve().parent / "data" / "emoji"
 MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}
@@ -77,6 +84,7 @@ def save_pipeline(
         recipe=read_json(output_dir, RECIPES),
         data=sources,
         license="apache-2.0" if sources == EMOJI_DATA else None,
+        language="en" if sources == EMOJI_DATA else None,
     ).to(prior.device)
     pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
