@@ -89,11 +89,11 @@ class Checkpoints:
             )
         return Path(resume_from)
 
-    def load(self, path: Path, batch_size: int) -> dict[str, Any]:
+    def load(self, path: Path, batch_size: int, facts: dict[str, str]) -> dict[str, Any]:
         """
         Puts the checkpoint at `path` into the parts and this process's random generators -> its progress.
 
-        Raises a ValueError where the place in the data, the shards or the parts would be others.
+        Raises a ValueError where the place in the data, the shards, the parts or one of the facts would be others.
         """
         progress = json.loads((path / "progress.json").read_text())
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -111,6 +111,12 @@ class Checkpoints:
                 f"{path} was made by {progress['processes']} processes, {kinds[progress['sharded']]}; this run has "
                 f"{processes}, {kinds[self.sharded]}: resume with the same, or start anew with --training.init_from"
             )
+        for name, digest in facts.items():
+            if progress.get(name, digest) != digest:  # one of before may not know it
+                raise ValueError(
+                    f"{path} learned with the {name} {progress[name]}, and this run has {digest}: give that one by "
+                    f"--training.{name}, or start anew without --training.resume_from"
+                )
         missing = [name for name in self.parts if not (path / self._file(name)).is_file()]
         if missing:
             raise ValueError(

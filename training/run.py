@@ -16,7 +16,6 @@ It resumes at construction, and leaves with exit code 75 after a checkpoint when
 """
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,8 +82,7 @@ class Run:
         self.checkpoints.lock()
         found = self.checkpoints.find(self.training.resume_from)
         if found is not None:
-            self._check_facts(found)
-            progress = self.checkpoints.load(found, self.training.batch_size)
+            progress = self.checkpoints.load(found, self.training.batch_size, self.facts)
             self.step, self.skipped = progress["step"], progress["skipped"]
             if self.step > self.training.steps:
                 self.accelerator.print(
@@ -92,16 +90,6 @@ class Run:
                     f"{self.step}"
                 )
         self.checkpoints.clean(self.step)
-
-    def _check_facts(self, checkpoint: Path) -> None:
-        """Raises a ValueError where one is another; an old checkpoint may not know it."""
-        progress = json.loads((checkpoint / "progress.json").read_text())
-        for name, digest in self.facts.items():
-            if progress.get(name, digest) != digest:
-                raise ValueError(
-                    f"{checkpoint} learned with the {name} {progress[name]}, and this run has {digest}: give that one "
-                    f"by --training.{name}, or start anew without --training.resume_from"
-                )
 
     def __enter__(self) -> "Run":
         self.signals.listen()
