@@ -190,7 +190,7 @@ def test_a_shard_of_broken_rows_alone_is_left_out_and_nothing_else_is_an_error(
         if name == "hole":
             assert MappedCodes(made.dataset(Accelerator())).row(16)[0] == {"text": "x"}
         else:
-            with pytest.raises(ValueError, match=r"holds no codes: all of 17 rows are broken: \{'undecodable': 17\}"):
+            with pytest.raises(ValueError, match=r"holds no codes: all of 17 rows are broken: 17 undecodable"):
                 made.dataset(Accelerator())
 
 

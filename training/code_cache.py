@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from dvae import DVAE
 from .crops import prior_crop
 from .data import Pictures, as_it_is, caption_column, is_cutouts, to_pixel_values, whole
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, Tally, open_picture, row_parts
+from .decoding import BrokenRow, Tally, by_reason, check_share, open_picture, row_parts
 from .readers import Row
 from .scenes import LAYOUT
 from .sources import Source
@@ -137,23 +138,15 @@ class CodeCache:
             table = encoder.table(start, min(start + SHARD, self.total))
             replace(self.shards[i], lambda path, table=table: pq.write_table(table, path))
         accelerator.wait_for_everyone()
-        broken = self.skipped()
-        if first and broken:
-            print(f"{sum(broken.values())} of {len(self.source)} rows in {self.folder} skipped: {broken}")
-        found = Tally(len(self.source), self.data.max_broken_share, quiet=True)  # of all processes, and of runs before
-        found.count(
-            len(self.source), [(f"{reason} {i}", reason) for reason, count in broken.items() for i in range(count)]
-        )
-        found.check()
+        reasons, rows = self.skipped(), len(self.source)  # of all processes, and of runs before
+        if first and reasons:
+            print(f"{reasons.total()} of {rows} rows in {self.folder} skipped: {by_reason(reasons)}")
+        check_share(reasons.total(), rows, rows, self.data.max_broken_share, reasons)
 
-    def skipped(self) -> dict[str, int]:
+    def skipped(self) -> Counter[str]:
         """Rows left out, by reason, as the shards that are there say."""
-        counts: dict[str, int] = {}
-        for path in self.shards:
-            if path.exists():
-                for reason, count in json.loads(pq.read_schema(path).metadata[b"skipped"]).items():
-                    counts[reason] = counts.get(reason, 0) + count
-        return counts
+        found = [json.loads(pq.read_schema(path).metadata[b"skipped"]) for path in self.shards if path.exists()]
+        return sum(map(Counter, found), Counter())
 
     def dataset(self, accelerator: Accelerator) -> Dataset:
         """The codes, memory-mapped; encoded first where they are not yet. Raises a ValueError where there are none."""
@@ -162,7 +155,7 @@ class CodeCache:
         paths = [str(path) for path in self.shards if pq.read_metadata(path).num_rows > 0]
         if not paths:
             raise ValueError(
-                f"{self.folder} holds no codes: all of {len(self.source)} rows are broken: {self.skipped()}"
+                f"{self.folder} holds no codes: all of {len(self.source)} rows are broken: {by_reason(self.skipped())}"
             )
         with accelerator.main_process_first():  # one writes the memory map, the others find it
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))

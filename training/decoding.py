@@ -111,12 +111,8 @@ class Tally:
 
     def check(self) -> None:
         """Raises a ValueError as soon as the broken rows are past the share of all."""
-        if len(self.rows) > self.max_broken_share * self.total:
-            raise ValueError(
-                f"{len(self.rows)} of the first {min(max(self.seen, 1), self.total)} rows cannot be used ({self}), "
-                f"more than max_broken_share={self.max_broken_share} of {self.total}: mend the set (python -m "
-                "training.validate_data names all such rows), or raise --data.max_broken_share"
-            )
+        seen = min(max(self.seen, 1), self.total)
+        check_share(len(self.rows), seen, self.total, self.max_broken_share, self.reasons)
 
     def count(self, seen: int, skipped: Iterable[tuple[str, str]]) -> None:
         """Rows that another process has seen, and those that it skipped: (name, reason)."""
@@ -128,4 +124,18 @@ class Tally:
                 tqdm.write(f"skipped, {reason}: {where}")
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common()) or "none broken"
+        return by_reason(self.reasons)
+
+
+def by_reason(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none broken"
+
+
+def check_share(broken: int, seen: int, total: int, max_broken_share: float, reasons: Counter[str]) -> None:
+    """Raises a ValueError where the broken rows, of those seen, are more than the share of all."""
+    if broken > max_broken_share * total:
+        raise ValueError(
+            f"{broken} of the first {seen} rows cannot be used ({by_reason(reasons)}), more than "
+            f"max_broken_share={max_broken_share} of {total}: mend the set (python -m training.validate_data names "
+            "all such rows), or raise --data.max_broken_share"
+        )
