@@ -108,7 +108,7 @@ def open_splits(path: str, streaming: bool = False) -> dict[str, Source]:
 
 def metadata_at_top(path: str) -> LinesReader | None:
     """The one metadata file of a local folder, where it lies at the top and names pictures."""
-    files = [file for name in METADATA for file in Path(path).rglob(name)] if Path(path).is_dir() else []
+    files = [file for file in Path(path).rglob("metadata.*") if file.name in METADATA]  # none where it is no folder
     if [file.parent for file in files] != [Path(path)]:
         return None
     reader = LinesReader(str(files[0]))
