@@ -2,26 +2,20 @@
 
 import io
 import json
-import random
 import tarfile
-from collections import Counter
 from pathlib import Path
 
 import broken_sets
-import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
-from training.crops import dvae_crop, prior_crop
-from training.data import DrawnPictures, Pictures, bytes_decoded, load_split
+from training.data import Pictures, bytes_decoded, load_split
 from training.data_arguments import DataArguments
 from training.decoding import BrokenRow, Tally, open_picture, row_parts
-from training.lines import json_table
-from training.readers import LinesReader, Row, TarReader
+from training.readers import Row, TarReader
 from training.sources import open_splits
 
 
@@ -147,76 +141,6 @@ def test_a_set_that_fits_no_memory_is_refused_before_it_is_decoded(sets, monkeyp
         Pictures(source, data, 16)
 
 
-def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):
-    (tmp_path / "rows.csv").write_text('image,text\n1.png,12\n2.png,"two\nlines, ""quoted"""\n3.png,\n')
-    reader = LinesReader(str(tmp_path / "rows.csv"))
-    assert [row.columns["text"] for row in reader.read(0)] == ["12", 'two\nlines, "quoted"', ""]
-    assert reader.read(0)[0].columns["image"]["path"] == str(tmp_path / "1.png")
-
-
-@pytest.mark.parametrize("header", ["image,text", "text,file_name", "id,text"])
-def test_an_open_quote_of_a_csv_costs_its_own_row_alone(header, tmp_path):
-    """However many there are, and past csv's limit of a field's letters; beside a caption of several lines."""
-    texts = {3: '"hello there', 59: '"one,\nor two, lines"', 60: '"hello, there', 70: '6" wide', 8999: '"'}
-    rows = [[f"{i}.png", texts.get(i, f"red {i}")] for i in range(9000)]
-    columns = [row[:: -1 if header.startswith("text") else 1] for row in rows]
-    (tmp_path / "rows.csv").write_text("\n".join([header, *map(",".join, columns)]) + "\n" + "x" * 200_000)
-    table = LinesReader(str(tmp_path / "rows.csv")).table
-    captions = table["text"].to_pylist()
-    assert len(captions) == 9001 and {i for i, text in enumerate(captions) if text is None} == {3, 60, 8999, 9000}
-    assert captions[59] == "one,\nor two, lines" and captions[70] == '6" wide' and captions[4] == "red 4"
-
-
-def test_what_is_no_json_lines_and_what_has_no_captions_is_refused(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('[\n{"image": 2')
-    with pytest.raises(ValueError, match=r"rows.jsonl must be JSON lines"):
-        open_splits(str(tmp_path / "rows.jsonl"))
-    broken_sets.write("folder", tmp_path / "bare", count=2)
-    (tmp_path / "bare" / "metadata.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"pictures and no captions: give it one of metadata.jsonl"):
-        open_splits(str(tmp_path / "bare"))
-
-
-LINES = {
-    "csv": [b"image,text", b"0.png,2020-01-01", b"0.png", b"0.png,a,b", b"0.png,caf\xe9", b"0.png,2020-01-02"],
-    "jsonl": [
-        b'{"image": "0.png", "text": "2020-01-01"}',
-        b'{"image": "0.png", "te',
-        b"[1]",
-        b'{"image": "0.png", "text": "caf\xe9"}',
-        b'{"image": "0.png", "text": "2020-01-02"}',
-    ],
-}
-
-
-@pytest.mark.parametrize("kind", LINES)
-def test_a_line_that_cannot_be_read_is_a_broken_row_and_dates_are_captions(kind, tmp_path):
-    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
-    (tmp_path / f"rows.{kind}").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(LINES[kind]))
-    data = DataArguments(path=str(tmp_path / f"rows.{kind}"), validation_split="train", max_broken_share=1.0)
-    pictures = Pictures(load_split(data, "train"), data, 16)
-    assert [parts["text"] for parts in pictures.parts] == ["2020-01-01", "2020-01-02"]
-    assert pictures.tally.reasons == {"unreadable row": 3} and pictures.tally.seen == 5
-
-
-@pytest.mark.parametrize("caption", ["12", '["x"]', "null", '{"x": 1}'])
-def test_a_caption_that_is_no_text_is_a_broken_row(caption, tmp_path):
-    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
-    lines = ['{"image": "0.png", "text": "x"}', f'{{"image": "0.png", "text": {caption}}}']
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
-    assert Pictures(load_split(data, "train"), data, 16).tally.reasons == {"empty caption": 1}
-
-
-def test_a_url_or_a_nul_for_a_path_is_a_missing_file(tmp_path):
-    (tmp_path / "0.png").write_bytes(broken_sets.row(0)[0])
-    rows = [{"image": name, "text": "x"} for name in ("0.png", "https://nowhere.invalid/0.png", "0\0.png")]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = DataArguments(path=str(tmp_path / "rows.jsonl"), validation_split="train", max_broken_share=1.0)
-    source = load_split(data, "train")
-    assert Pictures(source, data, 16).tally.reasons == {"missing file": 2} and source.digest()
-
-
 @pytest.mark.parametrize("kept", [0, 7, 100, -200])
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_a_file_that_is_cut_off_is_named(kind, kept, tmp_path):
@@ -269,49 +193,3 @@ def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):
     assert reader.lengths == [3, 3, 2] and reader.columns == ["image", "caption"]
     assert [row.columns["caption"].split()[-1] for row in reader.read(1)] == ["3", "4", "5"]
     assert reader.read(2)[1].where == f"{tmp_path / 'a.tar'}/{'long/' * 50}00007"
-
-
-@pytest.mark.parametrize("crop", [dvae_crop, prior_crop])
-@pytest.mark.parametrize(("height", "width"), [(20, 20), (40, 90), (200, 64), (10, 12)])
-def test_a_crop_is_square_shows_part_of_the_picture_and_depends_on_its_generator_alone(crop, height, width):
-    """Red says the row, green the column: a crop's are those of one square inside the picture."""
-    rows = torch.linspace(0, 255, height)[:, None].expand(height, width)
-    columns = torch.linspace(0, 255, width)[None].expand(height, width)
-    image = torch.stack([rows, columns, rows * 0]).to(torch.uint8)
-    crops = [crop(image, 16, random.Random(seed)) for seed in range(40)]
-    assert all(c.shape == (3, 16, 16) and c.dtype == torch.uint8 for c in crops)
-    assert torch.equal(crops[7], crop(image, 16, random.Random(7)))
-    assert len({c.numpy().tobytes() for c in crops}) >= (10 if min(height, width) > 16 else 1)
-    seen = np.array([[c[0].float().mean() / 255 * height, c[1].float().mean() / 255 * width] for c in crops])
-    assert abs(seen.mean(0) / (height, width) - 0.5).max() < 0.1, "on average about the centre"
-
-
-def test_the_priors_crop_stays_near_the_centre_and_the_dvaes_reaches_the_ends():
-    image = (torch.arange(800) // 4)[None, None].expand(3, 100, 800).to(torch.uint8)  # 100 × 800, says its column
-    middles = {c: [4 * c(image, 16, random.Random(i))[0].float().mean() for i in range(200)] for c in CROPS}
-    assert 100 / 3 - 2 < min(middles[dvae_crop]) < 110 and 690 < max(middles[dvae_crop]) < 800 - 100 / 3 + 2
-    first, last = 700 * 3 // 8 + 800 / 18, 700 * 5 // 8 + 1000 / 18  # middles of the outermost crops
-    assert first - 3 < min(middles[prior_crop]) < 330 and 470 < max(middles[prior_crop]) < last + 3
-
-
-CROPS = [dvae_crop, prior_crop]
-
-
-def test_drawn_pictures_are_cropped_in_training_and_centred_in_evaluation(sets):
-    centre, crops = DataArguments(path=sets["parquet"]), DataArguments(path=sets["parquet"], crop="dalle")
-    plain, cropped = (Pictures(load_split(data, "train"), data, 16) for data in (centre, crops))
-    same = sum(np.array_equal(plain.single(i)[0], cropped.single(i)[0]) for i in range(len(plain)))
-    assert same == len(plain)
-    first, again = (DrawnPictures(cropped, 400, seed=0) for _ in range(2))
-    assert torch.equal(first[123], again[123])
-    of_one = Counter(first[i].numpy().tobytes() for i in range(400))
-    assert len(of_one) > 2 * len(cropped), "a picture is cropped otherwise in another epoch"
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_a_json_file_may_be_one_list(indent):
-    rows = [{"file": "0.png", "text": "red"}, 7, {"file": "1.png", "text": None}]
-    table = json_table(io.BytesIO(json.dumps(rows, indent=indent).encode()), "captions.json")
-    assert table.to_pylist() == [rows[0], {"file": None, "text": None}, rows[2]]
-    with pytest.raises(ValueError, match=r"captions.json must be JSON lines, an object a line, or a list of objects"):
-        json_table(io.BytesIO(b"[1, 2"), "captions.json")

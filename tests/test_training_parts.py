@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
-from training.arguments import DVAETraining, PriorTraining, TokenizerTraining, parse
+from training.arguments import DVAETraining, GANTraining, PriorTraining, TokenizerTraining, parse
 from training.kmeans import assign, kmeans
+from training.loop_arguments import LoopTraining
 from training.losses import high_frequency_power, psnr
 from training.schedules import cosine, warmup_cosine
 
@@ -115,3 +116,25 @@ def test_a_recipe_is_what_shapes_the_weights():
     recipe = DVAETraining(steps=10, flip=False, kl_weight=0, log_every=5, resume_from="latest").recipe()
     assert (recipe["steps"], recipe["kl_weight"]) == (10, 0)
     assert not {"flip", "log_every", "resume_from", "max_grad_norm"} & set(recipe)  # off, or no shape
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers():
+    assert LoopTraining(batch_size=24, gradient_accumulation_steps=3).local_batch_size(4) == 2
+    with pytest.raises(ValueError, match="batch_size=10 must be divisible by 4 processes"):
+        LoopTraining(batch_size=10).local_batch_size(4)
+
+
+@pytest.mark.parametrize("training_type", [DVAETraining, PriorTraining, GANTraining])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"log_every": 0}, "log_every=0 must be at least 1; take 1000 for the last"),
+        ({"evaluate_every": 0}, "evaluate_every=0 must be at least 1"),
+        ({"checkpoint_every": -1}, "checkpoint_every=-1 must be at least 1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints=0 must be at least 1"),
+        ({"mixed_precision": "bfloat16"}, "mixed_precision='bfloat16' must be one of no, fp16, bf16"),
+    ],
+)
+def test_a_loop_that_could_not_run_is_refused(training_type, settings, words):
+    with pytest.raises(ValueError, match=words):
+        training_type(**settings)
