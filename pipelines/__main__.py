@@ -72,9 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     best.add_argument("--best-of", type=int, default=1, metavar="N", help="paint N for each picture, keep the best")
     best.add_argument(
         "--reranker",
-        default="likelihood",
         metavar="NAME",
-        help="who judges: likelihood, pmi, or the folder or Hub id of a CLIP (default: likelihood)",
+        help="who judges: likelihood, pmi, reranker, a sum of these such as likelihood+reranker, or the folder or Hub "
+        "id of a CLIP (default: likelihood, with the model's own reranker if it has one)",
     )
     add_edits(parser.add_argument_group("from a given picture (without a prompt, it goes by the picture alone)"))
     return parser

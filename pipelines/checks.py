@@ -6,7 +6,7 @@ from typing import Any
 EXAMPLE = "pass a few words such as 'an armchair shaped like an avocado'"
 
 
-def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any) -> None:
+def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any, reranker: Any = None) -> None:
     """Raises ValueError unless the parts fit: the same codes, grid, text ids and picture size."""
     pairs = [
         ("dvae.config.codebook_size", dvae.config.codebook_size),
@@ -22,6 +22,13 @@ def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any
         ("image_processor.size", image_processor.size),
         ("dvae.config.image_size", dvae.config.image_size),
     ]
+    if reranker is not None:
+        pairs += [
+            ("len(tokenizer)", len(tokenizer)),
+            ("reranker.config.text_vocab_size", reranker.config.text_vocab_size),
+            ("tokenizer.pad_token_id", tokenizer.pad_token_id),
+            ("reranker.config.pad_token_id", reranker.config.pad_token_id),
+        ]
     for (left, a), (right, b) in zip(pairs[::2], pairs[1::2], strict=True):
         if a != b:
             raise ValueError(f"{left}={a} but {right}={b}; pass parts that were trained together")

@@ -1,4 +1,4 @@
-"""How well a picture goes with a prompt: by the model's own likelihood, code by code, or by a reranker."""
+"""How well a picture goes with a prompt: by the model's own likelihood, code by code, or by another model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .batches import in_batches
 from .checks import check_prompts
 from .sampling import check_codes, evaluating
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
 Reranker = Callable[[list[str], list[Image.Image]], Tensor | np.ndarray | list[float]]
 """Prompts and as many pictures -> scores (B,), higher is better; NaN is the worst."""
-Judge = Literal["pmi", "likelihood"] | str | Path | Reranker
-"""Who ranks: the model's own score, or a reranker, or the folder or Hub id of a CLIP to load as one."""
+Judge = str | Path | Reranker
+"""Who ranks: one of `TERMS`, or some joined by "+"; a reranker, or the folder or Hub id of a CLIP to load as one."""
+
+TERMS = ("likelihood", "pmi", "reranker")
+"""What the pipeline itself judges by, in nats, so that they add up: log p(codes | prompt), how much of it the prompt
+explains, and the logit of the pipeline's own reranker."""
 
 BATCH_SIZE = 64
 
@@ -91,39 +96,52 @@ def score(pipeline: "TextToImagePipeline", prompt: str | list[str], images: Any)
     return score_codes(pipeline, pipeline.encode_prompt(prompts).expand(len(codes), -1), codes)
 
 
-def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge = "pmi") -> Ranking:
+def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge | None = None) -> Ranking:
     """Order pictures by how well they show a prompt.
 
     Args:
         prompt: one prompt.
         images: as in `score`.
         by: "pmi": log p(codes | prompt) − log p(codes), what the prompt explains. "likelihood": log p(codes | prompt),
-            which prefers plain pictures, and of those painted for one prompt the likely ones. Or a CLIP: its folder
-            or Hub id, which transformers loads, or any function of prompts and PIL pictures to scores.
+            which prefers plain pictures, and of those painted for one prompt the likely ones. "reranker": the logit
+            of the pipeline's own, if it has one. Several are added: None is "pmi+reranker", or "pmi" without one.
+            Or a CLIP: its folder or Hub id, which transformers loads, or any function of prompts and PIL pictures to
+            scores.
 
     Raises:
         TypeError, ValueError: as `score`; OSError: when there is no such CLIP.
     """
     if not isinstance(prompt, str):
         raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; rank takes one, a string")
-    by = find_judge("by", by, check_prompts(prompt, allow_empty=True))
+    by = find_judge(pipeline, "by", by or with_reranker(pipeline, "pmi"), check_prompts(prompt, allow_empty=True))
     codes = codes_of(pipeline, images)
-    pictures = None if torch.is_tensor(images) else pipeline.postprocess(pipeline.preprocess(images))
-    scores = judge_codes(pipeline, [prompt] * len(codes), codes, by, pictures=pictures)
+    pixel_values = None if torch.is_tensor(images) else pipeline.preprocess(images)
+    scores = judge_codes(pipeline, [prompt] * len(codes), codes, by, pixel_values=pixel_values)
     return Ranking(scores.argsort(descending=True, stable=True).tolist(), scores)
 
 
-def find_judge(name: str, judge: Judge, prompts: list[str]) -> Literal["pmi", "likelihood"] | Reranker:
+def with_reranker(pipeline: "TextToImagePipeline", term: str) -> str:
+    """The judge of the term and the pipeline's own reranker, where it has one."""
+    return term if pipeline.reranker is None else f"{term}+reranker"
+
+
+def find_judge(pipeline: "TextToImagePipeline", name: str, judge: Judge, prompts: list[str]) -> str | Reranker:
     """The judge, loaded when it is a CLIP. name: of the argument that holds it.
 
-    Raises TypeError for what cannot judge, ValueError where every picture would be judged alike, OSError for no CLIP.
+    Raises TypeError for what cannot judge, ValueError where every picture would be judged alike or the pipeline has no
+    reranker, OSError for no CLIP.
     """
     if not (isinstance(judge, str | Path) or callable(judge)):
         what = f"{name}={judge!r} is a {type(judge).__name__}"
-        raise TypeError(f"{what}; pass 'pmi', 'likelihood', a CLIP's folder or Hub id")
-    if judge == "pmi" and not all(text.strip() for text in prompts):
-        raise ValueError("the empty prompt's PMI is 0 for every picture; pass 'likelihood', or a prompt")
-    return judge if judge in ("pmi", "likelihood") or callable(judge) else load_reranker(judge)
+        raise TypeError(f"{what}; pass 'likelihood', 'pmi', 'reranker', a CLIP's folder or Hub id")
+    terms = judge.split("+") if isinstance(judge, str) else [""]
+    if not set(terms) <= set(TERMS):
+        return judge if callable(judge) else load_reranker(judge)
+    if "reranker" in terms and pipeline.reranker is None:
+        raise ValueError(f"{name}={judge!r}, but this pipeline has no reranker; pass 'likelihood', or a CLIP")
+    if "likelihood" not in terms and not all(text.strip() for text in prompts):
+        raise ValueError(f"to {judge!r} all pictures fit the empty prompt alike; pass 'likelihood', or a prompt")
+    return judge
 
 
 def codes_of(pipeline: "TextToImagePipeline", images: Any) -> Tensor:
@@ -140,18 +158,41 @@ def judge_codes(
     pipeline: "TextToImagePipeline",
     prompts: list[str],
     codes: Tensor,
-    by: Literal["pmi", "likelihood"] | Reranker,
+    by: str | Reranker,
     *,
-    pictures: list[Image.Image] | None = None,
+    pixel_values: Tensor | None = None,
 ) -> Tensor:
-    """Scores (B,) of codes (B, h, w), a prompt each; a reranker sees the pictures, else what the codes decode to."""
-    if by in ("pmi", "likelihood"):
-        own = score_codes(pipeline, pipeline.encode_prompt(prompts), codes)
-        return own.pmi if by == "pmi" else own.log_likelihood
-    scores = torch.as_tensor(by(prompts, pictures or pipeline.postprocess(pipeline.decode_codes(codes))))
+    """Scores (B,) of codes (B, h, w), a prompt each; by: of `find_judge`. pixel_values: (B, 3, H, W) of the pictures
+    that a reranker sees; None is what the codes decode to.
+    """
+    if pixel_values is None and sees_pictures(by):
+        pixel_values = pipeline.decode_codes(codes)
+    if not callable(by):
+        return sum_of_terms(pipeline, prompts, codes, by.split("+"), pixel_values)
+    scores = torch.as_tensor(by(prompts, pipeline.postprocess(pixel_values)))
     if scores.shape != (len(codes),):
         raise ValueError(f"the reranker gave scores {tuple(scores.shape)} for {len(codes)} pictures; return one each")
     return scores.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)  # what has no score is last
+
+
+def sees_pictures(by: str | Reranker) -> bool:
+    """Whether a judge looks at more than codes."""
+    return callable(by) or "reranker" in by.split("+")
+
+
+def sum_of_terms(
+    pipeline: "TextToImagePipeline", prompts: list[str], codes: Tensor, terms: list[str], pixel_values: Tensor | None
+) -> Tensor:
+    """The sum (B,) of some of `TERMS`, in nats."""
+    text_ids, scores = pipeline.encode_prompt(prompts), torch.zeros(len(codes), device=pipeline.device)
+    if {"likelihood", "pmi"} & set(terms):
+        own = score_codes(pipeline, text_ids, codes)
+        scores += own.log_likelihood * terms.count("likelihood") + own.pmi * terms.count("pmi")
+    if "reranker" in terms:
+        with evaluating(pipeline.reranker):
+            logits = in_batches(pipeline.reranker.score, pixel_values, text_ids, batch_size=BATCH_SIZE)
+        scores += logits * terms.count("reranker")
+    return scores
 
 
 def score_codes(pipeline: "TextToImagePipeline", text_ids: Tensor, codes: Tensor) -> Score:

@@ -9,12 +9,13 @@ EMBEDDED = Path(__file__).parent / "embedded"
 INDEX_NAME = "model_index.json"
 SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
+RERANKER = "reranker"  # a component that a pipeline may do without
 REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
 
 _HUB_FILES = [
     INDEX_NAME,
     SAMPLES_NAME,
-    *(f"{name}/*{end}" for name in COMPONENT_NAMES for end in (".json", ".safetensors", ".txt")),
+    *(f"{name}/*{end}" for name in (*COMPONENT_NAMES, RERANKER) for end in (".json", ".safetensors", ".txt")),
 ]
 
 
@@ -59,7 +60,8 @@ def read_index(folder: Path) -> dict:
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind != "TextToImagePipeline":
         raise OSError(f"{str(folder)!r} holds a {kind}, not a TextToImagePipeline; {REMEDY}")
-    missing = [name for name in COMPONENT_NAMES if not (folder / name).is_dir()]
+    names = [*COMPONENT_NAMES, RERANKER] if index.get(RERANKER) else COMPONENT_NAMES
+    missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         raise FileNotFoundError(f"{str(folder)!r} is incomplete, it lacks {', '.join(missing)}; {REMEDY}")
     try:

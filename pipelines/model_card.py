@@ -109,10 +109,13 @@ def _architecture(pipeline: Any) -> dict[str, str]:
     dvae, prior = pipeline.dvae.config, pipeline.prior.config
     widths = ", ".join(map(str, dvae.widths))
     heads = f"{prior.num_attention_heads} heads, {prior.attention_pattern} attention"
-    return {
+    parts = {
         "dVAE": f"{dvae.posterior} posterior, {dvae.likelihood} likelihood, {widths} channels",
         "prior": f"{prior.num_hidden_layers} layers of width {prior.hidden_size}, {heads}",
     }
+    if pipeline.reranker is not None:
+        parts["reranker"] = f"contrastive, {_count(pipeline.reranker)} parameters; best_of and rank ask it"
+    return parts
 
 
 def _tables(left: str, values: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import check_count, check_prompts, check_seeds
-from .judging import Judge, Reranker, find_judge, judge_codes
+from .judging import Judge, Reranker, find_judge, judge_codes, sees_pictures, with_reranker
 from .output import TextToImagePipelineOutput
 from .sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
 from .settings import SamplingSettings
@@ -64,7 +64,7 @@ class Painting:
     sampling: SamplingSettings
     given: Given | None
     best_of: int
-    reranker: Literal["pmi", "likelihood"] | Reranker
+    reranker: str | Reranker | None
     output_type: Literal["pil", "np", "pt"]
     progress_bar: bool
     callback: Callback | None
@@ -81,7 +81,7 @@ def plan(
     progress_bar: bool = True,
     callback: Callback | None = None,
     best_of: int = 1,
-    reranker: Judge = "likelihood",
+    reranker: Judge | None = None,
     given: Given | None = None,
     **sampling: Any,
 ) -> Painting:
@@ -99,7 +99,7 @@ def plan(
     settings = pipeline.settings(**sampling)
     check_settings(settings, pipeline.prior)
     rows = num_images_per_prompt * best_of
-    if best_of == 1 and reranker != "likelihood":
+    if best_of == 1 and reranker is not None:
         raise ValueError(f"reranker={reranker!r} has nothing to judge at best_of=1; pass best_of, such as 8")
     if settings.guidance_scale == 1 and settings.guidance_region != pipeline.sampling.guidance_region:
         raise ValueError(
@@ -108,7 +108,8 @@ def plan(
     others = negative_prompts(negative_prompt, len(prompts), settings)
     seeds = draw_seeds(seed, len(prompts), rows)
     if best_of > 1:
-        reranker = find_judge("reranker", reranker, prompts)  # a CLIP is loaded before any code is drawn
+        reranker = with_reranker(pipeline, "likelihood") if reranker is None else reranker
+        reranker = find_judge(pipeline, "reranker", reranker, prompts)  # a CLIP is loaded before any code is drawn
     return Painting(
         prompts=[text for text in prompts for _ in range(rows)],
         text_ids=pipeline.encode_prompt(prompts).repeat_interleave(rows, dim=0),
@@ -201,10 +202,9 @@ def _whole(pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor) -
     codes, style = codes.unflatten(1, (side, side)), painting.given and painting.given.style
     keep, scores, pixel_values = torch.arange(len(codes)), None, None
     if painting.best_of > 1:
-        if callable(painting.reranker):  # it sees all candidates, as they are returned
+        if sees_pictures(painting.reranker):  # of all candidates, as they are returned
             pixel_values = pipeline.decode_codes(codes, style)
-        pictures = None if pixel_values is None else pipeline.postprocess(pixel_values)
-        scores = judge_codes(pipeline, painting.prompts, codes, painting.reranker, pictures=pictures).cpu()
+        scores = judge_codes(pipeline, painting.prompts, codes, painting.reranker, pixel_values=pixel_values).cpu()
         best = scores.unflatten(0, (-1, painting.best_of)).argmax(dim=1)  # (B,)
         keep = torch.arange(0, len(codes), painting.best_of) + best
     rows = keep.tolist()

@@ -1,6 +1,7 @@
 """The parts of a pipeline and the folder that holds them: load, save, push to the Hub."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -16,10 +17,11 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .loading import load_component, load_samples, save_component
-from .locate import INDEX_NAME, SAMPLES_NAME, check_own_folder, find_pipeline, read_index
+from .locate import INDEX_NAME, RERANKER, SAMPLES_NAME, check_own_folder, find_pipeline, read_index
 from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
 from .settings import SamplingSettings
+from .small_clip import SmallCLIP
 
 
 class SavedPipeline(ModelHubMixin):
@@ -34,6 +36,7 @@ class SavedPipeline(ModelHubMixin):
         license: of the weights, as the Hub names licences, such as "apache-2.0"; None: the card states none.
         language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
+        reranker: what `best_of` and `rank` ask beside the prior; it reads the tokenizer's ids. None: they do without.
 
     Raises:
         ValueError: when two parts do not fit, with both numbers.
@@ -53,12 +56,14 @@ class SavedPipeline(ModelHubMixin):
         license: str | None = None,
         language: str | None = None,
         samples: Image.Image | None = None,
+        reranker: SmallCLIP | None = None,
     ):
-        check_components(dvae, prior, tokenizer, image_processor)
+        check_components(dvae, prior, tokenizer, image_processor, reranker)
         self.dvae = dvae
         self.prior = prior
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.reranker = reranker
         self.sampling = SamplingSettings(**(sampling or {}))
         self.metrics = metrics or {}
         self.recipe = recipe or {}
@@ -71,13 +76,14 @@ class SavedPipeline(ModelHubMixin):
 
     @property
     def components(self) -> dict[str, Any]:
-        """The four parts by name: `TextToImagePipeline(**pipeline.components)` is another one of the same."""
-        return {
+        """The parts by name: `TextToImagePipeline(**pipeline.components)` is another one of the same."""
+        parts = {
             "dvae": self.dvae,
             "prior": self.prior,
             "tokenizer": self.tokenizer,
             "image_processor": self.image_processor,
         }
+        return parts if self.reranker is None else parts | {RERANKER: self.reranker}
 
     @property
     def device(self) -> torch.device:
@@ -88,9 +94,11 @@ class SavedPipeline(ModelHubMixin):
         return self.prior.dtype
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move both models to a device or dtype, as `torch.nn.Module.to` does; returns the pipeline itself."""
+        """Move the models to a device or dtype, as `torch.nn.Module.to` does; returns the pipeline itself."""
         self.dvae.to(*args, **kwargs)
         self.prior.to(*args, **kwargs)
+        if self.reranker is not None:
+            self.reranker.to(*args, **kwargs)
         return self
 
     def quantize(self, kind: Kind) -> Self:
@@ -150,6 +158,7 @@ class SavedPipeline(ModelHubMixin):
         prior = load_component(PriorTransformer, folder / "prior", dtype=dtype)
         if dtype == torch.float32:
             prior.store_by_columns()
+        reranker = load_component(SmallCLIP, folder / RERANKER, dtype=dtype) if index.get(RERANKER) else None
         return cls(
             dvae=load_component(DVAE, folder / "dvae", dtype=dtype),
             prior=prior,
@@ -162,6 +171,7 @@ class SavedPipeline(ModelHubMixin):
             license=index.get("license"),
             language=index.get("language"),
             samples=load_samples(folder),
+            reranker=reranker,
         )
 
     def load_adapter(self, name: str | Path, **hub_options: Any) -> Self:
@@ -212,6 +222,8 @@ class SavedPipeline(ModelHubMixin):
             ValueError: when they are quantised. TypeError: when metrics, recipe or data hold what JSON cannot.
         """
         index = self._check_savable()
+        if self.reranker is None and (save_directory / INDEX_NAME).is_file():
+            shutil.rmtree(save_directory / RERANKER, ignore_errors=True)  # of the pipeline that was there
         for name, component in self.components.items():
             save_component(component, save_directory, name)
         (save_directory / INDEX_NAME).write_text(index, "utf-8")
@@ -256,7 +268,7 @@ class SavedPipeline(ModelHubMixin):
             what JSON cannot, before a repository is made.
         """
         self._check_savable()
-        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in self.components)])
+        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in (*self.components, RERANKER))])
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)

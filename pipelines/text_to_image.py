@@ -44,7 +44,7 @@ class TextToImagePipeline(SavedPipeline):
         progress_bar: bool = True,
         callback: Callback | None = None,
         best_of: int = 1,
-        reranker: Judge = "likelihood",
+        reranker: Judge | None = None,
     ) -> TextToImagePipelineOutput:
         """Paint each prompt num_images_per_prompt times.
 
@@ -60,8 +60,9 @@ class TextToImagePipeline(SavedPipeline):
             callback: called as callback(i, codes (B, i + 1)) after each code.
             best_of: paints n candidates for each picture, seeds s, s + 1, … in a row, and keeps the best: its seed
                 paints it again without the others. A list of seeds has one a candidate.
-            reranker: who judges them, as in `rank`. "likelihood" asks the model itself. "pmi" is for pictures from
-                elsewhere: of those drawn for one prompt it prefers the unlikely ones (training/LOG.md).
+            reranker: who judges them, as in `rank`. None is "likelihood+reranker": the model itself and the pipeline's
+                own reranker, where it has one. "pmi" is for pictures from elsewhere: of those drawn for one prompt it
+                prefers the unlikely ones (training/LOG.md).
 
         Raises:
             TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
