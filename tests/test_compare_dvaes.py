@@ -3,11 +3,10 @@
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from dvae import DVAE, DVAEConfig
+from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from training import compare_dvaes
-from training.scorer import Scorer
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 
@@ -16,10 +15,10 @@ SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codeboo
 def scorer(tiny_tokenizer, tmp_path):
     """A folder with a scorer's weights and its tokenizer."""
     torch.manual_seed(0)
-    tiny_tokenizer.save_pretrained(tmp_path / "scorer" / "tokenizer")
-    weights = Scorer(len(tiny_tokenizer), tiny_tokenizer.pad_token_id).state_dict()
-    save_file(weights, tmp_path / "scorer" / "scorer.safetensors")
-    return tmp_path / "scorer"
+    tiny_tokenizer.save_pretrained(tmp_path / "run" / "tokenizer")
+    config = SmallCLIPConfig(text_vocab_size=len(tiny_tokenizer), pad_token_id=tiny_tokenizer.pad_token_id)
+    SmallCLIP(config).save_pretrained(tmp_path / "run" / "scorer")
+    return tmp_path / "run"
 
 
 def test_a_row_a_model_and_a_picture_of_all(scorer, tmp_path, capsys):

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torchvision.models import inception_v3
 
+from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from training import evaluate
 from training.evaluation_report import markdown
 from training.feature_metrics import (
     CLIPFeatures,
     InceptionFeatures,
-    ScorerFeatures,
+    SmallCLIPFeatures,
     caption_fit,
     frechet_distance,
     load_extractor,
 )
-from training.scorer import Scorer, own_name_first
+from training.scorer import own_name_first
 
 
 class Channels(torch.nn.Module):
@@ -36,7 +36,8 @@ def scorer(tiny_tokenizer, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("scorer")
     torch.manual_seed(0)
     tiny_tokenizer.save_pretrained(folder / "tokenizer")
-    save_file(Scorer(len(tiny_tokenizer), tiny_tokenizer.pad_token_id).state_dict(), folder / "scorer.safetensors")
+    config = SmallCLIPConfig(text_vocab_size=len(tiny_tokenizer), pad_token_id=tiny_tokenizer.pad_token_id)
+    SmallCLIP(config).save_pretrained(folder / "scorer")
     return str(folder)
 
 
@@ -96,7 +97,7 @@ def test_the_frechet_distance_of_known_gaussians():
 
 def test_each_name_finds_its_extractor(scorer, clip, tmp_path):
     pixel_values = torch.rand(3, 3, 16, 16)
-    for name, kind, width in ((scorer, ScorerFeatures, 128), (clip, CLIPFeatures, 12)):
+    for name, kind, width in ((scorer, SmallCLIPFeatures, 128), (clip, CLIPFeatures, 12)):
         extractor = load_extractor(name)
         assert isinstance(extractor, kind) and extractor.num_features == width
         assert extractor(pixel_values).shape == (3, width)

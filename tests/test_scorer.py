@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from training.pair_scores import cut_things, heldout_pairs
+from training.pretrained import picture_size
 from training.scenes import draw_scene, is_heldout_pair
-from training.scorer import Scorer, r_precision, ranks
-from training.train_scorer import main, picture_size
+from training.scorer import contrastive_loss, r_precision, ranks
+from training.train_scorer import main
 
 
 def colours_and_names() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -23,13 +25,17 @@ def colours_and_names() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return pixel_values, places, torch.tensor([[1, 0], [2, 0], [3, 0], [4, 0]])
 
 
-def test_it_learns_to_tell_colours_apart():
+def small_clip(text_vocab_size: int) -> SmallCLIP:
     torch.manual_seed(0)
+    return SmallCLIP(SmallCLIPConfig(text_vocab_size=text_vocab_size, projection_dim=16, width=16))
+
+
+def test_it_learns_to_tell_colours_apart():
     pixel_values, places, name_ids = colours_and_names()
-    scorer = Scorer(text_vocab_size=5, pad_token_id=0, dim=16, width=16)
+    scorer = small_clip(5).train()
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=5e-3)
     for _ in range(40):
-        loss = scorer(pixel_values, name_ids[places], places)
+        loss = contrastive_loss(scorer(pixel_values, name_ids[places]).logits_per_image, places)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -39,8 +45,7 @@ def test_it_learns_to_tell_colours_apart():
 
 
 def test_without_training_it_guesses():
-    torch.manual_seed(0)
-    scorer = Scorer(text_vocab_size=400, pad_token_id=0, dim=16, width=16).eval()
+    scorer = small_clip(400).eval()
     pixel_values = torch.rand(400, 3, 16, 16)
     places, name_ids = torch.randperm(399)[torch.arange(400) % 399], torch.arange(1, 400)[:, None]
     hits = r_precision(scorer, pixel_values, places, name_ids, captions=10).mean()
@@ -61,7 +66,7 @@ def test_captions_are_refused_and_pictures_are_as_large_as_the_dvaes(tmp_path, t
 
 
 def test_ranks_count_the_names_that_are_nearer():
-    scorer = Scorer(text_vocab_size=5, pad_token_id=0, dim=16, width=16).eval()
+    scorer = small_clip(5).eval()
     pixel_values, _, name_ids = colours_and_names()
     found = [ranks(scorer, pixel_values[:1], torch.tensor([i]), name_ids).item() for i in range(4)]
     assert sorted(found) == [0, 1, 2, 3]

@@ -1,10 +1,11 @@
-"""Presets: one YAML for the three trainers, overridden by dotted flags; a typo is an error that names the key.
+"""Presets: one YAML for all trainers, overridden by dotted flags; a typo is an error that names the key.
 
     output_dir: runs/mine
     data: {path: ..., ...}
     tokenizer: {vocab_size: ..., ...}
     dvae: {model: {...}, training: {...}}
     prior: {model: {...}, training: {...}}
+    reranker: {model: {...}, training: {...}}
     gan: {model: {generator: {...}, discriminator: {...}}, training: {...}}
 
 A trainer reads `output_dir`, `data` and its own section, so that `--training.lr` means its own.
@@ -22,7 +23,7 @@ from .data_arguments import DataArguments
 from .gan import GANSettings
 from .loop_arguments import LoopTraining
 
-SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "gan")
+SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")
 
 
 @dataclass
@@ -162,6 +163,31 @@ class PriorTraining(LoopTraining):
             raise ValueError("lora adapts a trained prior: say which with --training.init_from")
         if self.lora is not None and self.freeze:
             raise ValueError(f"lora freezes all but its own: leave freeze={self.freeze} out")
+
+
+@dataclass
+class RerankerTraining(LoopTraining):
+    """
+    A picture's wrong captions are those of the other pictures of its process's micro-batch. ema averages the weights.
+    bpe_dropout: merges left out. tokenizer: a folder, a Hub id, or "embedded"; None takes output_dir/tokenizer.
+    """
+
+    steps: int = 900
+    batch_size: int = 128
+    lr: float = 2e-3
+    lr_end: float = 1e-5
+    warmup_steps: int = 50
+    weight_decay: float = 0.05
+    ema: float = 0.99
+    bpe_dropout: float = 0.1
+    tokenizer: str | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.init_from is not None:
+            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a reranker starts anew")
+        if self.activation_checkpointing or self.compile:
+            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
 
 
 @dataclass

@@ -5,43 +5,46 @@ the scorer of this repository. Numbers of two extractors are of two kinds: compa
 """
 
 from pathlib import Path
+from typing import Self
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import inception_v3
 from torchvision.transforms.v2.functional import to_pil_image
 
 from pipelines.reranking import CLIPReranker
+from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 
-from .scorer import Scorer, own_name_first
+from .scorer import own_name_first
 
 BATCH_SIZE = 64
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
-class ScorerFeatures(nn.Module):
-    """The scorer's picture tower (training/scorer.py): (B, 3, S, S) in [0, 1] -> (B, 128)."""
+class SmallCLIPFeatures(nn.Module):
+    """The picture tower of a scorer or a reranker: (B, 3, S, S) in [0, 1] -> (B, D)."""
 
-    num_features = 128
-
-    def __init__(self, folder: Path):
+    def __init__(self, scorer: SmallCLIP, tokenizer: PriorTokenizer):
         super().__init__()
-        self.tokenizer = PriorTokenizer.from_pretrained(folder / "tokenizer")
-        self.scorer = Scorer(len(self.tokenizer), self.tokenizer.pad_token_id, dim=self.num_features)
-        self.scorer.load_state_dict(load_file(folder / "scorer.safetensors"))
+        self.scorer, self.tokenizer = scorer, tokenizer
+        self.num_features = scorer.config.projection_dim
         self.eval()
 
+    @classmethod
+    def from_run(cls, folder: Path) -> Self:
+        scorer = SmallCLIP.from_pretrained(folder / "scorer", dtype=torch.float32)
+        return cls(scorer, PriorTokenizer.from_pretrained(folder / "tokenizer"))
+
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.scorer.image(2 * pixel_values - 1)
+        return self.scorer.image_features(pixel_values)
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """(B, 128) of length 1."""
+        """(B, D) of length 1."""
         text_ids = self.tokenizer.encode_captions(texts)
-        return self.scorer.embed_text(text_ids.to(self.scorer.log_scale.device))
+        return self.scorer.embed_text(text_ids.to(self.scorer.device))
 
 
 class CLIPFeatures(nn.Module):
@@ -107,19 +110,19 @@ class InceptionFeatures(nn.Module):
         return self.inception((images - IMAGENET_MEAN.to(images)) / IMAGENET_STD.to(images))
 
 
-Judge = ScorerFeatures | CLIPFeatures
+Judge = SmallCLIPFeatures | CLIPFeatures
 Extractor = Judge | InceptionFeatures
 
 
 def load_extractor(name: str) -> Extractor:
     """
-    name: a folder with scorer.safetensors and tokenizer/; a file of Inception v3's
+    name: a folder with scorer/ and tokenizer/, as training.train_scorer leaves it; a file of Inception v3's
         weights, torchvision's or torch-fidelity's; or a CLIP's folder or Hub id.
 
     Raises an OSError where it is none of these.
     """
-    if (Path(name) / "scorer.safetensors").is_file():
-        return ScorerFeatures(Path(name))
+    if (Path(name) / "scorer" / "config.json").is_file():
+        return SmallCLIPFeatures.from_run(Path(name))
     if Path(name).is_file():
         return InceptionFeatures(Path(name))
     return CLIPFeatures(name)

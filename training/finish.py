@@ -3,7 +3,8 @@
     python -m training.finish training/configs/emoji_cpu.yaml
 
 puts output_dir/prior, and the dVAE and the tokenizer that it learned with, together as output_dir/pipeline again:
-after the dVAE's decoder has learned on, or with the figures that training.train_scorer left in output_dir/scores.json.
+after the dVAE's decoder has learned on, with output_dir/reranker, or with the figures that training.train_scorer left
+in output_dir/scores.json.
 """
 
 import copy
@@ -17,12 +18,13 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
+from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import PriorTraining, parse
 from .codes import captions_of
 from .data_arguments import DataArguments
-from .pretrained import part_of_run, sources_of
+from .pretrained import part_of_run, sources_of, tokenizer_digest
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
@@ -40,8 +42,13 @@ EMOJI_DATA = {
 }
 SAMPLES = 16  # prompts of the page, where the set is no emoji
 EMOJI = Path(__file__).resolve().parent / "data" / "emoji"
-MEASURED = {"dvae": "dvae/metrics.json", "prior": "prior/metrics.json", "scorer": "scores.json"}
-RECIPES = {"dvae": "dvae/recipe.json", "prior": "prior/recipe.json"}
+MEASURED = {
+    "dvae": "dvae/metrics.json",
+    "prior": "prior/metrics.json",
+    "reranker": "reranker/metrics.json",
+    "scorer": "scores.json",
+}
+RECIPES = {name: f"{name}/recipe.json" for name in ("dvae", "prior", "reranker")}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,7 +77,10 @@ def save_pipeline(
     data: DataArguments,
     prompts: list[str] | None = None,
 ) -> TextToImagePipeline:
-    """Writes output_dir/pipeline in half precision with its card and samples of the prompts; returns it in full."""
+    """
+    Writes output_dir/pipeline in half precision with its card and samples of the prompts, with output_dir/reranker if
+    that reads this tokenizer; returns it in full.
+    """
     is_emoji = Path(data.path).resolve() == EMOJI
     own = EMOJI_DATA if is_emoji else {name_of(data.path): "as its owner says"}
     sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
@@ -85,10 +95,21 @@ def save_pipeline(
         data=sources,
         license="apache-2.0" if sources == EMOJI_DATA else None,
         language="en" if sources == EMOJI_DATA else None,
+        reranker=reranker_of(output_dir / "reranker", tokenizer),
     ).to(prior.device)
     pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
     return pipeline
+
+
+def reranker_of(folder: Path, tokenizer: PriorTokenizer) -> SmallCLIP | None:
+    """None where there is none, or one that learned with another tokenizer."""
+    if not (folder / "config.json").exists():
+        return None
+    if tokenizer_digest(PriorTokenizer.from_pretrained(folder)) != tokenizer_digest(tokenizer):
+        print(f"{folder} learned with another tokenizer and is left out: train it again")
+        return None
+    return SmallCLIP.from_pretrained(folder, dtype=torch.float32)
 
 
 def name_of(path: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from torch import nn
 from transformers.utils import cached_file
 
+from dvae import DVAEConfig
 from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 from prior_transformer import PriorTokenizer
 
-from .arguments import LoraSettings, PriorTraining
+from .arguments import LoraSettings, PriorTraining, RerankerTraining
 from .code_cache import digest_of
 
 EMBEDDED_NAME = "embedded"
@@ -39,10 +40,10 @@ def is_pipeline(name: str) -> bool:
     return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
 
 
-def part_of_run(part: str, training: PriorTraining, output_dir: Path) -> str:
+def part_of_run(part: str, training: PriorTraining | RerankerTraining, output_dir: Path) -> str:
     """
-    The dVAE or the tokenizer that a prior trains with: what the flag of its name says; or the one of the pipeline that
-    it starts from; or output_dir's.
+    The dVAE or the tokenizer that a prior or a reranker trains with: what the flag of its name says; or the one of the
+    pipeline that it starts from; or output_dir's.
     """
     wanted = getattr(training, part)
     if wanted is None and training.init_from and is_pipeline(training.init_from):
@@ -56,6 +57,12 @@ def part_of_run(part: str, training: PriorTraining, output_dir: Path) -> str:
             f"--training.{part} a folder, a Hub id or {EMBEDDED_NAME!r}"
         )
     return str(folder)
+
+
+def picture_size(output_dir: Path) -> int:
+    """Of output_dir/dvae's pictures, which a judge is to see; 64 without one."""
+    config = output_dir / "dvae" / "config.json"
+    return DVAEConfig.from_pretrained(config.parent).image_size if config.exists() else 64
 
 
 def tokenizer_digest(tokenizer: PriorTokenizer) -> str:

@@ -2,7 +2,10 @@
 
     python -m training.train_scorer training/configs/emoji_cpu.yaml [--training.steps 600 …]
 
-Takes output_dir/tokenizer, and output_dir/pipeline to score. Leaves output_dir/scorer.safetensors and scores.json.
+Takes output_dir/tokenizer, and output_dir/pipeline to score. Leaves output_dir/scorer and scores.json.
+
+The scorer is a `SmallCLIP` of names. It steers the training of the generator and is no judge of it: it saw the same
+pictures.
 """
 
 import json
@@ -12,13 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dvae import DVAEConfig
 from pipelines import TextToImagePipeline
+from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .arguments import parse
@@ -27,8 +28,9 @@ from .data_arguments import DataArguments
 from .decoding import CUTOUT_COLUMNS
 from .pair_scores import cut_things, heldout_pairs
 from .precision import cpu_computes_bf16
+from .pretrained import picture_size
 from .schedules import warmup_cosine
-from .scorer import Scorer, r_precision, ranks
+from .scorer import augment, contrastive_loss, r_precision, ranks
 
 
 @dataclass
@@ -54,32 +56,22 @@ def main(argv: list[str] | None = None) -> None:
         )
     image_size = picture_size(output_dir)
     pictures = Pictures(load_split(args.data, "train"), args.data, image_size)
-    scorer = Scorer(len(tokenizer), tokenizer.pad_token_id)
-    path = output_dir / "scorer.safetensors"
     if training.load:
-        scorer.load_state_dict(load_file(path))
+        scorer = SmallCLIP.from_pretrained(output_dir / "scorer", dtype=torch.float32)
     else:
+        scorer = SmallCLIP(SmallCLIPConfig(text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id))
         train(scorer, tokenizer, pictures, training)
-        save_file(scorer.state_dict(), path)
+        scorer.save_pretrained(output_dir / "scorer")
     scores = score(scorer.eval(), tokenizer, pictures, args.data, training, output_dir / "pipeline")
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     for name, value in scores.items():
         print(f"{name:40} {value:.3f}")
 
 
-def picture_size(output_dir: Path) -> int:
-    """The dVAE's, whose reconstructions are scored; 64 without one."""
-    config = output_dir / "dvae" / "config.json"
-    return DVAEConfig.from_pretrained(config.parent).image_size if config.exists() else 64
-
-
-def train(scorer: Scorer, tokenizer: PriorTokenizer, pictures: Pictures, training: ScorerTraining) -> None:
+def train(scorer: SmallCLIP, tokenizer: PriorTokenizer, pictures: Pictures, training: ScorerTraining) -> None:
     names, places = name_places(pictures)
     name_ids = tokenizer.encode_captions(names)
     images = torch.from_numpy(np.stack([pictures.single(i)[0] for i in range(len(pictures))])).permute(0, 3, 1, 2)
-    augment = v2.Compose(
-        [v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.85, 1.1), fill=1.0), v2.RandomHorizontalFlip()]
-    )
     torch.manual_seed(training.seed)
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=training.lr, weight_decay=0.05, fused=True)
     scorer.train()
@@ -89,11 +81,11 @@ def train(scorer: Scorer, tokenizer: PriorTokenizer, pictures: Pictures, trainin
             shuffled(step * training.batch_size + j, len(images), training.seed) for j in range(training.batch_size)
         ]
         own = places[batch]
-        pixel_values = torch.cat([augment(part) for part in (images[batch].float() / 255).split(16)])
+        pixel_values = augment(images[batch].float() / 255)
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(step, training.lr, 1e-5, 50, training.steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=cpu_computes_bf16()):
-            loss = scorer(pixel_values, name_ids[own], own)
+            loss = contrastive_loss(scorer(pixel_values, name_ids[own]).logits_per_image, own)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,7 +101,7 @@ def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:
 
 
 def score(
-    scorer: Scorer,
+    scorer: SmallCLIP,
     tokenizer: PriorTokenizer,
     pictures: Pictures,
     data: DataArguments,
@@ -163,7 +155,7 @@ def short_names(names: list[str], count: int) -> list[str]:
     return sorted(random.Random(0).sample(names, min(count, len(names))))
 
 
-def figures(kind: str, scorer: Scorer, pixel_values: Tensor, own: Tensor, name_ids: Tensor) -> dict[str, float]:
+def figures(kind: str, scorer: SmallCLIP, pixel_values: Tensor, own: Tensor, name_ids: Tensor) -> dict[str, float]:
     return {
         f"{kind}_r_precision_of_100": r_precision(scorer, pixel_values, own, name_ids).mean().item(),
         f"{kind}_top5_of_{len(name_ids)}": (ranks(scorer, pixel_values, own, name_ids) < 5).float().mean().item(),

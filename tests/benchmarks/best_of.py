@@ -2,7 +2,7 @@
 
     python -P tests/benchmarks/best_of.py --scorer RUN [--names 100] [--best_of 1 8 32] [--reranker FOLDER_OR_ID …]
 
-RUN is an output_dir of `python -m training.train_scorer PRESET`, with tokenizer/ and scorer.safetensors. Each name is
+RUN is an output_dir of `python -m training.train_scorer PRESET`, with tokenizer/ and scorer/. Each name is
 painted once for each seed from 0 on; "best of n" keeps the best of the first n, as `pipeline(name, best_of=n, seed=0)`
 does, and "judge" is the ceiling: the candidate that the judge itself would keep.
 """
@@ -11,16 +11,16 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
 from pipelines.judging import judge_codes
+from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training.arguments import DataArguments
 from training.data import load_split
-from training.scorer import Scorer, r_precision
+from training.scorer import r_precision
 from training.train_scorer import short_names
 
 
@@ -62,16 +62,15 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{by:12} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%}")
 
 
-def load_judge(run: Path, names: list[str]) -> tuple[Scorer, Tensor]:
+def load_judge(run: Path, names: list[str]) -> tuple[SmallCLIP, Tensor]:
     """The scorer and all names' ids (M, T)."""
     tokenizer = PriorTokenizer.from_pretrained(run / "tokenizer")
-    scorer = Scorer(len(tokenizer), tokenizer.pad_token_id)
-    scorer.load_state_dict(load_file(run / "scorer.safetensors"))
-    return scorer.eval(), tokenizer.encode_captions(names)
+    scorer = SmallCLIP.from_pretrained(run / "scorer", dtype=torch.float32)
+    return scorer, tokenizer.encode_captions(names)
 
 
 @torch.no_grad()
-def similarity(judge: Scorer, pixel_values: Tensor, name_ids: Tensor) -> Tensor:
+def similarity(judge: SmallCLIP, pixel_values: Tensor, name_ids: Tensor) -> Tensor:
     """Pictures (B, 3, S, S) and one name's ids (T,) -> (B,)."""
     return (judge.embed_images(pixel_values) @ judge.embed_text(name_ids[None]).T)[:, 0]
 

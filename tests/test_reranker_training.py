@@ -1,0 +1,144 @@
+"""The reranker's trainer: draws that depend on their place alone, a run resumed, and what the pipeline gets of it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from dvae import DVAE
+from pipelines import TextToImagePipeline
+from pipelines.small_clip import SmallCLIP
+from prior_transformer import PriorTokenizer
+from training import finish, train_reranker
+from training.data import Pictures, load_split
+from training.data_arguments import DataArguments
+from training.scorer import contrastive_loss
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "yellow": (240, 220, 0)}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> str:
+    """60 squares on white, their colour as caption."""
+    folder = tmp_path_factory.mktemp("squares")
+    with (folder / "metadata.jsonl").open("w") as metadata:
+        for i in range(60):
+            colour = list(COLOURS)[i % 4]
+            picture = np.full((20, 20, 3), 255, np.uint8)
+            picture[4 : 16 - i % 3, 4:16] = COLOURS[colour]
+            Image.fromarray(picture).save(folder / f"{i}.png")
+            metadata.write(json.dumps({"file_name": f"{i}.png", "text": f"a {colour} square"}) + "\n")
+    return str(folder)
+
+
+@pytest.fixture
+def preset(pictures, tiny_dvae: DVAE, tiny_tokenizer: PriorTokenizer, tmp_path) -> list[str]:
+    """The arguments of a run of a few seconds."""
+    tiny_tokenizer.save_pretrained(tmp_path / "run" / "tokenizer")
+    tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
+    loop = {"batch_size": 16, "lr": 5e-3, "warmup_steps": 0, "steps": 60, "evaluate_every": 100, "checkpoint_every": 7}
+    sections = {
+        "output_dir": str(tmp_path / "run"),
+        "data": {"path": pictures},
+        "reranker": {
+            "model": {"projection_dim": 16, "width": 8},
+            "training": {**loop, "bpe_dropout": 0.0, "ema": 0.9},
+        },
+    }
+    (tmp_path / "preset.yaml").write_text(yaml.safe_dump(sections))
+    return [str(tmp_path / "preset.yaml")]
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "reranker" / "model.safetensors")
+
+
+def test_it_learns_and_goes_into_the_pipeline(preset, tiny_prior, tiny_tokenizer, tmp_path, capsys):
+    run = tmp_path / "run"
+    train_reranker.main(preset)
+    told = json.loads((run / "reranker" / "metrics.json").read_text())
+    assert told["step"] == 60 and told["r_precision"] >= 0.75, "chance is 0.25"
+    assert json.loads((run / "reranker" / "recipe.json").read_text())["batch_size"] == 16
+    tiny_prior.save_pretrained(run / "prior")
+    finish.main([preset[0], "--data.path", str(tmp_path)])
+    pipeline = TextToImagePipeline.from_pretrained(run / "pipeline")
+    assert pipeline.recipe["reranker"]["steps"] == 60 and pipeline.metrics["reranker"] == told
+    squares = [Image.new("RGB", (16, 16), colour) for colour in COLOURS.values()]
+    logits = torch.stack([pipeline.rank(f"a {c} square", squares, by="reranker").scores for c in COLOURS])
+    assert (logits.argmax(1) == torch.arange(4)).sum() >= 3
+    PriorTokenizer.train(["other words"], vocab_size=300, text_length=6).save_pretrained(run / "reranker")
+    finish.main([preset[0], "--data.path", str(tmp_path)])
+    assert "learned with another tokenizer and is left out" in capsys.readouterr().out
+    assert TextToImagePipeline.from_pretrained(run / "pipeline").reranker is None
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):
+    train_reranker.main([*preset, "--training.steps", "20"])
+    whole = weights(tmp_path / "run")
+    other = ["--output_dir", str(tmp_path / "other"), "--training.tokenizer", str(tmp_path / "run" / "tokenizer")]
+    for name in ("dvae", "tokenizer"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        os.symlink(tmp_path / "run" / name, tmp_path / "other" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_reranker, "report", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_reranker.main([*preset, *other, "--training.steps", "20", "--training.evaluate_every", "14"])
+    train_reranker.main([*preset, *other, "--training.steps", "20", "--training.resume_from", "latest"])
+    assert whole.keys() == weights(tmp_path / "other").keys()
+    for name, tensor in weights(tmp_path / "other").items():
+        assert torch.equal(tensor, whole[name]), name
+
+
+def test_draws_depend_on_their_place_and_equal_ones_are_told(pictures):
+    data = DataArguments(path=pictures)
+    drawn = train_reranker.CaptionedPictures(Pictures(load_split(data, "train"), data, 16), 200, 0, scenes=0.0)
+    image, text, shown = drawn[17]
+    again = drawn[17]
+    assert torch.equal(image, again[0]) and (text, shown) == again[1:]
+    texts = [drawn[i][1] for i in range(57)]
+    assert set(texts) == {f"a {colour} square" for colour in COLOURS}
+    assert len({drawn[i][2] for i in range(57)}) == 4, "equal captions show the same"
+
+
+def test_scenes_show_what_their_things_are():
+    parts = {"kind": "beside", "things": [{"name": "cat", "style": "noto"}, {"name": "dog", "style": "noto"}]}
+    other = {"kind": "beside", "things": [{"name": "cat", "style": "twemoji"}, {"name": "dog", "style": "noto"}]}
+    turned = {"kind": "above", "things": parts["things"]}
+    assert train_reranker.shown(parts) == train_reranker.shown(other) != train_reranker.shown(turned)
+
+
+def test_the_loss_is_log_b_without_a_clue_and_its_targets_are_shared_by_equal_names():
+    names = torch.tensor([0, 1, 2, 1])
+    assert contrastive_loss(torch.zeros(4, 4), names).item() == pytest.approx(np.log(4), abs=1e-6)
+    logits = 50.0 * (names[:, None] == names[None, :])
+    assert contrastive_loss(logits, names).item() == pytest.approx(np.log(2) / 2, abs=1e-6)  # of two pictures in four
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", '{"widht": 8}'], "no key 'widht'"),
+        (["--data.streaming", "true"], "take --data.max_pictures"),
+        (["--training.batch_size", "15", "--training.gradient_accumulation_steps", "2"], "divisible"),
+    ],
+)
+def test_what_cannot_be_is_refused(preset, flags, words):
+    with pytest.raises(ValueError, match=words):
+        train_reranker.main([*preset, *flags])
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_equal_weights(preset, tmp_path):
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    subprocess.run([*command, "training.train_reranker", *preset], env=environment, check=True, timeout=300)
+    told = json.loads((tmp_path / "run" / "reranker" / "metrics.json").read_text())
+    assert told["r_precision"] >= 0.75
+    assert SmallCLIP.from_pretrained(tmp_path / "run" / "reranker").config.width == 8

@@ -1,0 +1,174 @@
+"""Trains the reranker: how well a picture goes with its caption, which best_of asks.
+
+    accelerate launch -m training.train_reranker training/configs/emoji_cpu.yaml [--training.steps 100 …]
+
+Takes output_dir/tokenizer, or what training.tokenizer names, and the size of output_dir/dvae's pictures. Leaves
+output_dir/reranker (averaged weights, its tokenizer, metrics.json), which training.train_prior and training.finish put
+into the pipeline, and checkpoints beside it.
+"""
+
+import json
+import random
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from prior_transformer import PriorTokenizer
+
+from .arguments import RerankerTraining, parse
+from .data import Pictures, fit_scenes, in_order, shuffled, to_pixel_values
+from .decoding import caption
+from .engine import make_accelerator, need_whole_weights, same_draws
+from .evaluate import validation_images
+from .feature_metrics import SmallCLIPFeatures, caption_fit
+from .loaders import load_pictures
+from .pretrained import part_of_run, picture_size, tokenizer_digest
+from .run import Run
+from .run_log import save_numbers
+from .schedules import warmup_cosine
+from .scorer import augment, contrastive_loss
+from .states import same_rng_after
+from .stepping import set_lr
+
+VALIDATION = 1000  # pictures
+
+
+def main(argv: list[str] | None = None) -> SmallCLIP:
+    args = parse("reranker", RerankerTraining, argv, __doc__)
+    training, output_dir = args.training, Path(args.output_dir)
+    accelerator = make_accelerator(training)
+    need_whole_weights(accelerator, "a reranker")
+    if args.data.streaming:
+        raise ValueError("data.streaming: captions are drawn with pictures in memory; take --data.max_pictures")
+    fit_scenes(args, accelerator.print)
+    set_seed(training.seed, device_specific=True)
+    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    reranker = build(args.model or {}, tokenizer, training.seed)
+    accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
+    pictures, validation = load_pictures(args.data, picture_size(output_dir), accelerator)
+    train(reranker, tokenizer, pictures, validation, args, accelerator, output_dir)
+    return reranker
+
+
+def build(model: dict, tokenizer: PriorTokenizer, seed: int) -> SmallCLIP:
+    """One that reads the tokenizer's ids. Raises a ValueError for a key of the preset's `model` that it has not."""
+    known = {field.name for field in fields(SmallCLIPConfig)} & {"projection_dim", "width"}
+    if unknown := set(model) - known:
+        raise ValueError(f"model has no key {min(unknown)!r}: a reranker's holds {', '.join(sorted(known))}")
+    config = SmallCLIPConfig(**model, text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    with same_draws(seed):
+        return SmallCLIP(config)
+
+
+class CaptionedPictures(torch.utils.data.Dataset):
+    """
+    `length` draws, each (uint8 (3, S, S), its caption, what it shows): a scene with probability `scenes`, else the
+    next picture of an epoch. Draws that show the same are equally right for each other's captions.
+    """
+
+    def __init__(self, pictures: Pictures, length: int, seed: int, scenes: float):
+        self.pictures, self.length, self.seed, self.scenes = pictures, length, seed, scenes
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> tuple[Tensor, str, str]:
+        rng = random.Random(f"{self.seed}-{i}")
+        if rng.random() < self.scenes:
+            image, parts = self.pictures.scene(rng)
+        else:
+            index = shuffled(i, len(self.pictures), self.seed)
+            image, parts = self.pictures.drawn(index, rng), self.pictures.parts[index]
+        return torch.from_numpy(image.copy()).permute(2, 0, 1), caption(parts, rng), shown(parts)
+
+
+def shown(parts: dict) -> str:
+    """A caption's own text; or of cut-outs what they are, however they are drawn and named."""
+    if "things" not in parts:
+        return json.dumps(parts, sort_keys=True)
+    return json.dumps([parts["kind"], parts.get("colour"), [thing["name"] for thing in parts["things"]]])
+
+
+class CollateCaptions:
+    """Draws -> images (B, 3, S, S), text ids (B, T), and a number (B,) for what each shows."""
+
+    def __init__(self, tokenizer: PriorTokenizer, bpe_dropout: float):
+        self.tokenizer, self.bpe_dropout = tokenizer, bpe_dropout
+
+    def __call__(self, draws: list[tuple[Tensor, str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+        images, captions, subjects = zip(*draws, strict=True)
+        text_ids = self.tokenizer.encode_captions(list(captions), bpe_dropout=self.bpe_dropout)
+        numbers = {subject: i for i, subject in enumerate(dict.fromkeys(subjects))}
+        return torch.stack(images), text_ids, torch.tensor([numbers[subject] for subject in subjects])
+
+
+def train(
+    reranker: SmallCLIP,
+    tokenizer: PriorTokenizer,
+    pictures: Pictures,
+    validation: Pictures,
+    args,
+    accelerator: Accelerator,
+    output_dir: Path,
+) -> None:
+    training: RerankerTraining = args.training
+    reranker = reranker.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        reranker.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+    )
+    drawn = CaptionedPictures(pictures, training.steps * training.batch_size, training.seed, args.data.scenes)
+    batch_size = training.local_batch_size(accelerator.num_processes)
+    collate = CollateCaptions(tokenizer, training.bpe_dropout)
+    loader = accelerator.prepare(in_order(drawn, batch_size, training.num_workers, collate))
+    model, optimizer = accelerator.prepare(reranker.train(), optimizer)
+    facts = {"tokenizer": tokenizer_digest(tokenizer)}
+    run = Run("reranker", training, accelerator, output_dir, model=reranker, optimizer=optimizer, facts=facts)
+
+    @same_rng_after()
+    def evaluate() -> None:
+        report(run.average.module(), tokenizer, validation, accelerator, output_dir, run)
+
+    with run:
+        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
+            evaluate()
+        for images, text_ids, names in run.batches(loader):
+            lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
+            set_lr(optimizer, lr)
+            with accelerator.accumulate(model):
+                pixel_values = augment(to_pixel_values(images, accelerator.device))
+                loss = contrastive_loss(model(pixel_values, text_ids).logits_per_image, names)
+                run.descend(loss)
+            if run.end_step({"loss": loss}, lr=lr):
+                run.checkpoint()
+                if run.due(training.evaluate_every):
+                    evaluate()
+
+
+def report(
+    reranker: SmallCLIP,
+    tokenizer: PriorTokenizer,
+    validation: Pictures,
+    accelerator: Accelerator,
+    output_dir: Path,
+    run: Run,
+) -> None:
+    """On the first process: how well it tells held-out pictures' captions apart; saves the averaged weights."""
+    if not accelerator.is_main_process:
+        return
+    pixel_values = to_pixel_values(validation_images(validation, VALIDATION), accelerator.device)
+    captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts[:VALIDATION])]
+    numbers = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, captions)
+    run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
+    reranker.save_pretrained(output_dir / "reranker")
+    tokenizer.save_pretrained(output_dir / "reranker")  # whose ids it reads
+    save_numbers(output_dir / "reranker" / "metrics.json", {"step": run.step, **numbers})
+    save_numbers(output_dir / "reranker" / "recipe.json", run.training.recipe())
+
+
+if __name__ == "__main__":
+    main()
