@@ -102,27 +102,28 @@ def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge | 
     Args:
         prompt: one prompt.
         images: as in `score`.
-        by: "pmi": log p(codes | prompt) − log p(codes), what the prompt explains. "likelihood": log p(codes | prompt),
-            which prefers plain pictures, and of those painted for one prompt the likely ones. "reranker": the logit
-            of the pipeline's own, if it has one. Several are added: None is "pmi+reranker", or "pmi" without one.
-            Or a CLIP: its folder or Hub id, which transformers loads, or any function of prompts and PIL pictures to
-            scores.
+        by: "reranker": the logit of the pipeline's own, None's choice where there is one. "pmi": log p(codes | prompt)
+            − log p(codes), what the prompt explains, None's choice otherwise. "likelihood": log p(codes | prompt),
+            which prefers plain pictures, and of those painted for one prompt the likely ones. "likelihood+reranker" is
+            their sum. Or a CLIP: its folder or Hub id, which transformers loads, or any function of prompts and PIL
+            pictures to scores.
 
     Raises:
         TypeError, ValueError: as `score`; OSError: when there is no such CLIP.
     """
     if not isinstance(prompt, str):
         raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; rank takes one, a string")
-    by = find_judge(pipeline, "by", by or with_reranker(pipeline, "pmi"), check_prompts(prompt, allow_empty=True))
+    by = find_judge(
+        pipeline, "by", by or default_judge(pipeline, "pmi", "reranker"), check_prompts(prompt, allow_empty=True)
+    )
     codes = codes_of(pipeline, images)
     pixel_values = None if torch.is_tensor(images) else pipeline.preprocess(images)
     scores = judge_codes(pipeline, [prompt] * len(codes), codes, by, pixel_values=pixel_values)
     return Ranking(scores.argsort(descending=True, stable=True).tolist(), scores)
 
 
-def with_reranker(pipeline: "TextToImagePipeline", term: str) -> str:
-    """The judge of the term and the pipeline's own reranker, where it has one."""
-    return term if pipeline.reranker is None else f"{term}+reranker"
+def default_judge(pipeline: "TextToImagePipeline", without: str, with_reranker: str) -> str:
+    return without if pipeline.reranker is None else with_reranker
 
 
 def find_judge(pipeline: "TextToImagePipeline", name: str, judge: Judge, prompts: list[str]) -> str | Reranker:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import check_count, check_prompts, check_seeds
-from .judging import Judge, Reranker, find_judge, judge_codes, sees_pictures, with_reranker
+from .judging import Judge, Reranker, default_judge, find_judge, judge_codes, sees_pictures
 from .output import TextToImagePipelineOutput
 from .sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
 from .settings import SamplingSettings
@@ -108,7 +108,7 @@ def plan(
     others = negative_prompts(negative_prompt, len(prompts), settings)
     seeds = draw_seeds(seed, len(prompts), rows)
     if best_of > 1:
-        reranker = with_reranker(pipeline, "likelihood") if reranker is None else reranker
+        reranker = default_judge(pipeline, "likelihood", "likelihood+reranker") if reranker is None else reranker
         reranker = find_judge(pipeline, "reranker", reranker, prompts)  # a CLIP is loaded before any code is drawn
     return Painting(
         prompts=[text for text in prompts for _ in range(rows)],

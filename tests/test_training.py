@@ -162,13 +162,17 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
         return subprocess.run(["bash", str(script), *argv], env=environment, capture_output=True, text=True)
 
     flags = ["--data.path", "my pictures", "--training.seed=3", "--output_dir", "runs/mine"]
-    speedrun("mine.yaml", *flags).check_returncode()
-    lines = [line.split(maxsplit=1)[1] for line in (tmp_path / "log").read_text().splitlines()]
-    shared, loops = "mine.yaml --data.path my pictures --output_dir runs/mine", "--training.resume_from latest"
-    parts = [f"train_{part} {shared} {loops} --training.seed=3" for part in ("dvae", "prior")]
-    assert lines[:2] == [f"-m training.{part} --print_config" for part in parts]
-    launched = [f"train_tokenizer {shared} --training.keep true", *parts]
-    assert lines[2:] == [f"--nproc_per_node 1 -m training.{part}" for part in launched]
+    mine = tmp_path / "mine.yaml"
+    for text, names in (("prior: {}\n", ["dvae", "prior"]), ("reranker: {}\n", ["dvae", "reranker", "prior"])):
+        mine.write_text(text)
+        (tmp_path / "log").unlink(missing_ok=True)
+        speedrun(str(mine), *flags).check_returncode()
+        lines = [line.split(maxsplit=1)[1] for line in (tmp_path / "log").read_text().splitlines()]
+        shared, loops = f"{mine} --data.path my pictures --output_dir runs/mine", "--training.resume_from latest"
+        parts = [f"train_{name} {shared} {loops} --training.seed=3" for name in names]
+        assert lines[: len(names)] == [f"-m training.{part} --print_config" for part in parts]
+        launched = [f"train_tokenizer {shared} --training.keep true", *parts]
+        assert lines[len(names) :] == [f"--nproc_per_node 1 -m training.{part}" for part in launched]
     refused = speedrun("--model.hidden_size", "9")
     assert refused.returncode == 2 and "--model.hidden_size is one trainer's" in refused.stderr
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From nothing to a saved pipeline: tokenizer, dVAE, prior, and a page of samples.
+# From nothing to a saved pipeline: tokenizer, dVAE, a reranker if the preset has one, prior, and a page of samples.
 #
 #   bash training/speedrun.sh [PRESET] [PROCESSES] [--data.path FOLDER …]
 #
 # PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads; of
 # several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all three, --training.… for the
-# dVAE and the prior, if both have it.
+# dVAE, the reranker and the prior, if all have it.
 # A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail
 preset=training/configs/emoji_cpu.yaml processes=
@@ -20,7 +20,9 @@ for argument in "$@"; do
     esac
     if [ $of = shared ]; then shared+=("$argument"); else loops+=("$argument"); fi
 done
-for part in dvae prior; do # a wrong flag is found before hours are spent
+parts=(dvae prior)
+if grep -q ^reranker: "$preset"; then parts=(dvae reranker prior); fi
+for part in "${parts[@]}"; do # a wrong flag is found before hours are spent
     python -m training.train_$part "${shared[@]}" "${loops[@]}" --print_config >/dev/null
 done
 gpus=$(python -c "import torch; print(torch.cuda.device_count())")
@@ -34,5 +36,6 @@ else
 fi
 
 "${launch[@]}" training.train_tokenizer "${shared[@]}" --training.keep true
-"${launch[@]}" training.train_dvae "${shared[@]}" "${loops[@]}"
-"${launch[@]}" training.train_prior "${shared[@]}" "${loops[@]}"
+for part in "${parts[@]}"; do
+    "${launch[@]}" training.train_$part "${shared[@]}" "${loops[@]}"
+done

@@ -25,19 +25,20 @@ def main(argv: list[str] | None = None) -> None:
     pictures = Pictures(load_split(DataArguments(), "validation"), DataArguments(), pipeline.dvae.config.image_size)
     names = [parts["things"][0]["name"] for parts in pictures.parts]
     chosen = [i for i, name in enumerate(names) if len(name.split()) <= 2][: args.pictures]
-    codes = pipeline.encode_images([Image.fromarray(pictures.single(i)[0]) for i in chosen])
-    scores = [pipeline.score(names[i], codes) for i in chosen]
-    likelihood = torch.stack([score.log_likelihood for score in scores])  # (name, picture)
-    pmi = torch.stack([score.pmi for score in scores])
-    report(f"a name among {len(chosen)} pictures, by likelihood", likelihood)
-    report(f"a name among {len(chosen)} pictures, by PMI", pmi)
-    report(f"a picture among {len(chosen)} names, by either", likelihood.T)
+    images = [Image.fromarray(pictures.single(i)[0]) for i in chosen]
+    judges = ["likelihood", "pmi"]
+    if pipeline.reranker is not None:
+        judges += ["reranker", "likelihood+reranker", "pmi+reranker"]
+    for by in judges:
+        scores = torch.stack([pipeline.rank(names[i], images, by=by).scores for i in chosen])  # (name, picture)
+        report(f"a name among {len(chosen)} pictures, by {by}", scores)
+        report(f"a picture among {len(chosen)} names, by {by}", scores.T)
 
 
 def report(what: str, scores: Tensor) -> None:
     """scores: (asked, candidate), the own candidate on the diagonal."""
     ranks = (scores > scores.diag()[:, None]).sum(dim=1).float()
-    print(f"{what:45} first {(ranks == 0).float().mean():6.1%}, mean rank {ranks.mean():5.1f} from 0")
+    print(f"{what:50} first {(ranks == 0).float().mean():6.1%}, mean rank {ranks.mean():5.1f} from 0")
 
 
 if __name__ == "__main__":
