@@ -13,7 +13,7 @@ an epoch is filled from the next.
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,9 +39,9 @@ class Place(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images: uint8 (B, 3, S, S). place: the lane's after it. seen: rows it took. skipped: names, reasons."""
+    """drawn: uint8 (B, 3, S, S). place: the lane's after it. seen: rows it took. skipped: names, reasons."""
 
-    images: Tensor
+    drawn: Any
     place: Place
     seen: int
     skipped: list[tuple[str, str]]
@@ -111,8 +111,10 @@ class LaneBatches(IterableDataset):
         flip: bool,
         own_lanes: range,
         lanes: int,
+        collate: Callable[[list], Any] = torch.stack,
     ):
         self.pictures, self.batch_size, self.seed, self.flip = pictures, batch_size, seed, flip
+        self.collate = collate
         self.first_lane, self.lanes = own_lanes.start, lanes
         self.places = [Place()] * len(own_lanes)
         self.turn = 0  # which of them gives the next batch
@@ -123,16 +125,16 @@ class LaneBatches(IterableDataset):
         rows = self._rows(self.first_lane + own, self.places[own])
         tally = Tally(len(self.pictures), self.pictures.data.max_broken_share, quiet=True)  # as a lane meets clusters
         while True:
-            images, skipped, seen = [], [], tally.seen
-            while len(images) < self.batch_size:
+            drawn, skipped, seen = [], [], tally.seen
+            while len(drawn) < self.batch_size:
                 place, row = next(rows)
                 tally.seen += 1
                 try:
-                    images.append(self._draw(row, place.epoch))
+                    drawn.append(self._draw(row, place.epoch))
                 except BrokenRow as broken:
                     skipped.append((row.where, str(broken)))
                     tally.add(row, str(broken))
-            yield Batch(torch.stack(images), place, tally.seen - seen, skipped)
+            yield Batch(self.collate(drawn), place, tally.seen - seen, skipped)
 
     def _rows(self, lane: int, place: Place) -> Iterator[tuple[Place, Row]]:
         """The lane's rows from a place on, each with the place after it."""
@@ -143,7 +145,7 @@ class LaneBatches(IterableDataset):
                 yield Place(epoch, done), row
             skip = 0
 
-    def _draw(self, row: Row, epoch: int) -> Tensor:
+    def _draw(self, row: Row, epoch: int) -> Any:
         """The crop and the flip depend on (seed, epoch, row) alone."""
         rng = random.Random(f"{self.seed}-{epoch}-{row.where}")
         drawn = self.pictures.draw(row, rng)
@@ -152,7 +154,8 @@ class LaneBatches(IterableDataset):
 
 class StreamLoader:
     """
-    Batches uint8 (B, 3, S, S) of one process, from `num_workers` workers, or from itself where these are 0.
+    Batches uint8 (B, 3, S, S), or what `collate` makes of a list of draws, of one process: from `num_workers` workers,
+    or from itself where these are 0.
 
     It is a part of a checkpoint: its state holds the places of every process's lanes after the batches that
     were taken, however many the workers have made ahead. On as many processes and workers, with the same seed and
@@ -170,6 +173,7 @@ class StreamLoader:
         num_workers: int = 0,
         process: int = 0,
         processes: int = 1,
+        collate: Callable[[list], Any] = torch.stack,
     ):
         self.num_workers, self.process, self.processes = num_workers, process, processes
         own = max(num_workers, 1)
@@ -185,10 +189,11 @@ class StreamLoader:
             flip=flip,
             own_lanes=range(process * own, (process + 1) * own),
             lanes=processes * own,
+            collate=collate,
         )
         self.tally = Tally(len(pictures), pictures.data.max_broken_share)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise
         lanes = self.batches
         loading = {"num_workers": self.num_workers, "worker_init_fn": deaf, "generator": generator}
@@ -198,7 +203,7 @@ class StreamLoader:
                 lanes.turn = (lanes.turn + 1) % len(lanes.places)
                 self.tally.count(batch.seen, batch.skipped)
                 self.tally.check()
-                yield batch.images
+                yield batch.drawn
         finally:
             if self.tally.broken:
                 path = lanes.pictures.data.path

@@ -16,24 +16,27 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .arguments import RerankerTraining, parse
 from .data import Pictures, fit_scenes, in_order, shuffled, to_pixel_values
-from .decoding import caption
+from .decoding import caption, row_parts
 from .engine import make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .feature_metrics import SmallCLIPFeatures, caption_fit
-from .loaders import load_pictures
+from .loaders import TrainingPictures, load_pictures, stream_parts
 from .pretrained import part_of_run, picture_size, tokenizer_digest
+from .readers import Row
 from .run import Run
 from .run_log import save_numbers
 from .schedules import warmup_cosine
 from .scorer import augment, contrastive_loss
 from .states import same_rng_after
 from .stepping import set_lr
+from .streaming import StreamedPictures, StreamLoader
 
 VALIDATION = 1000  # pictures
 
@@ -43,8 +46,6 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     need_whole_weights(accelerator, "a reranker")
-    if args.data.streaming:
-        raise ValueError("data.streaming: captions are drawn with pictures in memory; take --data.max_pictures")
     fit_scenes(args, accelerator.print)
     set_seed(training.seed, device_specific=True)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
@@ -87,6 +88,36 @@ class CaptionedPictures(torch.utils.data.Dataset):
         return torch.from_numpy(image.copy()).permute(2, 0, 1), caption(parts, rng), shown(parts)
 
 
+class StreamedCaptions(StreamedPictures):
+    """The same draws of what is not in memory."""
+
+    def draw(self, row: Row, rng: random.Random) -> tuple[Tensor, str, str]:
+        image, parts = super().draw(row, rng), row_parts(row, self.column)
+        return image, caption(parts, rng), shown(parts)
+
+
+def captioned_batches(
+    pictures: TrainingPictures, tokenizer: PriorTokenizer, args, accelerator: Accelerator
+) -> DataLoader | StreamLoader:
+    """This process's batches, as `CollateCaptions` makes them; a stream saves and restores its own place."""
+    training: RerankerTraining = args.training
+    batch_size = training.local_batch_size(accelerator.num_processes)
+    collate = CollateCaptions(tokenizer, training.bpe_dropout)
+    if isinstance(pictures, Pictures):
+        length = training.steps * training.batch_size
+        drawn = CaptionedPictures(pictures, length, training.seed, args.data.scenes)
+        return accelerator.prepare(in_order(drawn, batch_size, training.num_workers, collate))
+    return StreamLoader(
+        StreamedCaptions(pictures.source, args.data, pictures.image_size),
+        batch_size=batch_size,
+        seed=training.seed,
+        num_workers=training.num_workers,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        collate=collate,
+    )
+
+
 def shown(parts: dict) -> str:
     """A caption's own text; or of cut-outs what they are, however they are drawn and named."""
     if "things" not in parts:
@@ -110,7 +141,7 @@ class CollateCaptions:
 def train(
     reranker: SmallCLIP,
     tokenizer: PriorTokenizer,
-    pictures: Pictures,
+    pictures: TrainingPictures,
     validation: Pictures,
     args,
     accelerator: Accelerator,
@@ -121,13 +152,10 @@ def train(
     optimizer = torch.optim.AdamW(
         reranker.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    drawn = CaptionedPictures(pictures, training.steps * training.batch_size, training.seed, args.data.scenes)
-    batch_size = training.local_batch_size(accelerator.num_processes)
-    collate = CollateCaptions(tokenizer, training.bpe_dropout)
-    loader = accelerator.prepare(in_order(drawn, batch_size, training.num_workers, collate))
+    loader = captioned_batches(pictures, tokenizer, args, accelerator)
     model, optimizer = accelerator.prepare(reranker.train(), optimizer)
-    facts = {"tokenizer": tokenizer_digest(tokenizer)}
-    run = Run("reranker", training, accelerator, output_dir, model=reranker, optimizer=optimizer, facts=facts)
+    parts = {"model": reranker, "optimizer": optimizer, "facts": {"tokenizer": tokenizer_digest(tokenizer)}}
+    run = Run("reranker", training, accelerator, output_dir, **parts, **stream_parts(loader))
 
     @same_rng_after()
     def evaluate() -> None:
@@ -141,7 +169,8 @@ def train(
             set_lr(optimizer, lr)
             with accelerator.accumulate(model):
                 pixel_values = augment(to_pixel_values(images, accelerator.device))
-                loss = contrastive_loss(model(pixel_values, text_ids).logits_per_image, names)
+                logits = model(pixel_values, text_ids.to(accelerator.device)).logits_per_image
+                loss = contrastive_loss(logits, names.to(accelerator.device))
                 run.descend(loss)
             if run.end_step({"loss": loss}, lr=lr):
                 run.checkpoint()
