@@ -122,7 +122,16 @@ def test_a_full_disk_does_not_end_the_run_at_its_log(tmp_path, capsys):
     assert "step 2 not logged: [Errno 28] No space left" in capsys.readouterr().out
 
 
-def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alone(tmp_path):
+@pytest.fixture
+def one_thread():
+    """torch's pool of threads does not come along in a fork, which would wait for it for ever."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alone(one_thread, tmp_path):
     """kill −9, up to 20 times, mostly while it saves: there is a checkpoint every other step."""
     settings = {"steps": 60, "checkpoint_every": 2}
     whole = toy_run(tmp_path / "whole", **settings)
@@ -172,7 +181,7 @@ def test_a_copy_of_a_checkpoint_is_none_and_they_are_sorted_by_number(tmp_path):
     assert [path.name for path in checkpoints.whole()] == ["step-0000010", "step-9999999", "step-10000000"]
 
 
-def test_a_second_run_in_a_folder_is_refused_until_the_first_is_killed(tmp_path):
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_killed(one_thread, tmp_path):
     """Though a child of the first, such as a loader's worker, lives on."""
     read, write = os.pipe()
     run = os.fork()
