@@ -1,22 +1,19 @@
 """A run: where it stands, and what every loop does around its step.
 
-    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer)
+    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer, report=…)
     with run:
         for batch in run.batches(loader):
             with accelerator.accumulate(model):
                 loss = …
                 run.descend(loss)
-            if run.end_step({"loss": loss}, lr=lr):  # not after a micro-batch
-                run.checkpoint()
-                if run.due(training.evaluate_every):  # after the checkpoint: an evaluation may fail
-                    with same_rng_after():
-                        report(run.average.module(), …)
+            run.end_step({"loss": loss}, lr=lr)
 
-It resumes at construction, and leaves with exit code 75 after a checkpoint when it is told to stop.
+It resumes at construction, saves and evaluates at the end of a step that is due, and leaves with exit code 75 after a
+checkpoint when it is told to stop.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ from .checkpoints import Checkpoints
 from .loop_arguments import LoopTraining
 from .plot_losses import plot_losses
 from .run_log import RunLog, StepMeans
-from .states import is_sharded
+from .states import is_sharded, same_rng_after
 from .stepping import descend
 from .stopping import RESUMABLE, StopSignals
 from .streaming import StreamLoader
@@ -44,6 +41,8 @@ class Run:
     step: optimiser steps done, in this process or before. skipped: how many of them changed nothing, because a loss or
         a gradient was not finite. average: the model's averaged weights. log: output_dir/NAME-log.jsonl.
 
+    report: called as report(averaged model, run) on the first process, every `evaluate_every` steps and at the end,
+        after the checkpoint, as it may fail. Its draws leave no trace.
     facts: what a checkpoint must agree with to be resumed, {name: digest}, such as the tokenizer's.
     parts: whatever else a checkpoint holds, by name.
     """
@@ -57,10 +56,11 @@ class Run:
         *,
         model: nn.Module,
         optimizer: Optimizer,
+        report: "Callable[[nn.Module, Run], None] | None" = None,
         facts: dict[str, str] | None = None,
         **parts: Any,
     ):
-        self.facts = facts or {}
+        self.facts, self.report = facts or {}, report
         self.name, self.training, self.accelerator = name, training, accelerator
         self.model, self.optimizer, self.average = model, optimizer, Average(model, training.ema)
         parts = {"model": model, "average": self.average, "optimizer": optimizer, **parts}
@@ -104,8 +104,11 @@ class Run:
     def batches(self, loader: DataLoader | StreamLoader, per_step: int | None = None) -> Iterator[Any]:
         """
         The loader's, from where the run stands; per_step: micro-batches of a step, those of the accumulation. Nothing
-        that is skipped is decoded: places are counted, and a stream, which has no end, knows its own.
+        that is skipped is decoded: places are counted, and a stream, which has no end, knows its own. Of a run that
+        ended between its last checkpoint and its evaluation there are none, and it is evaluated now.
         """
+        if self.step == self.training.steps:
+            self.evaluate()
         per_step = self.training.gradient_accumulation_steps if per_step is None else per_step
         if isinstance(loader, StreamLoader):
             return itertools.islice(loader, max(self.training.steps - self.step, 0) * per_step)
@@ -124,8 +127,8 @@ class Run:
 
     def end_step(self, numbers: dict[str, Tensor], **schedule: float) -> bool:
         """
-        Counts a step, averages the weights, logs means over the step's pictures, and the schedule's values when they
-        are due -> False after a micro-batch, which is no step.
+        Counts a step and averages the weights; logs means over the step's pictures and the schedule's values, saves
+        and evaluates when these are due -> False after a micro-batch, which is no step.
 
         Raises a FloatingPointError after `max_skipped_steps` in a row.
         """
@@ -145,6 +148,9 @@ class Run:
             self.log.write(self.step, **schedule, **means, skipped=self.skipped)
         self.means.clear()
         self.finite = True
+        self.checkpoint()
+        if self.due(self.training.evaluate_every):
+            self.evaluate()
         return True
 
     def _skip(self) -> None:
@@ -157,6 +163,15 @@ class Run:
                 f"finite, past max_skipped_steps={self.training.max_skipped_steps}: {good}; lower lr, or clip by "
                 "--training.max_grad_norm"
             )
+
+    def evaluate(self) -> None:
+        """All processes call it: those of a sharded model put the averaged one together."""
+        if self.report is None:
+            return
+        with same_rng_after():
+            average = self.average.module()
+            if self.accelerator.is_main_process:
+                self.report(average, self)
 
     def evaluated(self, numbers: dict[str, float]) -> None:
         """Logs and prints an evaluation's numbers, and draws the curves so far. For the first process."""

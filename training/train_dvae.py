@@ -29,7 +29,6 @@ from .pretrained import find_part, freeze
 from .run import Run
 from .run_log import save_numbers
 from .schedules import cosine, warmup_cosine
-from .states import same_rng_after
 from .stepping import set_lr
 
 
@@ -73,17 +72,15 @@ def train(
     adversaries = build_adversaries(dvae, training, accelerator)
     parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
     parts |= stream_parts(loader)
-    run = Run("dvae", training, accelerator, output_dir, model=dvae, optimizer=optimizer, **parts)
 
-    @same_rng_after()
-    def evaluate() -> None:
-        report(run.average.module(), validation, args, accelerator, output_dir, run)
-        save_networks(adversaries, output_dir / "adversaries", accelerator)
+    def evaluate(average: DVAE, run: Run) -> None:
+        report(average, validation, args, run)
+        save_networks(adversaries, output_dir / "adversaries")
 
+    parts |= {"model": dvae, "optimizer": optimizer, "report": evaluate}
+    run = Run("dvae", training, accelerator, output_dir, **parts)
     new_step = True
     with run:
-        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
-            evaluate()
         for images in run.batches(loader):
             if new_step:
                 enter_phase(run, dvae, pictures)
@@ -100,10 +97,6 @@ def train(
                 for adversary in adversaries:
                     losses |= adversary.learn(since_warmup, Batch(pixel_values, output, losses, kl_weight))
             new_step = run.end_step(losses, lr=lr, temperature=temperature, kl_weight=kl_weight)
-            if new_step:
-                run.checkpoint()
-                if run.due(training.evaluate_every):
-                    evaluate()
 
 
 def has_phases(training: DVAETraining) -> bool:
@@ -156,11 +149,10 @@ def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining
     )
 
 
-def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, output_dir: Path, run: Run) -> None:
-    """Evaluates the averaged weights on the first process, saves them, and a picture: above as is, below through."""
-    if not accelerator.is_main_process:
-        return
-    numbers, pairs = evaluate_dvae(dvae, validation, accelerator.device)
+def report(dvae: DVAE, validation: Pictures, args, run: Run) -> None:
+    """Evaluates the averaged weights, saves them, and a picture: above as is, below through the codes."""
+    output_dir = run.output_dir
+    numbers, pairs = evaluate_dvae(dvae, validation, run.accelerator.device)
     run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
     run.show("reconstructions", to_pil_image(make_grid(pairs, nrow=len(pairs) // 2)))
     dvae.save_pretrained(output_dir / "dvae")
@@ -169,11 +161,10 @@ def report(dvae: DVAE, validation: Pictures, args, accelerator: Accelerator, out
     save_numbers(output_dir / "dvae" / "recipe.json", args.training.recipe())
 
 
-def save_networks(adversaries: list[Adversary], folder: Path, accelerator: Accelerator) -> None:
+def save_networks(adversaries: list[Adversary], folder: Path) -> None:
     """The adversaries' networks, each alone in a folder of its own, apart from the dVAE."""
-    if accelerator.is_main_process:
-        for adversary in adversaries:
-            adversary.network.save_pretrained(folder / adversary.name)
+    for adversary in adversaries:
+        adversary.network.save_pretrained(folder / adversary.name)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from .objectives import gan_value
 from .run import Run
 from .run_log import save_numbers
 from .schedules import warmup_cosine
-from .states import same_rng_after
 from .stepping import set_lr
 
 
@@ -84,6 +83,10 @@ def train(
     prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers)
     generator, discriminator, generator_optimizer, discriminator_optimizer = prepared
     parts = {"discriminator": models["discriminator"], "discriminator_optimizer": discriminator_optimizer}
+
+    def evaluate(average: GANGenerator, run: Run) -> None:
+        report(average, models["discriminator"], validation, run)
+
     run = Run(
         "gan",
         training,
@@ -91,18 +94,12 @@ def train(
         output_dir,
         model=models["generator"],
         optimizer=generator_optimizer,
+        report=evaluate,
         **parts,
         **stream_parts(loader),
     )
-    batches = run.batches(loader, per_step=training.discriminator_steps)
-
-    @same_rng_after()
-    def evaluate() -> None:
-        report(run.average.module(), models["discriminator"], validation, accelerator, output_dir, run)
-
     with run:
-        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
-            evaluate()
+        batches = run.batches(loader, per_step=training.discriminator_steps)
         while run.step < training.steps:
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(generator_optimizer, lr)
@@ -119,9 +116,6 @@ def train(
                 descend=run.descend,
             )
             run.end_step(losses, lr=lr)
-            run.checkpoint()
-            if run.due(training.evaluate_every):
-                evaluate()
 
 
 def latents(count: int, generator: GANGenerator, device: torch.device, rng: torch.Generator | None = None) -> Tensor:
@@ -134,14 +128,10 @@ def report(
     generator: GANGenerator,
     discriminator: PatchDiscriminator,
     validation: Tensor,
-    accelerator: Accelerator,
-    output_dir: Path,
     run: Run,
 ) -> None:
     """Saves the averaged generator, the discriminator, 64 pictures of fixed noise, and V on held-out pictures."""
-    if not accelerator.is_main_process:
-        return
-    device = accelerator.device
+    output_dir, device = run.output_dir, run.accelerator.device
     z = latents(len(validation), generator, device, torch.Generator(device).manual_seed(0))
     fake = torch.cat([generator(part) for part in z.split(64)])
     real_logits = torch.cat([discriminator(to_pixel_values(part, device)) for part in validation.split(64)])

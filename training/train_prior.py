@@ -34,7 +34,6 @@ from .run import Run
 from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
 from .schedules import warmup_cosine
-from .states import same_rng_after
 from .stepping import set_lr
 
 
@@ -118,16 +117,14 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     )
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
+
+    def evaluate(average: PriorTransformer, run: Run) -> None:
+        report(average, dvae, tokenizer, encoded, args, run)
+
     facts = {"tokenizer": tokenizer_digest(tokenizer)}
-    run = Run("prior", training, accelerator, output_dir, model=prior, optimizer=optimizer, facts=facts)
-
-    @same_rng_after()
-    def evaluate() -> None:
-        report(run.average.module(), dvae, tokenizer, encoded, args, accelerator, output_dir, run)
-
+    parts = {"model": prior, "optimizer": optimizer, "report": evaluate, "facts": facts}
+    run = Run("prior", training, accelerator, output_dir, **parts)
     with run:
-        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
-            evaluate()
         for batch in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
@@ -135,10 +132,7 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
                 input_ids = prior.join(batch["text_ids"], batch["codes"])
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
-            if run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr):
-                run.checkpoint()
-                if run.due(training.evaluate_every):
-                    evaluate()
+            run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
 
 
 def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
@@ -152,15 +146,13 @@ def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dic
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def report(prior, dvae, tokenizer, encoded, args, accelerator, output_dir: Path, run: Run) -> None:
+def report(prior: PriorTransformer, dvae: DVAE, tokenizer: PriorTokenizer, encoded, args, run: Run) -> None:
     """
-    Evaluates the averaged weights on the first process; saves them, the pipeline and a page of samples: an adapter
-    alone, and merged into the prior and the pipeline. All is done where the averaged prior lies: of a sharded one on
-    the CPU, as no GPU may hold it.
+    Evaluates the averaged weights; saves them, the pipeline and a page of samples: an adapter alone, and merged into
+    the prior and the pipeline. All is done where the averaged prior lies: of a sharded one on the CPU, as no GPU may
+    hold it.
     """
-    if not accelerator.is_main_process:
-        return
-    numbers = {}
+    output_dir, numbers = run.output_dir, {}
     for split in ("validation", HELDOUT_SPLIT):
         if split in encoded:
             nll = evaluate_prior(prior, tokenizer, encoded[split])

@@ -34,7 +34,6 @@ from .run import Run
 from .run_log import save_numbers
 from .schedules import warmup_cosine
 from .scorer import augment, contrastive_loss
-from .states import same_rng_after
 from .stepping import set_lr
 from .streaming import StreamedPictures, StreamLoader
 
@@ -154,16 +153,14 @@ def train(
     )
     loader = captioned_batches(pictures, tokenizer, args, accelerator)
     model, optimizer = accelerator.prepare(reranker.train(), optimizer)
-    parts = {"model": reranker, "optimizer": optimizer, "facts": {"tokenizer": tokenizer_digest(tokenizer)}}
+
+    def evaluate(average: SmallCLIP, run: Run) -> None:
+        report(average, tokenizer, validation, run)
+
+    facts = {"tokenizer": tokenizer_digest(tokenizer)}
+    parts = {"model": reranker, "optimizer": optimizer, "report": evaluate, "facts": facts}
     run = Run("reranker", training, accelerator, output_dir, **parts, **stream_parts(loader))
-
-    @same_rng_after()
-    def evaluate() -> None:
-        report(run.average.module(), tokenizer, validation, accelerator, output_dir, run)
-
     with run:
-        if run.step == training.steps:  # it ended between its last checkpoint and its evaluation
-            evaluate()
         for images, text_ids, names in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
@@ -172,31 +169,20 @@ def train(
                 logits = model(pixel_values, text_ids.to(accelerator.device)).logits_per_image
                 loss = contrastive_loss(logits, names.to(accelerator.device))
                 run.descend(loss)
-            if run.end_step({"loss": loss}, lr=lr):
-                run.checkpoint()
-                if run.due(training.evaluate_every):
-                    evaluate()
+            run.end_step({"loss": loss}, lr=lr)
 
 
-def report(
-    reranker: SmallCLIP,
-    tokenizer: PriorTokenizer,
-    validation: Pictures,
-    accelerator: Accelerator,
-    output_dir: Path,
-    run: Run,
-) -> None:
-    """On the first process: how well it tells held-out pictures' captions apart; saves the averaged weights."""
-    if not accelerator.is_main_process:
-        return
-    pixel_values = to_pixel_values(validation_images(validation, VALIDATION), accelerator.device)
+def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures, run: Run) -> None:
+    """How well the averaged weights tell held-out pictures' captions apart; saves them."""
+    folder = run.output_dir / "reranker"
+    pixel_values = to_pixel_values(validation_images(validation, VALIDATION), run.accelerator.device)
     captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts[:VALIDATION])]
     numbers = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, captions)
     run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
-    reranker.save_pretrained(output_dir / "reranker")
-    tokenizer.save_pretrained(output_dir / "reranker")  # whose ids it reads
-    save_numbers(output_dir / "reranker" / "metrics.json", {"step": run.step, **numbers})
-    save_numbers(output_dir / "reranker" / "recipe.json", run.training.recipe())
+    reranker.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)  # whose ids it reads
+    save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
+    save_numbers(folder / "recipe.json", run.training.recipe())
 
 
 if __name__ == "__main__":
