@@ -54,7 +54,7 @@ def complete(
         prompt: one prompt or a list; "" for none.
         image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
         rows: rows of codes that are kept, of grid_size; half of them unless given.
-        options: as in `TextToImagePipeline.__call__`. best_of keeps the likeliest.
+        options: as in `TextToImagePipeline.__call__`. best_of keeps the best, as there.
 
     Raises:
         TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
@@ -88,7 +88,7 @@ def inpaint(
 
     Raster order sees only what came before: a hole is filled to go with the prompt and what lies above and to the
     left, and not with what lies below. best_of=n mends this: of n fillings it keeps the one that makes the whole
-    picture, what is below the hole included, the likeliest.
+    picture, what is below the hole included, the likeliest, and with a reranker the truest to the prompt.
 
     Args:
         prompt: what the whole picture shows; one or a list; "" for none.

@@ -113,9 +113,8 @@ def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge | 
     """
     if not isinstance(prompt, str):
         raise TypeError(f"prompt={prompt!r} is a {type(prompt).__name__}; rank takes one, a string")
-    by = find_judge(
-        pipeline, "by", by or default_judge(pipeline, "pmi", "reranker"), check_prompts(prompt, allow_empty=True)
-    )
+    by = default_judge(pipeline, "pmi", "reranker") if by is None else by
+    by = find_judge(pipeline, "by", by, check_prompts(prompt, allow_empty=True))
     codes = codes_of(pipeline, images)
     pixel_values = None if torch.is_tensor(images) else pipeline.preprocess(images)
     scores = judge_codes(pipeline, [prompt] * len(codes), codes, by, pixel_values=pixel_values)
@@ -184,7 +183,7 @@ def sees_pictures(by: str | Reranker) -> bool:
 def sum_of_terms(
     pipeline: "TextToImagePipeline", prompts: list[str], codes: Tensor, terms: list[str], pixel_values: Tensor | None
 ) -> Tensor:
-    """The sum (B,) of some of `TERMS`, in nats."""
+    """The sum (B,) of some of `TERMS`, in nats. The empty prompt asks the reranker for nothing."""
     text_ids, scores = pipeline.encode_prompt(prompts), torch.zeros(len(codes), device=pipeline.device)
     if {"likelihood", "pmi"} & set(terms):
         own = score_codes(pipeline, text_ids, codes)
@@ -192,7 +191,8 @@ def sum_of_terms(
     if "reranker" in terms:
         with evaluating(pipeline.reranker):
             logits = in_batches(pipeline.reranker.score, pixel_values, text_ids, batch_size=BATCH_SIZE)
-        scores += logits * terms.count("reranker")
+        says_something = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=logits.device)
+        scores += logits * says_something * terms.count("reranker")
     return scores
 
 

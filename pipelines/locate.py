@@ -71,6 +71,14 @@ def read_index(folder: Path) -> dict:
     return index
 
 
+def has_reranker(folder: Path) -> bool:
+    """Whether a saved pipeline lies there, with a reranker of its own."""
+    try:
+        return bool(read_index(folder).get(RERANKER))
+    except OSError:
+        return False
+
+
 def check_own_folder(folder: Path) -> None:
     """Raises FileExistsError when saving would write over files of a folder that is no saved pipeline."""
     foreign = [name for name in ("README.md", "config.json", INDEX_NAME, SAMPLES_NAME) if (folder / name).exists()]

@@ -30,8 +30,8 @@ class CLIPReranker:
             processor = AutoProcessor.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
             raise OSError(
-                f"{str(name)!r} cannot be loaded as a CLIP ({' '.join(str(error).split())[:200]}); pass 'pmi', "
-                "'likelihood', or the folder or Hub id of a CLIP that transformers knows, with its processor"
+                f"{str(name)!r} cannot be loaded as a CLIP ({' '.join(str(error).split())[:200]}); pass 'likelihood', "
+                "'pmi', 'reranker', or the folder or Hub id of a CLIP that transformers knows, with its processor"
             ) from error
         return cls(model, processor)
 

@@ -17,7 +17,15 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .loading import load_component, load_samples, save_component
-from .locate import INDEX_NAME, RERANKER, SAMPLES_NAME, check_own_folder, find_pipeline, read_index
+from .locate import (
+    INDEX_NAME,
+    RERANKER,
+    SAMPLES_NAME,
+    check_own_folder,
+    find_pipeline,
+    has_reranker,
+    read_index,
+)
 from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
 from .settings import SamplingSettings
@@ -222,8 +230,8 @@ class SavedPipeline(ModelHubMixin):
             ValueError: when they are quantised. TypeError: when metrics, recipe or data hold what JSON cannot.
         """
         index = self._check_savable()
-        if self.reranker is None and (save_directory / INDEX_NAME).is_file():
-            shutil.rmtree(save_directory / RERANKER, ignore_errors=True)  # of the pipeline that was there
+        if self.reranker is None and has_reranker(save_directory):
+            shutil.rmtree(save_directory / RERANKER)
         for name, component in self.components.items():
             save_component(component, save_directory, name)
         (save_directory / INDEX_NAME).write_text(index, "utf-8")

@@ -76,7 +76,10 @@ def test_it_learns_and_goes_into_the_pipeline(preset, tiny_prior, tiny_tokenizer
     PriorTokenizer.train(["other words"], vocab_size=300, text_length=6).save_pretrained(run / "reranker")
     finish.main([preset[0], "--data.path", str(tmp_path)])
     assert "learned with another tokenizer and is left out" in capsys.readouterr().out
-    assert TextToImagePipeline.from_pretrained(run / "pipeline").reranker is None
+    without = TextToImagePipeline.from_pretrained(run / "pipeline")
+    assert without.reranker is None and "reranker" not in without.metrics | without.recipe
+    (run / "reranker" / "tokenizer.json").unlink()  # killed before it was whole
+    finish.main([preset[0], "--data.path", str(tmp_path)])
 
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
@@ -96,6 +99,20 @@ def test_a_resumed_run_equals_one_that_never_stopped(streaming, preset, tmp_path
     assert whole.keys() == weights(tmp_path / "other").keys()
     for name, tensor in weights(tmp_path / "other").items():
         assert torch.equal(tensor, whole[name]), name
+
+
+def test_a_spoilt_step_leaves_no_moments_behind(preset, tmp_path, monkeypatch):
+    calls, augment = [], train_reranker.augment
+
+    def spoilt(pixel_values):
+        calls.append(1)
+        return augment(pixel_values) * (torch.nan if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(train_reranker, "augment", spoilt)
+    reranker = train_reranker.main([*preset, "--training.steps", "4"])
+    assert len(calls) == 4
+    assert all(tensor.isfinite().all() for tensor in [*reranker.buffers(), *weights(tmp_path / "run").values()])
+    assert reranker.image[1].num_batches_tracked == 3
 
 
 def test_draws_depend_on_their_place_and_equal_ones_are_told(pictures):

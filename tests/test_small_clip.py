@@ -106,7 +106,8 @@ def test_best_of_asks_it_and_the_model_unless_told_otherwise(reranked, tiny_pipe
         torch.testing.assert_close(best.scores, scores.max()[None])
     without = tiny_pipeline("a red apple", best_of=6, **options)
     assert without.seeds == reranked("a red apple", best_of=6, reranker="likelihood", **options).seeds
-    assert reranked("", best_of=2, **options).scores.isfinite().all()
+    empty = {judge: reranked("", best_of=6, reranker=judge, **options) for judge in (None, "likelihood")}
+    assert torch.equal(empty[None].scores, empty["likelihood"].scores), "the empty prompt asks it for nothing"
 
 
 def test_where_there_is_none_it_cannot_be_asked(tiny_pipeline):
@@ -136,6 +137,10 @@ def test_it_is_saved_loaded_and_told_of(reranked, tiny_pipeline, tmp_path):
     tiny_pipeline.save_pretrained(tmp_path)  # over it
     assert TextToImagePipeline.from_pretrained(tmp_path).reranker is None
     assert not (tmp_path / "reranker").exists()
+    (tmp_path / "reranker").mkdir()
+    (tmp_path / "reranker" / "notes.md").write_text("mine")
+    tiny_pipeline.save_pretrained(tmp_path)
+    assert (tmp_path / "reranker" / "notes.md").read_text() == "mine", "no part of the pipeline that was there"
 
 
 def test_one_that_reads_other_ids_is_refused(tiny_pipeline):

@@ -169,7 +169,9 @@ class PriorTraining(LoopTraining):
 class RerankerTraining(LoopTraining):
     """
     A picture's wrong captions are those of the other pictures of its process's micro-batch. ema averages the weights.
-    bpe_dropout: merges left out. tokenizer: a folder, a Hub id, or "embedded"; None takes output_dir/tokenizer.
+    bpe_dropout: merges left out.
+    dvae, tokenizer: folders or Hub ids of these, or of pipelines that hold them, or "embedded"; None takes
+        output_dir/dvae, whose pictures' size it learns at, 64 without one, and output_dir/tokenizer.
     """
 
     steps: int = 900
@@ -180,6 +182,7 @@ class RerankerTraining(LoopTraining):
     weight_decay: float = 0.05
     ema: float = 0.99
     bpe_dropout: float = 0.1
+    dvae: str | None = None
     tokenizer: str | None = None
 
     def __post_init__(self):

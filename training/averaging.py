@@ -48,6 +48,12 @@ class Average:
         """The weights become their average."""
         copy_tensors(self.tensors, self.model.state_dict())
 
+    def copy_buffers_to_model(self) -> None:
+        """Buffers become what they were at the last update."""
+        for name, buffer in self.model.named_buffers():
+            if name in self.tensors:
+                buffer.copy_(self.tensors[name])
+
     @torch.no_grad()
     def module(self) -> PreTrainedModel | None:
         """

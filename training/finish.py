@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
+from pipelines.locate import RERANKER
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, PriorTransformer
 
@@ -79,8 +80,11 @@ def save_pipeline(
 ) -> TextToImagePipeline:
     """
     Writes output_dir/pipeline in half precision with its card and samples of the prompts, with output_dir/reranker if
-    that reads this tokenizer; returns it in full.
+    that reads this tokenizer; returns it in full. The reranker of a pipeline that the prior started from is left out:
+    it does not know the new pictures.
     """
+    reranker = reranker_of(output_dir / RERANKER, tokenizer)
+    absent = set() if reranker else {RERANKER}
     is_emoji = Path(data.path).resolve() == EMOJI
     own = EMOJI_DATA if is_emoji else {name_of(data.path): "as its owner says"}
     sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
@@ -90,12 +94,12 @@ def save_pipeline(
         tokenizer,
         DVAEImageProcessor(dvae.config.image_size),
         sampling=training.sampling,
-        metrics=read_json(output_dir, MEASURED),
-        recipe=read_json(output_dir, RECIPES),
+        metrics=read_json(output_dir, {name: path for name, path in MEASURED.items() if name not in absent}),
+        recipe=read_json(output_dir, {name: path for name, path in RECIPES.items() if name not in absent}),
         data=sources,
         license="apache-2.0" if sources == EMOJI_DATA else None,
         language="en" if sources == EMOJI_DATA else None,
-        reranker=reranker_of(output_dir / "reranker", tokenizer),
+        reranker=reranker,
     ).to(prior.device)
     pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
@@ -103,10 +107,11 @@ def save_pipeline(
 
 
 def reranker_of(folder: Path, tokenizer: PriorTokenizer) -> SmallCLIP | None:
-    """None where there is none, or one that learned with another tokenizer."""
+    """None where there is none, or one that learned with another tokenizer, or does not say with which."""
     if not (folder / "config.json").exists():
         return None
-    if tokenizer_digest(PriorTokenizer.from_pretrained(folder)) != tokenizer_digest(tokenizer):
+    told = (folder / "tokenizer.json").exists() and tokenizer_digest(PriorTokenizer.from_pretrained(folder))
+    if told != tokenizer_digest(tokenizer):
         print(f"{folder} learned with another tokenizer and is left out: train it again")
         return None
     return SmallCLIP.from_pretrained(folder, dtype=torch.float32)

@@ -59,10 +59,11 @@ def part_of_run(part: str, training: PriorTraining | RerankerTraining, output_di
     return str(folder)
 
 
-def picture_size(output_dir: Path) -> int:
-    """Of output_dir/dvae's pictures, which a judge is to see; 64 without one."""
-    config = output_dir / "dvae" / "config.json"
-    return DVAEConfig.from_pretrained(config.parent).image_size if config.exists() else 64
+def picture_size(dvae: str | Path) -> int:
+    """Of the pictures of a dVAE's folder or Hub id, which a judge is to see; 64 where the folder is not there."""
+    if isinstance(dvae, Path) and not (dvae / "config.json").exists():
+        return 64
+    return DVAEConfig.from_pretrained(dvae).image_size
 
 
 def tokenizer_digest(tokenizer: PriorTokenizer) -> str:

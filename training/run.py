@@ -154,6 +154,8 @@ class Run:
         return True
 
     def _skip(self) -> None:
+        """A step that changes nothing: the moments of batch norms, which the forward pass changed, come back too."""
+        self.average.copy_buffers_to_model()
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         if self.skipped_in_a_row > self.training.max_skipped_steps:
             whole = self.checkpoints.whole()

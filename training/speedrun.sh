@@ -4,7 +4,7 @@
 #   bash training/speedrun.sh [PRESET] [PROCESSES] [--data.path FOLDER …]
 #
 # PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads; of
-# several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all three, --training.… for the
+# several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all, --training.… for the
 # dVAE, the reranker and the prior, if all have it.
 # A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail

@@ -39,7 +39,10 @@ class Place(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """drawn: uint8 (B, 3, S, S). place: the lane's after it. seen: rows it took. skipped: names, reasons."""
+    """
+    drawn: uint8 (B, 3, S, S), or what `collate` made. place: the lane's after it. seen: rows it took. skipped: names,
+    reasons.
+    """
 
     drawn: Any
     place: Place

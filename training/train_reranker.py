@@ -2,9 +2,9 @@
 
     accelerate launch -m training.train_reranker training/configs/emoji_cpu.yaml [--training.steps 100 …]
 
-Takes output_dir/tokenizer, or what training.tokenizer names, and the size of output_dir/dvae's pictures. Leaves
-output_dir/reranker (averaged weights, its tokenizer, metrics.json), which training.train_prior and training.finish put
-into the pipeline, and checkpoints beside it.
+Takes output_dir/tokenizer, and the size of output_dir/dvae's pictures; or what training.tokenizer and training.dvae
+name. Leaves output_dir/reranker (averaged weights, its tokenizer, metrics.json), which training.train_prior and
+training.finish put into the pipeline, and checkpoints beside it.
 """
 
 import json
@@ -28,7 +28,7 @@ from .engine import make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .feature_metrics import SmallCLIPFeatures, caption_fit
 from .loaders import TrainingPictures, load_pictures, stream_parts
-from .pretrained import part_of_run, picture_size, tokenizer_digest
+from .pretrained import find_part, part_of_run, picture_size, tokenizer_digest
 from .readers import Row
 from .run import Run
 from .run_log import save_numbers
@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
-    pictures, validation = load_pictures(args.data, picture_size(output_dir), accelerator)
+    size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
+    pictures, validation = load_pictures(args.data, size, accelerator)
     train(reranker, tokenizer, pictures, validation, args, accelerator, output_dir)
     return reranker
 
@@ -179,8 +180,8 @@ def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures,
     captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts[:VALIDATION])]
     numbers = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, captions)
     run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
-    reranker.save_pretrained(folder)
     tokenizer.save_pretrained(folder)  # whose ids it reads
+    reranker.save_pretrained(folder)
     save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
     save_numbers(folder / "recipe.json", run.training.recipe())
 

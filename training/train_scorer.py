@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.data.path} has captions: the scorer learns names, of a set with columns {CUTOUT_COLUMNS}; "
             "judge by training.evaluate --clip instead"
         )
-    image_size = picture_size(output_dir)
+    image_size = picture_size(output_dir / "dvae")
     pictures = Pictures(load_split(args.data, "train"), args.data, image_size)
     if training.load:
         scorer = SmallCLIP.from_pretrained(output_dir / "scorer", dtype=torch.float32)

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
-from pipelines.judging import judge_codes
+from pipelines.judging import find_judge, judge_codes
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training.arguments import DataArguments
@@ -30,13 +30,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", help="folder or Hub id of the pipeline (default: the embedded model)")
     parser.add_argument("--names", type=int, default=100, help="how many short names to paint")
     parser.add_argument("--best_of", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--reranker", nargs="*", default=[], help="CLIPs beside the pipeline's own scores")
+    parser.add_argument("--reranker", nargs="*", default=[], help="CLIPs beside the pipeline's own judges")
     parser.add_argument("--temperature", type=float, help="default: the model's own")
     args = parser.parse_args(argv)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     every = sorted(set(load_split(DataArguments(), "train").column("name")))
     judge, name_ids = load_judge(args.scorer, every)
-    names, judges = short_names(every, args.names), ("pmi", "likelihood", *args.reranker)
+    names, judges = short_names(every, args.names), {"pmi": "pmi", "likelihood": "likelihood"}
+    if pipeline.reranker is not None:
+        args.reranker += ["reranker", "likelihood+reranker"]
+    judges |= {name: find_judge(pipeline, "reranker", name, names) for name in args.reranker}
     own = torch.tensor([every.index(name) for name in names])
     kept = {(by, n): [] for by in (*judges, "judge") for n in args.best_of}
     distinct = 0
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         codes, which = output.codes.unique(dim=0, return_inverse=True)  # at a low temperature many are the same
         distinct += len(codes)
-        scores = {by: judge_codes(pipeline, [name] * len(codes), codes, by)[which] for by in judges}
+        scores = {by: judge_codes(pipeline, [name] * len(codes), codes, who)[which] for by, who in judges.items()}
         scores["judge"] = similarity(judge, output.images, name_ids[place])
         for by, n in kept:
             kept[by, n].append(output.images[scores[by][:n].argmax()])
@@ -59,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"R-precision of {min(100, len(every))} names, with its standard error")
     for (by, n), pictures in kept.items():
         hits = r_precision(judge, torch.stack(pictures), own, name_ids)
-        print(f"{by:12} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%}")
+        print(f"{by:20} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%}")
 
 
 def load_judge(run: Path, names: list[str]) -> tuple[SmallCLIP, Tensor]:
