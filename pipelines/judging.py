@@ -25,7 +25,8 @@ Judge = str | Path | Reranker
 
 TERMS = ("likelihood", "pmi", "reranker")
 """What the pipeline itself judges by, in nats, so that they add up: log p(codes | prompt), how much of it the prompt
-explains, and the logit of the pipeline's own reranker."""
+explains, and the cosine of the pipeline's own reranker, times `NATS_A_COSINE`."""
+NATS_A_COSINE = 5.0  # measured (training/LOG.md): at its own scale, some 20, a small reranker costs pairs of things
 
 BATCH_SIZE = 64
 
@@ -102,8 +103,8 @@ def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge | 
     Args:
         prompt: one prompt.
         images: as in `score`.
-        by: "reranker": the logit of the pipeline's own, None's choice where there is one. "pmi": log p(codes | prompt)
-            − log p(codes), what the prompt explains, None's choice otherwise. "likelihood": log p(codes | prompt),
+        by: "reranker": the cosine of the pipeline's own, which None takes if there is one. "pmi": log p(codes | prompt)
+            − log p(codes), what the prompt explains, which None takes otherwise. "likelihood": log p(codes | prompt),
             which prefers plain pictures, and of those painted for one prompt the likely ones. "likelihood+reranker" is
             their sum. Or a CLIP: its folder or Hub id, which transformers loads, or any function of prompts and PIL
             pictures to scores.
@@ -190,9 +191,9 @@ def sum_of_terms(
         scores += own.log_likelihood * terms.count("likelihood") + own.pmi * terms.count("pmi")
     if "reranker" in terms:
         with evaluating(pipeline.reranker):
-            logits = in_batches(pipeline.reranker.score, pixel_values, text_ids, batch_size=BATCH_SIZE)
-        says_something = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=logits.device)
-        scores += logits * says_something * terms.count("reranker")
+            cosines = in_batches(pipeline.reranker.score, pixel_values, text_ids, batch_size=BATCH_SIZE)
+        says_something = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=cosines.device)
+        scores += NATS_A_COSINE * cosines * says_something * terms.count("reranker")
     return scores
 
 

@@ -121,9 +121,8 @@ class SmallCLIP(PreTrainedModel):
 
     @torch.no_grad()
     def score(self, pixel_values: Tensor, text_ids: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [0, 1] and a text each (B, T) -> their logits, float32 (B,), in nats."""
-        cosines = torch.cosine_similarity(self.embed_images(pixel_values), self.embed_text(text_ids))
-        return self.logit_scale.float().exp() * cosines
+        """Pictures (B, 3, S, S) in [0, 1] and a text each (B, T) -> their cosines, float32 (B,)."""
+        return torch.cosine_similarity(self.embed_images(pixel_values), self.embed_text(text_ids))
 
 
 SmallCLIPConfig.register_for_auto_class()  # this file is saved beside the weights

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from pipelines import TextToImagePipeline
+from pipelines.judging import NATS_A_COSINE
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 
 PROMPTS = ["an armchair", "a red apple", "two cats"]
@@ -45,10 +46,9 @@ def test_a_text_is_the_bag_of_its_tokens_and_a_picture_sees_no_other(tiny_tokeni
         torch.testing.assert_close(embeddings[i], torch.nn.functional.normalize(model.text_projection(bag), dim=0))
         torch.testing.assert_close(model.embed_images(pictures[[i]])[0], model.embed_images(pictures)[i])
     output = model(pictures, ids)
-    torch.testing.assert_close(output.logits_per_image.diag(), model.score(pictures, ids))
-    torch.testing.assert_close(
-        model.score(pictures, ids) / torch.tensor(2.0).exp(), (output.image_embeds * embeddings).sum(1)
-    )
+    cosines = output.image_embeds @ embeddings.T
+    torch.testing.assert_close(output.logits_per_image, torch.tensor(2.0).exp() * cosines)
+    torch.testing.assert_close(model.score(pictures, ids), cosines.diag())
     torch.testing.assert_close(output.image_embeds.norm(dim=1), torch.ones(3))
 
 
@@ -69,17 +69,17 @@ def test_terms_add_up(reranked):
     codes = torch.randint(32, (3, 4, 4), generator=torch.Generator().manual_seed(0))
     own = reranked.score("a red apple", codes)
     ids = reranked.encode_prompt("a red apple").expand(3, -1)
-    logits = reranked.reranker.score(reranked.decode_codes(codes), ids)
+    cosines = NATS_A_COSINE * reranked.reranker.score(reranked.decode_codes(codes), ids)
     for by, scores in {
-        "reranker": logits,
-        "likelihood+reranker": own.log_likelihood + logits,
-        "pmi+reranker": own.pmi + logits,
+        "reranker": cosines,
+        "likelihood+reranker": own.log_likelihood + cosines,
+        "pmi+reranker": own.pmi + cosines,
         "pmi+likelihood": own.pmi + own.log_likelihood,
     }.items():
         ranking = reranked.rank("a red apple", codes, by=by)
         torch.testing.assert_close(ranking.scores, scores)
         assert ranking.order == scores.argsort(descending=True).tolist()
-    torch.testing.assert_close(reranked.rank("a red apple", codes).scores, logits)
+    torch.testing.assert_close(reranked.rank("a red apple", codes).scores, cosines)
     assert not reranked.reranker.training
 
 
@@ -88,7 +88,8 @@ def test_it_sees_a_given_picture_as_it_is(reranked):
     images = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
     ids = reranked.encode_prompt("a red apple").expand(3, -1)
     expected = reranked.reranker.score(reranked.preprocess(images), ids)
-    torch.testing.assert_close(reranked.rank("a red apple", images, by="reranker").scores, expected)
+    scores = reranked.rank("a red apple", images, by="reranker").scores
+    torch.testing.assert_close(scores, NATS_A_COSINE * expected)
     decoded = reranked.reranker.score(reranked.decode_codes(reranked.encode_images(images)), ids)
     assert not torch.allclose(expected, decoded)
 
@@ -97,10 +98,9 @@ def test_best_of_asks_it_and_the_model_unless_told_otherwise(reranked, tiny_pipe
     options = {"seed": 3, "progress_bar": False}
     candidates = reranked("a red apple", num_images_per_prompt=6, **options)
     own = reranked.score("a red apple", candidates.codes).log_likelihood
-    logits = reranked.reranker.score(
-        reranked.decode_codes(candidates.codes), reranked.encode_prompt(["a red apple"] * 6)
-    )
-    for judge, scores in ((None, own + logits), ("reranker", logits), ("likelihood", own)):
+    ids = reranked.encode_prompt("a red apple").expand(6, -1)
+    cosines = NATS_A_COSINE * reranked.reranker.score(reranked.decode_codes(candidates.codes), ids)
+    for judge, scores in ((None, own + cosines), ("reranker", cosines), ("likelihood", own)):
         best = reranked("a red apple", best_of=6, reranker=judge, **options)
         assert best.seeds == [3 + int(scores.argmax())]
         torch.testing.assert_close(best.scores, scores.max()[None])
