@@ -103,11 +103,11 @@ def rank(pipeline: "TextToImagePipeline", prompt: str, images: Any, by: Judge | 
     Args:
         prompt: one prompt.
         images: as in `score`.
-        by: "reranker": the cosine of the pipeline's own, which None takes if there is one. "pmi": log p(codes | prompt)
-            − log p(codes), what the prompt explains, which None takes otherwise. "likelihood": log p(codes | prompt),
-            which prefers plain pictures, and of those painted for one prompt the likely ones. "likelihood+reranker" is
-            their sum. Or a CLIP: its folder or Hub id, which transformers loads, or any function of prompts and PIL
-            pictures to scores.
+        by: "reranker": the cosine of the pipeline's own, which None takes if there is one. "pmi": log p(codes |
+            prompt) − log p(codes), what the prompt explains, which None takes otherwise. "likelihood": log p(codes |
+            prompt), which prefers plain pictures, and of those painted for one prompt the likely ones.
+            "likelihood+reranker" is their sum. Or a CLIP: its folder or Hub id, which transformers loads, or any
+            function of prompts and PIL pictures to scores.
 
     Raises:
         TypeError, ValueError: as `score`; OSError: when there is no such CLIP.

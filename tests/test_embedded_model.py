@@ -23,9 +23,9 @@ def test_it_is_small_and_safe():
     files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".png"}
-    for part in ("dvae", "prior"):
+    for part in ("dvae", "prior", "reranker"):
         weights = load_file(EMBEDDED / part / "model.safetensors")
-        assert {tensor.dtype for tensor in weights.values()} <= {torch.float16, torch.bfloat16}
+        assert {tensor.dtype for tensor in weights.values()} <= {torch.float16, torch.bfloat16, torch.int64}
         assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
@@ -75,7 +75,8 @@ def test_it_tells_its_pictures_apart(embedded):
     codes = embedded(prompts, seed=0, progress_bar=False).codes
     pmi = torch.stack([embedded.score(prompt, codes).pmi for prompt in prompts])  # (prompt, picture)
     assert pmi.argmax(dim=0).tolist() == [0, 1, 2, 3]
-    assert [embedded.rank(prompt, codes).order[0] for prompt in prompts] == [0, 1, 2, 3]
+    for by in ("pmi", "reranker"):
+        assert [embedded.rank(prompt, codes, by=by).order[0] for prompt in prompts] == [0, 1, 2, 3]
 
 
 def test_it_goes_on_from_a_picture(embedded):

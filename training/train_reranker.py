@@ -178,8 +178,9 @@ def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures,
     folder = run.output_dir / "reranker"
     pixel_values = to_pixel_values(validation_images(validation, VALIDATION), run.accelerator.device)
     captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts[:VALIDATION])]
-    numbers = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, captions)
-    run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
+    fit = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, captions)
+    numbers = {f"validation_{name}": value for name, value in fit.items()}
+    run.evaluated(numbers)
     tokenizer.save_pretrained(folder)  # whose ids it reads
     reranker.save_pretrained(folder)
     save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
