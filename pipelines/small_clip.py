@@ -57,8 +57,8 @@ class SmallCLIPOutput(ModelOutput):
 
 class SmallCLIP(PreTrainedModel):
     """
-    CLIP (arXiv 2103.00020, figure 3) of 1.3 M parameters: pictures (B, 3, S, S) in [0, 1] and text ids (C, T) into
-    one unit sphere. A picture goes through eight convolutions, a text is the bag of its tokens: it knows what is
+    CLIP (arXiv 2103.00020, figure 3), 1.3 M parameters by default: pictures (B, 3, S, S) in [0, 1] and text ids (C, T)
+    into one unit sphere. A picture goes through eight convolutions, a text is the bag of its tokens: it knows what is
     there, and not which of two things stands to the left.
     """
 
