@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused(preset, flags, words, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_equal_weights(preset, tmp_path):
+def test_two_processes_learn_one_reranker(preset, tmp_path):
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     subprocess.run([*command, "training.train_reranker", *preset], env=environment, check=True, timeout=300)

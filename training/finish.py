@@ -84,7 +84,10 @@ def save_pipeline(
     it does not know the new pictures.
     """
     reranker = reranker_of(output_dir / RERANKER, tokenizer)
-    absent = set() if reranker else {RERANKER}
+    metrics, recipe = read_json(output_dir, MEASURED), read_json(output_dir, RECIPES)
+    if reranker is None:
+        for told in (metrics, recipe):
+            told.pop(RERANKER, None)
     is_emoji = Path(data.path).resolve() == EMOJI
     own = EMOJI_DATA if is_emoji else {name_of(data.path): "as its owner says"}
     sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
@@ -94,8 +97,8 @@ def save_pipeline(
         tokenizer,
         DVAEImageProcessor(dvae.config.image_size),
         sampling=training.sampling,
-        metrics=read_json(output_dir, {name: path for name, path in MEASURED.items() if name not in absent}),
-        recipe=read_json(output_dir, {name: path for name, path in RECIPES.items() if name not in absent}),
+        metrics=metrics,
+        recipe=recipe,
         data=sources,
         license="apache-2.0" if sources == EMOJI_DATA else None,
         language="en" if sources == EMOJI_DATA else None,

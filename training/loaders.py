@@ -1,14 +1,17 @@
 """What feeds the loops that learn from pictures: from memory, where the set fits it, or streamed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .arguments import DVAETraining, GANTraining
 from .data import DrawnPictures, Pictures, in_order, load_split
 from .data_arguments import DataArguments
+from .loop_arguments import LoopTraining
 from .streaming import StreamedPictures, StreamLoader
 
 TrainingPictures = Pictures | StreamedPictures
@@ -29,19 +32,33 @@ def training_batches(
     accelerator: Accelerator,
     length: int,
 ) -> DataLoader | StreamLoader:
-    """uint8 (B, 3, S, S) of this process; a stream saves and restores its own place. length: pictures of the run."""
-    batch_size = training.local_batch_size(accelerator.num_processes)
+    """uint8 (B, 3, S, S) of this process. length: pictures of the run."""
     if isinstance(pictures, Pictures):
-        drawn = DrawnPictures(pictures, length, training.seed, data.scenes, training.flip)
-        return accelerator.prepare(in_order(drawn, batch_size, training.num_workers))
+        pictures = DrawnPictures(pictures, length, training.seed, data.scenes, training.flip)
+    return own_batches(pictures, training, accelerator, flip=training.flip)
+
+
+def own_batches(
+    drawn: Dataset | StreamedPictures,
+    training: LoopTraining,
+    accelerator: Accelerator,
+    *,
+    flip: bool = False,
+    collate: Callable[[list], Any] | None = None,
+) -> DataLoader | StreamLoader:
+    """This process's batches of draws; a stream, which flips by itself, saves and restores its own place."""
+    batch_size = training.local_batch_size(accelerator.num_processes)
+    if not isinstance(drawn, StreamedPictures):
+        return accelerator.prepare(in_order(drawn, batch_size, training.num_workers, collate))
     return StreamLoader(
-        pictures,
+        drawn,
         batch_size=batch_size,
         seed=training.seed,
-        flip=training.flip,
+        flip=flip,
         num_workers=training.num_workers,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
+        collate=collate or torch.stack,
     )
 
 

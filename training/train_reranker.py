@@ -9,7 +9,6 @@ training.finish put into the pipeline, and checkpoints beside it.
 
 import json
 import random
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -22,12 +21,12 @@ from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .arguments import RerankerTraining, parse
-from .data import Pictures, fit_scenes, in_order, shuffled, to_pixel_values
+from .data import Pictures, fit_scenes, shuffled, to_pixel_values
 from .decoding import caption, row_parts
 from .engine import make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .feature_metrics import SmallCLIPFeatures, caption_fit
-from .loaders import TrainingPictures, load_pictures, stream_parts
+from .loaders import TrainingPictures, load_pictures, own_batches, stream_parts
 from .pretrained import find_part, part_of_run, picture_size, tokenizer_digest
 from .readers import Row
 from .run import Run
@@ -58,9 +57,8 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
 
 def build(model: dict, tokenizer: PriorTokenizer, seed: int) -> SmallCLIP:
     """One that reads the tokenizer's ids. Raises a ValueError for a key of the preset's `model` that it has not."""
-    known = {field.name for field in fields(SmallCLIPConfig)} & {"projection_dim", "width"}
-    if unknown := set(model) - known:
-        raise ValueError(f"model has no key {min(unknown)!r}: a reranker's holds {', '.join(sorted(known))}")
+    if unknown := set(model) - {"projection_dim", "width"}:
+        raise ValueError(f"model has no key {min(unknown)!r}: a reranker's holds projection_dim and width")
     config = SmallCLIPConfig(**model, text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     with same_draws(seed):
         return SmallCLIP(config)
@@ -99,23 +97,14 @@ class StreamedCaptions(StreamedPictures):
 def captioned_batches(
     pictures: TrainingPictures, tokenizer: PriorTokenizer, args, accelerator: Accelerator
 ) -> DataLoader | StreamLoader:
-    """This process's batches, as `CollateCaptions` makes them; a stream saves and restores its own place."""
+    """This process's batches, as `CollateCaptions` makes them."""
     training: RerankerTraining = args.training
-    batch_size = training.local_batch_size(accelerator.num_processes)
-    collate = CollateCaptions(tokenizer, training.bpe_dropout)
     if isinstance(pictures, Pictures):
         length = training.steps * training.batch_size
         drawn = CaptionedPictures(pictures, length, training.seed, args.data.scenes)
-        return accelerator.prepare(in_order(drawn, batch_size, training.num_workers, collate))
-    return StreamLoader(
-        StreamedCaptions(pictures.source, args.data, pictures.image_size),
-        batch_size=batch_size,
-        seed=training.seed,
-        num_workers=training.num_workers,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-        collate=collate,
-    )
+    else:
+        drawn = StreamedCaptions(pictures.source, args.data, pictures.image_size)
+    return own_batches(drawn, training, accelerator, collate=CollateCaptions(tokenizer, training.bpe_dropout))
 
 
 def shown(parts: dict) -> str:
