@@ -19,12 +19,13 @@ import torch
 from accelerate import Accelerator
 
 from dvae import DVAEImageProcessor
-from training import code_cache, encode_dataset
+from training import code_cache, encode_dataset, views
 from training.arguments import PriorTraining
 from training.code_cache import CodeCache, Views, weights_digest
 from training.codes import MappedCodes
 from training.data import load_split
 from training.data_arguments import DataArguments
+from training.decoding import open_picture
 from training.encode_dataset import code_caches
 from training.sources import open_splits
 
@@ -62,7 +63,7 @@ def test_codes_are_the_dvaes_of_every_good_row_in_order(small_shards, sets, tiny
     assert [json.loads(parts)["text"] for parts in encoded["parts"]] == [broken_sets.row(i)[1] for i in encoded["row"]]
     assert Counter(made.skipped()) == broken_sets.expected("parquet")
     [row] = open_splits(sets["parquet"])["train"].rows(41, 42)
-    image = DVAEImageProcessor(16)(code_cache.open_picture(row.columns["image"], made.data))["pixel_values"]
+    image = DVAEImageProcessor(16)(open_picture(row.columns["image"], made.data))["pixel_values"]
     at = encoded["row"].index(41)
     assert encoded[at]["codes"] == tiny_dvae.encode(image).flatten().tolist()
     assert not any(encoded["composed"]) and len(made.shards) == 7
@@ -245,6 +246,22 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
     )
     alone.fill(Accelerator())
     assert pq.read_table(shards).to_pylist() == pq.read_table(alone.shards).to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["scenes", "broken"])
+def test_workers_write_the_shards_that_none_would(kind, small_shards, sets, tiny_dvae, tmp_path, monkeypatch):
+    monkeypatch.setattr(views, "CHUNK", 6)  # several chunks a shard, those of different shards mixed
+    data = DataArguments() if kind == "scenes" else DataArguments(path=sets["parquet"], validation_split="train")
+    source = load_split(data, "train").select(range(100))
+    settings = {"scenes": 60} if kind == "scenes" else {"views": Views(flips=True)}
+    shards = {}
+    for workers in (0, 3):
+        made = CodeCache(tmp_path / str(workers), tiny_dvae, source, data, **settings)
+        made.fill(Accelerator(), num_workers=workers)
+        shards[workers] = [pq.read_table(path) for path in made.shards]
+    assert all(one.equals(other, check_metadata=True) for one, other in zip(*shards.values(), strict=True))
+    rows = pa.concat_tables(shards[3]).to_pydict()
+    assert (len(rows["row"]), sum(rows["composed"])) == ((160, 60) if kind == "scenes" else (190, 0))
 
 
 def test_codes_of_scenes_that_were_drawn_otherwise_are_refused(tiny_dvae, tmp_path, monkeypatch):

@@ -11,11 +11,9 @@ that are not there. A cache of other weights, pictures or crops is never read: t
 import hashlib
 import json
 import os
-import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,27 +26,14 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from .crops import prior_crop
-from .data import Pictures, as_it_is, caption_column, is_cutouts, to_pixel_values, whole
+from .data import Pictures, caption_column, is_cutouts, to_pixel_values
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, Tally, by_reason, check_share, open_picture, row_parts
-from .readers import Row
+from .decoding import Tally, by_reason, check_share
 from .scenes import LAYOUT
 from .sources import Source
+from .views import CENTRE, CHUNK, Chunk, Views, drawn_chunks
 
 SHARD = 2048  # rows or scenes a shard
-BATCH = 128  # pictures that the dVAE encodes at once
-
-
-class Views(NamedTuple):
-    """crop: "center", or "dalle", the paper's for the prior. crops: of each picture. flips: each mirrored as well."""
-
-    crop: str = "center"
-    crops: int = 1
-    flips: bool = False
-
-
-CENTRE = Views()
 
 
 class CodeCache:
@@ -83,6 +68,7 @@ class CodeCache:
         self.views, self.scenes, self.held_out, self.seed = views, scenes, held_out, seed
         self.image_size = dvae.config.image_size
         self.first = len(source) if held_out else 0
+        self.pictures: Pictures | None = None  # in memory, where scenes are composed of them
         self.total = len(source) + scenes
         shards = max(1, -(-(self.total - self.first) // SHARD))
         self.shards = [folder / f"codes-{i:05d}-of-{shards:05d}.parquet" for i in range(shards)]
@@ -120,38 +106,60 @@ class CodeCache:
     def missing(self) -> list[int]:
         return [i for i, path in enumerate(self.shards) if not path.exists()]
 
-    def fill(self, accelerator: Accelerator) -> None:
-        """Encodes what is missing: shard i by process i modulo their number. All of them return when all is there."""
+    def fill(self, accelerator: Accelerator, num_workers: int = 0) -> None:
+        """
+        Encodes what is missing: shard i by process i modulo their number, drawn by the process's `num_workers`. All
+        processes return when all is there.
+        """
         if accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             content = {"fingerprint": self.fingerprint, "settings": self.settings()}
             replace(self.folder / "cache.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
         accelerator.wait_for_everyone()
-        own = range(accelerator.process_index, len(self.shards), accelerator.num_processes)
+        own = [i for i in self.missing() if i % accelerator.num_processes == accelerator.process_index]
+        if self.pictures is None and any(self.bounds(i)[1] > len(self.source) for i in own):
+            self.pictures = Pictures(self.source, self.data, self.image_size)  # before the workers are forked
         tally = Tally(len(self.source), self.data.max_broken_share)
-        encoder = ShardEncoder(self, tally, accelerator.device)
-        first = accelerator.is_main_process
-        for i in tqdm(
-            [i for i in own if not self.shards[i].exists()], desc="encoding", leave=False, disable=not first
-        ):
-            start = self.first + i * SHARD
-            table = encoder.table(start, min(start + SHARD, self.total))
-            replace(self.shards[i], lambda path, table=table: pq.write_table(table, path))
+        chunks = drawn_chunks(self, own, caption_column(self.data, self.source), num_workers)
+        first, rows = accelerator.is_main_process, {i: ShardRows() for i in own}
+        bar = tqdm(total=len(own), desc="encoding", leave=False, disable=not first)
+        for chunk, images in chunks:
+            tally.count(chunk.seen, chunk.skipped)
+            tally.check()
+            rows[chunk.shard].add(chunk, self.encode(images, accelerator.device))
+            if chunk.last:
+                table = rows.pop(chunk.shard).table()
+                replace(self.shards[chunk.shard], lambda path, table=table: pq.write_table(table, path))
+                bar.update()
+        bar.close()
         accelerator.wait_for_everyone()
-        reasons, rows = self.skipped(), len(self.source)  # of all processes, and of runs before
+        reasons, total = self.skipped(), len(self.source)  # of all processes, and of runs before
         if first and reasons:
-            print(f"{reasons.total()} of {rows} rows in {self.folder} skipped: {by_reason(reasons)}")
-        check_share(reasons.total(), rows, rows, self.data.max_broken_share, reasons)
+            print(f"{reasons.total()} of {total} rows in {self.folder} skipped: {by_reason(reasons)}")
+        check_share(reasons.total(), total, total, self.data.max_broken_share, reasons)
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """The places of a shard, from the first to the one after the last."""
+        start = self.first + shard * SHARD
+        return start, min(start + SHARD, self.total)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, device: torch.device) -> np.ndarray:
+        """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
+        if len(images) == 0:
+            return np.empty((0, self.dvae.config.grid_size**2), np.int32)
+        codes = [self.dvae.encode(to_pixel_values(part, device)).flatten(1) for part in images.split(CHUNK)]
+        return torch.cat(codes).to(torch.int32).cpu().numpy()
 
     def skipped(self) -> Counter[str]:
         """Rows left out, by reason, as the shards that are there say."""
         found = [json.loads(pq.read_schema(path).metadata[b"skipped"]) for path in self.shards if path.exists()]
         return sum(map(Counter, found), Counter())
 
-    def dataset(self, accelerator: Accelerator) -> Dataset:
+    def dataset(self, accelerator: Accelerator, num_workers: int = 0) -> Dataset:
         """The codes, memory-mapped; encoded first where they are not yet. Raises a ValueError where there are none."""
         if self.missing():
-            self.fill(accelerator)
+            self.fill(accelerator, num_workers)
         paths = [str(path) for path in self.shards if pq.read_metadata(path).num_rows > 0]
         if not paths:
             raise ValueError(
@@ -161,82 +169,28 @@ class CodeCache:
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
 
 
-class ShardEncoder:
-    """Rows and scenes -> tables of codes, by argmax."""
+class ShardRows:
+    """A shard's rows as its chunks come in."""
 
-    def __init__(self, cache: CodeCache, tally: Tally, device: torch.device):
-        self.cache, self.tally, self.device = cache, tally, device
-        self.column = caption_column(cache.data, cache.source)
-        self.pictures: Pictures | None = None  # scenes are composed of what is in memory
+    def __init__(self):
+        self.columns: dict[str, list] = {"parts": [], "composed": [], "row": []}
+        self.codes: list[np.ndarray] = []
+        self.skipped: Counter[str] = Counter()
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        """The codes of rows and scenes start to stop; a table's metadata counts the rows that it leaves out."""
-        before = self.tally.reasons.copy()
-        drawn, rows = [], {"parts": [], "codes": [], "composed": [], "row": []}
-        for item in self._draw(start, stop):
-            drawn.append(item)
-            if len(drawn) == BATCH:
-                self._encode(drawn, rows)
-        self._encode(drawn, rows)
-        length = self.cache.dvae.config.grid_size**2
-        codes = np.concatenate(rows["codes"]) if rows["codes"] else np.empty((0, length), np.int32)  # (n, N)
-        rows["codes"] = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), length)
-        types = {
-            "parts": pa.string(),
-            "codes": pa.list_(pa.int32(), length),
-            "composed": pa.bool_(),
-            "row": pa.int64(),
-        }
-        skipped = json.dumps(dict(self.tally.reasons - before))
-        return pa.table(rows, schema=pa.schema(types, metadata={"skipped": skipped}))
+    def add(self, chunk: Chunk, codes: np.ndarray) -> None:
+        """codes: int32 (n, N)."""
+        for name, values in chunk.columns.items():
+            self.columns[name] += values
+        self.codes.append(codes)
+        self.skipped.update(reason for _, reason in chunk.skipped)
 
-    def _draw(self, start: int, stop: int) -> Iterator[tuple[Tensor, dict[str, Any], int]]:
-        """uint8 (3, S, S), its parts, its place; a picture's crops and flips one after the other."""
-        count = len(self.cache.source)
-        for place, row in zip(range(start, stop), self.cache.source.rows(start, min(stop, count)), strict=False):
-            self.tally.seen += 1
-            try:
-                parts = row_parts(row, self.column)
-                for view in self._views(row, parts, place):
-                    yield view, parts, place
-            except BrokenRow as broken:
-                self.tally.add(row, str(broken))
-        for place in range(max(start, count), stop):
-            image, parts = self._scene(place)
-            yield torch.from_numpy(image.copy()).permute(2, 0, 1), parts, place
-
-    def _views(self, row: Row, parts: dict[str, Any], place: int) -> Iterator[Tensor]:
-        cache = self.cache
-        image = open_picture(row.columns["image"], cache.data)
-        for crop in range(cache.views.crops):
-            if cache.views.crop == "dalle" and "things" not in parts:
-                rng = random.Random(f"{cache.seed}-{place}-{crop}")
-                view = prior_crop(whole(image), cache.image_size, rng)
-            else:
-                view = as_it_is(image, parts, cache.image_size)
-            yield view
-            if cache.views.flips:
-                yield view.flip(-1)
-
-    def _scene(self, place: int) -> tuple[np.ndarray, dict[str, Any]]:
-        cache = self.cache
-        if self.pictures is None:
-            self.pictures = Pictures(cache.source, cache.data, cache.image_size)
-        return self.pictures.scene(random.Random(f"scene-{cache.seed}-{place}"), cache.held_out)
-
-    @torch.no_grad()
-    def _encode(self, drawn: list[tuple[Tensor, dict[str, Any], int]], rows: dict[str, list]) -> None:
-        """Moves what was drawn into the rows."""
-        if not drawn:
-            return
-        images = torch.stack([image for image, _, _ in drawn])
-        codes = self.cache.dvae.encode(to_pixel_values(images, self.device)).flatten(1)  # (B, N)
-        rows["codes"].append(codes.to(torch.int32).cpu().numpy())
-        for _, parts, place in drawn:
-            rows["parts"].append(json.dumps(parts))
-            rows["composed"].append(place >= len(self.cache.source))
-            rows["row"].append(place)
-        drawn.clear()
+    def table(self) -> pa.Table:
+        """Its metadata counts the rows that are left out."""
+        codes = np.concatenate(self.codes)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
+        types = {"parts": pa.string(), "codes": column.type, "composed": pa.bool_(), "row": pa.int64()}
+        metadata = {"skipped": json.dumps(dict(self.skipped))}
+        return pa.table({**self.columns, "codes": column}, schema=pa.schema(types, metadata=metadata))
 
 
 def replace(path: Path, write: Any) -> None:

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     for split, cache in code_caches(dvae, args.data, args.training, Path(args.output_dir)).items():
         there = len(cache.shards) - len(cache.missing())
         accelerator.print(f"{split}: {there} of {len(cache.shards)} shards are there already")
-        cache.fill(accelerator)
+        cache.fill(accelerator, args.training.num_workers)
         accelerator.print(f"{split}: {len(cache.shards)} shards in {cache.folder}, fingerprint {cache.fingerprint}")
 
 

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     check_sampling(training, prior)
     fit_scenes(args, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir)
-    encoded = {split: cache.dataset(accelerator) for split, cache in caches.items()}
+    encoded = {split: cache.dataset(accelerator, training.num_workers) for split, cache in caches.items()}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
     return prior
 

@@ -1,0 +1,118 @@
+"""What a code cache is made of, drawn: rows as they are, or their crops and flips, then composed scenes."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from .crops import prior_crop
+from .data import as_it_is, whole
+from .decoding import BrokenRow, open_picture, row_parts
+from .readers import Row
+from .stopping import deaf
+
+if TYPE_CHECKING:
+    from .code_cache import CodeCache
+
+CHUNK = 128  # pictures that the dVAE encodes at once
+
+
+class Views(NamedTuple):
+    """crop: "center", or "dalle", the paper's for the prior. crops: of each picture. flips: each mirrored as well."""
+
+    crop: str = "center"
+    crops: int = 1
+    flips: bool = False
+
+
+CENTRE = Views()
+
+
+@dataclass
+class Chunk:
+    """
+    Some pictures of a shard, each uint8 (3, S, S), and a row of `columns` each: the cache's, but for the codes.
+
+    seen, skipped: rows, and those of them that are left out, each (name, reason). last: the shard ends with it.
+    """
+
+    shard: int
+    images: list[Tensor] = field(default_factory=list)
+    columns: dict[str, list] = field(default_factory=lambda: {"parts": [], "composed": [], "row": []})
+    seen: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    last: bool = False
+
+    def add(self, views: list[Tensor], parts: dict[str, Any], place: int, composed: bool) -> None:
+        self.images += views
+        for name, value in (("parts", json.dumps(parts)), ("composed", composed), ("row", place)):
+            self.columns[name] += [value] * len(views)
+
+
+class DrawnShards(IterableDataset):
+    """The chunks of a cache's shards; a worker draws whole shards, so that it reads a unit of rows once."""
+
+    def __init__(self, cache: "CodeCache", shards: list[int], column: str | None):
+        self.cache, self.shards, self.column = cache, shards, column
+
+    def __iter__(self) -> Iterator[tuple[Chunk, Tensor]]:
+        """Each chunk with its pictures as one tensor, uint8 (n, 3, S, S)."""
+        worker = get_worker_info()
+        own = slice(None) if worker is None else slice(worker.id, None, worker.num_workers)
+        for chunk in (chunk for shard in self.shards[own] for chunk in self._chunks(shard)):
+            size = self.cache.image_size
+            images = torch.stack(chunk.images) if chunk.images else torch.empty(0, 3, size, size, dtype=torch.uint8)
+            chunk.images = []
+            yield chunk, images
+
+    def _chunks(self, shard: int) -> Iterator[Chunk]:
+        chunk = Chunk(shard)
+        for place, row in self._places(*self.cache.bounds(shard)):
+            try:
+                views, parts = self._scene(place) if row is None else self._views(row, place)
+                chunk.add(views, parts, place, composed=row is None)
+            except BrokenRow as broken:
+                chunk.skipped.append((row.where, str(broken)))
+            chunk.seen += row is not None
+            if len(chunk.images) >= CHUNK:
+                yield chunk
+                chunk = Chunk(shard)
+        chunk.last = True
+        yield chunk
+
+    def _places(self, start: int, stop: int) -> Iterator[tuple[int, Row | None]]:
+        """Each place and its row; None of a scene."""
+        count = len(self.cache.source)
+        yield from zip(range(start, stop), self.cache.source.rows(start, min(stop, count)), strict=False)
+        yield from ((place, None) for place in range(max(start, count), stop))
+
+    def _views(self, row: Row, place: int) -> tuple[list[Tensor], dict[str, Any]]:
+        """A picture's crops, each followed by its flip, and its parts."""
+        cache, parts = self.cache, row_parts(row, self.column)
+        image, views = open_picture(row.columns["image"], cache.data), []
+        for crop in range(cache.views.crops):
+            if cache.views.crop == "dalle" and "things" not in parts:
+                rng = random.Random(f"{cache.seed}-{place}-{crop}")
+                views.append(prior_crop(whole(image), cache.image_size, rng))
+            else:
+                views.append(as_it_is(image, parts, cache.image_size))
+            if cache.views.flips:
+                views.append(views[-1].flip(-1))
+        return views, parts
+
+    def _scene(self, place: int) -> tuple[list[Tensor], dict[str, Any]]:
+        image, parts = self.cache.pictures.scene(
+            random.Random(f"scene-{self.cache.seed}-{place}"), self.cache.held_out
+        )
+        return [torch.from_numpy(image.copy()).permute(2, 0, 1)], parts
+
+
+def drawn_chunks(cache: "CodeCache", shards: list[int], column: str | None, num_workers: int) -> DataLoader:
+    """(chunk, its pictures uint8 (n, 3, S, S)), those of a shard in order; shards mixed where workers draw them."""
+    drawn, workers = DrawnShards(cache, shards, column), min(num_workers, len(shards))
+    return DataLoader(drawn, batch_size=None, num_workers=workers, worker_init_fn=deaf, collate_fn=tuple)
