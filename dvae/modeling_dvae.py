@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,7 @@ class DVAE(PreTrainedModel):
     base_model_prefix = "dvae"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
+    _keep_in_fp32_modules_strict: ClassVar = {"codebook"}
 
     def __init__(self, config: DVAEConfig):
         super().__init__(config)
@@ -220,8 +221,7 @@ class DVAE(PreTrainedModel):
             style = self.style(hidden_states)
             latents = self.style.add(self.posterior.embed(codes), style.z)
             kl, zero = self.posterior.kl(logits), latents.new_zeros(())
-        maps = self.decoder(latents)
-        return DVAEOutput(maps, codes, logits, latents, kl, zero, hidden_states, *style)
+        return DVAEOutput(self.decoder(latents), codes, logits, latents, kl, zero, hidden_states, *style)
 
     def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
         """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""

@@ -7,6 +7,7 @@ posterior.embed(codes)                -> latents             what the decoder se
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,13 +35,27 @@ class PosteriorOutput:
     auxiliary_loss: Tensor
 
 
+class Codebook(nn.Embedding):
+    """
+    Entries that stay in float32 when their model is cast to half precision. Of what fills most pictures, such as a
+    white ground, k-means makes several entries that hardly differ: rounded, another one would be the nearest.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
+        def without_rounding(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype.itemsize >= tensor.dtype.itemsize else tensor.to(moved.device)
+
+        return super()._apply(without_rounding, recurse)
+
+
 class Posterior(nn.Module):
     """What the posteriors share: a codebook (K, E), its look-up, and the argmax."""
 
     def __init__(self, hidden_size: int, head_size: int, codebook_size: int, codebook_dim: int):
         super().__init__()
         self.head = nn.Conv2d(hidden_size, head_size, kernel_size=1)
-        self.codebook = nn.Embedding(codebook_size, codebook_dim)
+        self.codebook = Codebook(codebook_size, codebook_dim)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> (B, K, h, w), in float32 or better."""
@@ -59,8 +74,8 @@ class Posterior(nn.Module):
         return self.logits(hidden_states).argmax(dim=1)
 
     def embed(self, codes: Tensor) -> Tensor:
-        """codes (B, h, w) -> latents (B, E, h, w)."""
-        return self.codebook(codes).movedim(-1, 1)
+        """codes (B, h, w) -> latents (B, E, h, w), in the model's dtype."""
+        return self.codebook(codes).movedim(-1, 1).to(self.head.weight.dtype)
 
 
 class GumbelPosterior(Posterior):

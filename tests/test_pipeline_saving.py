@@ -1,6 +1,5 @@
 """What is saved is what is loaded: as a folder, part by part, and on the way to the Hub. What is broken is refused."""
 
-import copy
 import json
 import pickle
 import shutil
@@ -95,18 +94,6 @@ def test_saved_twice_is_the_same(tiny_folder, tmp_path):
         "tokenizer/tokenizer_config.json"
     }:  # transformers notes there that it was loaded from a folder
         assert (tmp_path / name).read_bytes() == (Path(tiny_folder) / name).read_bytes(), name
-
-
-def test_half_precision_on_disk_is_float32_in_use(tiny_pipeline, tmp_path):
-    pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components))
-    pipeline.to(torch.float16).save_pretrained(tmp_path)
-    for part in ("dvae", "prior"):
-        stored = load_file(tmp_path / part / "model.safetensors")
-        assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    loaded = TextToImagePipeline.from_pretrained(tmp_path)
-    assert loaded.dtype == loaded.dvae.dtype == torch.float32
-    assert paint(loaded).images.isfinite().all()
-    assert TextToImagePipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
