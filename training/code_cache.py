@@ -132,6 +132,7 @@ class CodeCache:
                 replace(self.shards[chunk.shard], lambda path, table=table: pq.write_table(table, path))
                 bar.update()
         bar.close()
+        self.pictures = None
         accelerator.wait_for_everyone()
         reasons, total = self.skipped(), len(self.source)  # of all processes, and of runs before
         if first and reasons:
