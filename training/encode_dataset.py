@@ -3,8 +3,8 @@
     accelerate launch -m training.encode_dataset PRESET [--training.crops 4 --training.flips true …]
 
 It reads output_dir/dvae, or --training.dvae, and writes output_dir/codes, or --training.codes. Processes share the
-shards, and `--training.num_workers` of each decode and compose for its dVAE; shards that are finished are kept when it is
-started again. training.train_prior does the same at its start where codes are missing.
+shards, and `--training.num_workers` of each decode and compose for its dVAE; shards that are finished are kept when it
+is started again. training.train_prior does the same at its start where codes are missing.
 """
 
 from pathlib import Path
