@@ -44,7 +44,7 @@ class Codebook(nn.Embedding):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
         def without_rounding(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            return moved if moved.dtype.itemsize >= tensor.dtype.itemsize else tensor.to(moved.device)
+            return moved if moved.dtype.itemsize >= 4 else tensor.to(moved.device, torch.float32)
 
         return super()._apply(without_rounding, recurse)
 

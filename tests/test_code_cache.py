@@ -12,6 +12,7 @@ from pathlib import Path
 
 import broken_sets
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -248,16 +249,38 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
     assert pq.read_table(shards).to_pylist() == pq.read_table(alone.shards).to_pylist()
 
 
+def test_workers_of_a_process_that_is_killed_end_too(tiny_dvae, tmp_path):
+    """Captions fill the pipe to the process, which a worker would wait for."""
+    tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
+    table = pa.table({"image": [{"bytes": broken_sets.row(0)[0], "path": None}] * 64, "text": ["x" * 100_000] * 64})
+    pq.write_table(table, tmp_path / "train.parquet")
+    preset = f"output_dir: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'train.parquet'}}}\n"
+    (tmp_path / "preset.yaml").write_text(preset)
+    root = Path(__file__).parent.parent
+    command = [sys.executable, str(root / "tests" / "encode_shards.py"), str(tmp_path / "preset.yaml")]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    process = psutil.Popen([*command, "--training.num_workers", "2"], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "codes" / "train").glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = process.children()
+    process.kill()
+    process.wait()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
 @pytest.mark.parametrize("kind", ["scenes", "broken"])
 def test_workers_write_the_shards_that_none_would(kind, small_shards, sets, tiny_dvae, tmp_path, monkeypatch):
     monkeypatch.setattr(views, "CHUNK", 6)  # several chunks a shard, those of different shards mixed
     data = DataArguments() if kind == "scenes" else DataArguments(path=sets["parquet"], validation_split="train")
     source = load_split(data, "train").select(range(100))
     settings = {"scenes": 60} if kind == "scenes" else {"views": Views(flips=True)}
-    shards = {}
+    shards, draws = {}, torch.get_rng_state()
     for workers in (0, 3):
         made = CodeCache(tmp_path / str(workers), tiny_dvae, source, data, **settings)
         made.fill(Accelerator(), num_workers=workers)
+        assert torch.equal(torch.get_rng_state(), draws), "a training draws the same, with codes there or not"
         shards[workers] = [pq.read_table(path) for path in made.shards]
     assert all(one.equals(other, check_metadata=True) for one, other in zip(*shards.values(), strict=True))
     rows = pa.concat_tables(shards[3]).to_pydict()

@@ -34,6 +34,9 @@ class StopSignals:
         self.received = True
 
 
+ORPHANED = 2.0  # seconds between two looks at whether the process is still there
+
+
 def deaf(worker: int) -> None:
     """
     A loader's worker lets pass the SIGTERM and SIGINT that a launcher sends to the whole group: without it the process
@@ -46,6 +49,9 @@ def deaf(worker: int) -> None:
 
 
 def _obey(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+    """Ends the worker when its process says so, or is no more: what it has not handed over would hold it for ever."""
+    while os.getppid() == parent:
+        told = signal.sigtimedwait({signal.SIGTERM}, ORPHANED)
+        if told is not None and told.si_pid == parent:
+            break
     os._exit(0)

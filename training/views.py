@@ -114,5 +114,6 @@ class DrawnShards(IterableDataset):
 
 def drawn_chunks(cache: "CodeCache", shards: list[int], column: str | None, num_workers: int) -> DataLoader:
     """(chunk, its pictures uint8 (n, 3, S, S)), those of a shard in order; shards mixed where workers draw them."""
-    drawn, workers = DrawnShards(cache, shards, column), min(num_workers, len(shards))
-    return DataLoader(drawn, batch_size=None, num_workers=workers, worker_init_fn=deaf, collate_fn=tuple)
+    loading = {"num_workers": min(num_workers, len(shards)), "worker_init_fn": deaf, "collate_fn": tuple}
+    generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise
+    return DataLoader(DrawnShards(cache, shards, column), batch_size=None, generator=generator, **loading)
