@@ -149,7 +149,7 @@ class DVAE(PreTrainedModel):
     base_model_prefix = "dvae"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
-    _keep_in_fp32_modules_strict: ClassVar = {"codebook"}
+    _keep_in_fp32_modules_strict: ClassVar = {"codebook"}  # from_pretrained's casts; others see Codebook
 
     def __init__(self, config: DVAEConfig):
         super().__init__(config)

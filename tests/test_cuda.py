@@ -89,15 +89,16 @@ def curve(folder) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_the_prior_learns_in_each_precision_compiled_or_not(preset, tmp_path):
-    run = [
-        "--training.dvae",
-        str(tmp_path / "run" / "dvae"),
-        "--training.tokenizer",
-        str(tmp_path / "run" / "tokenizer"),
-    ]
-    encode_dataset.main([preset, *run, "--training.codes", str(tmp_path / "codes"), "--training.num_workers", "2"])
-    run += ["--training.codes", str(tmp_path / "codes"), "--model.dropout", "0", "--training.num_workers", "2"]
+@pytest.fixture
+def parts(preset, tmp_path) -> list[str]:
+    """What runs of the prior share, each with an output_dir of its own."""
+    found = {name: tmp_path / "run" / name for name in ("dvae", "tokenizer")} | {"codes": tmp_path / "codes"}
+    return [preset, *[f"--training.{name}={path}" for name, path in found.items()]]
+
+
+def test_the_prior_learns_in_each_precision_compiled_or_not(parts, tmp_path):
+    parts += ["--training.num_workers", "2"]
+    encode_dataset.main(parts)
     curves = {}
     for name, flags in {
         "float32": [],
@@ -107,7 +108,7 @@ def test_the_prior_learns_in_each_precision_compiled_or_not(preset, tmp_path):
         "again": ["--training.activation_checkpointing", "true"],
     }.items():
         AcceleratorState._reset_state(reset_partial_state=True)
-        train_prior.main([preset, "--output_dir", str(tmp_path / name), *run, *flags])
+        train_prior.main([*parts, "--output_dir", str(tmp_path / name), "--model.dropout", "0", *flags])
         curves[name] = torch.tensor(curve(tmp_path / name))
     assert curves["float32"][-5:].mean() < 0.9 * curves["float32"][:5].mean()
     for name, tolerance in {"bf16": 0.03, "fp16": 0.03, "compiled": 1e-3, "again": 1e-3}.items():
@@ -116,20 +117,10 @@ def test_the_prior_learns_in_each_precision_compiled_or_not(preset, tmp_path):
     assert load_state(state)["scale"] > 0
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(preset, tmp_path):
-    run = [
-        "--training.dvae",
-        str(tmp_path / "run" / "dvae"),
-        "--training.tokenizer",
-        str(tmp_path / "run" / "tokenizer"),
-    ]
-    flags = [preset, *run, "--training.codes", str(tmp_path / "codes")]
-    train_prior.main([*flags, "--output_dir", str(tmp_path / "whole")])
-    halves = [*flags, "--output_dir", str(tmp_path / "halves")]
-    train_prior.main([*halves, "--training.steps", "40"])
-    # steps 20 to 40 again, from the first checkpoint
-    train_prior.main(
-        [*halves, "--training.resume_from", str(tmp_path / "halves" / "prior-checkpoints" / "step-0000020")]
-    )
-    again = curve(tmp_path / "halves")[-20:]
-    torch.testing.assert_close(torch.tensor(again), torch.tensor(curve(tmp_path / "whole")[-20:]), rtol=1e-3, atol=0)
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(parts, tmp_path):
+    run = [*parts, "--output_dir", str(tmp_path / "prior")]
+    train_prior.main(run)
+    train_prior.main([*run, "--training.resume_from", str(tmp_path / "prior" / "prior-checkpoints" / "step-0000020")])
+    losses = torch.tensor(curve(tmp_path / "prior"))
+    assert len(losses) == 60
+    torch.testing.assert_close(losses[40:], losses[20:40], rtol=1e-3, atol=0)

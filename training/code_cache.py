@@ -26,12 +26,12 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from .data import Pictures, caption_column, is_cutouts, to_pixel_values
+from .data import Pictures, in_order, is_cutouts, to_pixel_values
 from .data_arguments import DataArguments
 from .decoding import Tally, by_reason, check_share
 from .scenes import LAYOUT
 from .sources import Source
-from .views import CENTRE, CHUNK, Chunk, Views, drawn_chunks
+from .views import CENTRE, Chunk, DrawnShards, Views
 
 SHARD = 2048  # rows or scenes a shard
 
@@ -68,7 +68,6 @@ class CodeCache:
         self.views, self.scenes, self.held_out, self.seed = views, scenes, held_out, seed
         self.image_size = dvae.config.image_size
         self.first = len(source) if held_out else 0
-        self.pictures: Pictures | None = None  # in memory, where scenes are composed of them
         self.total = len(source) + scenes
         shards = max(1, -(-(self.total - self.first) // SHARD))
         self.shards = [folder / f"codes-{i:05d}-of-{shards:05d}.parquet" for i in range(shards)]
@@ -117,22 +116,20 @@ class CodeCache:
             replace(self.folder / "cache.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
         accelerator.wait_for_everyone()
         own = [i for i in self.missing() if i % accelerator.num_processes == accelerator.process_index]
-        if self.pictures is None and any(self.bounds(i)[1] > len(self.source) for i in own):
-            self.pictures = Pictures(self.source, self.data, self.image_size)  # before the workers are forked
+        composed = any(self.bounds(i)[1] > len(self.source) for i in own)
+        pictures = Pictures(self.source, self.data, self.image_size) if composed else None  # before workers are forked
         tally = Tally(len(self.source), self.data.max_broken_share)
-        chunks = drawn_chunks(self, own, caption_column(self.data, self.source), num_workers)
-        first, rows = accelerator.is_main_process, {i: ShardRows() for i in own}
+        first, drawn = accelerator.is_main_process, {i: [] for i in own}
         bar = tqdm(total=len(own), desc="encoding", leave=False, disable=not first)
-        for chunk, images in chunks:
+        for chunk, images in in_order(DrawnShards(self, own, pictures), None, min(num_workers, len(own))):
             tally.count(chunk.seen, chunk.skipped)
             tally.check()
-            rows[chunk.shard].add(chunk, self.encode(images, accelerator.device))
+            drawn[chunk.shard].append((chunk, self.encode(images, accelerator.device)))
             if chunk.last:
-                table = rows.pop(chunk.shard).table()
+                table = shard_table(drawn.pop(chunk.shard))
                 replace(self.shards[chunk.shard], lambda path, table=table: pq.write_table(table, path))
                 bar.update()
         bar.close()
-        self.pictures = None
         accelerator.wait_for_everyone()
         reasons, total = self.skipped(), len(self.source)  # of all processes, and of runs before
         if first and reasons:
@@ -149,8 +146,7 @@ class CodeCache:
         """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
         if len(images) == 0:
             return np.empty((0, self.dvae.config.grid_size**2), np.int32)
-        codes = [self.dvae.encode(to_pixel_values(part, device)).flatten(1) for part in images.split(CHUNK)]
-        return torch.cat(codes).to(torch.int32).cpu().numpy()
+        return self.dvae.encode(to_pixel_values(images, device)).flatten(1).to(torch.int32).cpu().numpy()
 
     def skipped(self) -> Counter[str]:
         """Rows left out, by reason, as the shards that are there say."""
@@ -170,28 +166,15 @@ class CodeCache:
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
 
 
-class ShardRows:
-    """A shard's rows as its chunks come in."""
-
-    def __init__(self):
-        self.columns: dict[str, list] = {"parts": [], "composed": [], "row": []}
-        self.codes: list[np.ndarray] = []
-        self.skipped: Counter[str] = Counter()
-
-    def add(self, chunk: Chunk, codes: np.ndarray) -> None:
-        """codes: int32 (n, N)."""
-        for name, values in chunk.columns.items():
-            self.columns[name] += values
-        self.codes.append(codes)
-        self.skipped.update(reason for _, reason in chunk.skipped)
-
-    def table(self) -> pa.Table:
-        """Its metadata counts the rows that are left out."""
-        codes = np.concatenate(self.codes)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
-        types = {"parts": pa.string(), "codes": column.type, "composed": pa.bool_(), "row": pa.int64()}
-        metadata = {"skipped": json.dumps(dict(self.skipped))}
-        return pa.table({**self.columns, "codes": column}, schema=pa.schema(types, metadata=metadata))
+def shard_table(drawn: list[tuple[Chunk, np.ndarray]]) -> pa.Table:
+    """A shard's chunks and their codes, int32 (n, N) each; its metadata counts the rows that are left out."""
+    codes = np.concatenate([codes for _, codes in drawn])
+    column = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
+    columns = {name: [value for chunk, _ in drawn for value in chunk.columns[name]] for name in drawn[0][0].columns}
+    types = {"parts": pa.string(), "codes": column.type, "composed": pa.bool_(), "row": pa.int64()}
+    skipped = Counter(reason for chunk, _ in drawn for _, reason in chunk.skipped)
+    schema = pa.schema(types, metadata={"skipped": json.dumps(skipped)})
+    return pa.table({**columns, "codes": column}, schema=schema)
 
 
 def replace(path: Path, write: Any) -> None:

@@ -243,9 +243,14 @@ def to_pixel_values(images: Tensor, device: torch.device) -> Tensor:
     return (images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
 
 
-def in_order(dataset: torch.utils.data.Dataset, batch_size: int, num_workers: int, collate_fn=None) -> DataLoader:
-    """Batches in the dataset's own order. Its generator is its own: a loader draws a seed for its workers from the
-    global one otherwise, and a resumed run, which makes a second loader, would go on with other noise."""
+def in_order(
+    dataset: torch.utils.data.Dataset, batch_size: int | None, num_workers: int, collate_fn=None
+) -> DataLoader:
+    """
+    Batches in the dataset's own order; a batch_size of None takes what it yields as it is. Its generator is its own: a
+    loader draws a seed for its workers from the global one otherwise, and a resumed run, which makes a second loader,
+    would go on with other noise.
+    """
     generator = torch.Generator().manual_seed(0)
     loading = {"num_workers": num_workers, "worker_init_fn": deaf, "collate_fn": collate_fn, "generator": generator}
     return DataLoader(dataset, batch_size, **loading)

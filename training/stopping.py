@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: "try again later", with --training.resume_from latest
+ORPHANED = 2.0  # seconds between two looks of a worker at whether its process is still there
 
 
 class StopSignals:
@@ -32,9 +33,6 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-
-
-ORPHANED = 2.0  # seconds between two looks at whether the process is still there
 
 
 def deaf(worker: int) -> None:

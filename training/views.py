@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from .crops import prior_crop
-from .data import as_it_is, whole
+from .data import Pictures, as_it_is, caption_column, whole
 from .decoding import BrokenRow, open_picture, row_parts
 from .readers import Row
-from .stopping import deaf
 
 if TYPE_CHECKING:
     from .code_cache import CodeCache
 
-CHUNK = 128  # pictures that the dVAE encodes at once
+CHUNK = 128  # pictures that the dVAE encodes at once, and the rest of the last row's views
 
 
 class Views(NamedTuple):
@@ -36,54 +35,51 @@ CENTRE = Views()
 @dataclass
 class Chunk:
     """
-    Some pictures of a shard, each uint8 (3, S, S), and a row of `columns` each: the cache's, but for the codes.
+    What a shard's next pictures are: `columns` has a row for each, the cache's but for the codes.
 
     seen, skipped: rows, and those of them that are left out, each (name, reason). last: the shard ends with it.
     """
 
     shard: int
-    images: list[Tensor] = field(default_factory=list)
     columns: dict[str, list] = field(default_factory=lambda: {"parts": [], "composed": [], "row": []})
     seen: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     last: bool = False
 
-    def add(self, views: list[Tensor], parts: dict[str, Any], place: int, composed: bool) -> None:
-        self.images += views
-        for name, value in (("parts", json.dumps(parts)), ("composed", composed), ("row", place)):
-            self.columns[name] += [value] * len(views)
-
 
 class DrawnShards(IterableDataset):
-    """The chunks of a cache's shards; a worker draws whole shards, so that it reads a unit of rows once."""
+    """
+    The chunks of a cache's shards, each with its pictures, uint8 (n, 3, S, S): those of a shard in order. A worker
+    draws whole shards, so that it reads a unit of rows once. pictures: what scenes are composed of.
+    """
 
-    def __init__(self, cache: "CodeCache", shards: list[int], column: str | None):
-        self.cache, self.shards, self.column = cache, shards, column
+    def __init__(self, cache: "CodeCache", shards: list[int], pictures: Pictures | None):
+        self.cache, self.shards, self.pictures = cache, shards, pictures
+        self.column = caption_column(cache.data, cache.source)
 
     def __iter__(self) -> Iterator[tuple[Chunk, Tensor]]:
-        """Each chunk with its pictures as one tensor, uint8 (n, 3, S, S)."""
         worker = get_worker_info()
         own = slice(None) if worker is None else slice(worker.id, None, worker.num_workers)
-        for chunk in (chunk for shard in self.shards[own] for chunk in self._chunks(shard)):
-            size = self.cache.image_size
-            images = torch.stack(chunk.images) if chunk.images else torch.empty(0, 3, size, size, dtype=torch.uint8)
-            chunk.images = []
-            yield chunk, images
+        for shard in self.shards[own]:
+            yield from self._chunks(shard)
 
-    def _chunks(self, shard: int) -> Iterator[Chunk]:
-        chunk = Chunk(shard)
+    def _chunks(self, shard: int) -> Iterator[tuple[Chunk, Tensor]]:
+        chunk, images = Chunk(shard), []
         for place, row in self._places(*self.cache.bounds(shard)):
+            chunk.seen += row is not None
             try:
                 views, parts = self._scene(place) if row is None else self._views(row, place)
-                chunk.add(views, parts, place, composed=row is None)
             except BrokenRow as broken:
                 chunk.skipped.append((row.where, str(broken)))
-            chunk.seen += row is not None
-            if len(chunk.images) >= CHUNK:
-                yield chunk
-                chunk = Chunk(shard)
-        chunk.last = True
-        yield chunk
+                continue
+            images += views
+            for name, value in (("parts", json.dumps(parts)), ("composed", row is None), ("row", place)):
+                chunk.columns[name] += [value] * len(views)
+            if len(images) >= CHUNK:
+                yield chunk, torch.stack(images)
+                chunk, images = Chunk(shard), []
+        chunk.last, size = True, self.cache.image_size
+        yield chunk, torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
     def _places(self, start: int, stop: int) -> Iterator[tuple[int, Row | None]]:
         """Each place and its row; None of a scene."""
@@ -106,14 +102,5 @@ class DrawnShards(IterableDataset):
         return views, parts
 
     def _scene(self, place: int) -> tuple[list[Tensor], dict[str, Any]]:
-        image, parts = self.cache.pictures.scene(
-            random.Random(f"scene-{self.cache.seed}-{place}"), self.cache.held_out
-        )
+        image, parts = self.pictures.scene(random.Random(f"scene-{self.cache.seed}-{place}"), self.cache.held_out)
         return [torch.from_numpy(image.copy()).permute(2, 0, 1)], parts
-
-
-def drawn_chunks(cache: "CodeCache", shards: list[int], column: str | None, num_workers: int) -> DataLoader:
-    """(chunk, its pictures uint8 (n, 3, S, S)), those of a shard in order; shards mixed where workers draw them."""
-    loading = {"num_workers": min(num_workers, len(shards)), "worker_init_fn": deaf, "collate_fn": tuple}
-    generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise
-    return DataLoader(DrawnShards(cache, shards, column), batch_size=None, generator=generator, **loading)

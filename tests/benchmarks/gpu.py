@@ -12,9 +12,6 @@ median of its rounds.
 
 import argparse
 import copy
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -24,17 +21,17 @@ from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
 from prior_transformer import PriorTransformer
 
 from .generation import make_prior, make_texts
-from .training import SMALL, PlainPrior, joint_ids, prior_step, stepper
+from .training import SMALL, PlainPrior, Step, interleaved, joint_ids, prior_step, stepper
 
-Work = Callable[[], object]
+STEPS = 5  # of training, in a round
 
 
-def paint(prior: PriorTransformer, batch_size: int, guided: bool) -> Work:
+def paint(prior: PriorTransformer, batch_size: int, guided: bool) -> Step:
     text_ids, length = make_texts(batch_size).cuda(), prior.config.image_length
     keys = draw_keys(list(range(batch_size)), length).cuda()
 
     @torch.inference_mode()
-    def run() -> None:
+    def run() -> torch.Tensor:
         decoder = Decoder(prior, text_ids, prior.null_text_ids(batch_size) if guided else None)
         logits = decoder.prefill(torch.empty(batch_size, 0, dtype=torch.long, device="cuda"))
         for i in range(length):
@@ -43,11 +40,12 @@ def paint(prior: PriorTransformer, batch_size: int, guided: bool) -> Work:
             codes = sample_codes(filter_logits(logits), keys[:, i])
             if i < length - 1:
                 logits = decoder.step(codes[:, None], i)
+        return codes.sum()
 
     return run
 
 
-def generate(batch_size: int) -> Work:
+def generate(batch_size: int) -> Step:
     sizes = {"hidden_size": 512, "intermediate_size": 1365, "num_hidden_layers": 8, "num_attention_heads": 8}
     tokens = {"vocab_size": 2048, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
     config = LlamaConfig(max_position_embeddings=321, **sizes, **tokens)
@@ -55,10 +53,10 @@ def generate(batch_size: int) -> Work:
     input_ids = torch.randint(1, 2048, (batch_size, 65), device="cuda")
     options = {"attention_mask": torch.ones_like(input_ids), "do_sample": True, "top_k": 0}
     options |= {"cache_implementation": "static", "disable_compile": True, "max_new_tokens": 256}
-    return lambda: llama.generate(input_ids, **options)
+    return lambda: llama.generate(input_ids, **options).sum()
 
 
-def painters(batch_size: int, guided: bool) -> dict[str, Work]:
+def painters(batch_size: int, guided: bool) -> dict[str, Step]:
     prior = make_prior("bfloat16").to("cuda")
     compiled = copy.deepcopy(prior)
     compiled.compile_step(mode="reduce-overhead")
@@ -69,7 +67,7 @@ def painters(batch_size: int, guided: bool) -> dict[str, Work]:
     }
 
 
-def learners(batch_size: int) -> dict[str, Work]:
+def learners(batch_size: int) -> dict[str, Step]:
     with torch.device("cuda"):
         plain, prior, compiled = PlainPrior(SMALL, 0.0), PriorTransformer(SMALL), PriorTransformer(SMALL)
     for block in compiled.layers:
@@ -80,29 +78,21 @@ def learners(batch_size: int) -> dict[str, Work]:
         with torch.autocast("cuda", torch.bfloat16):
             return plain(input_ids)
 
-    return {
+    steps = {
         "plain PyTorch": stepper(torch.optim.AdamW(plain.parameters()), plain_loss),
         "prior": prior_step(prior, batch_size, torch.bfloat16),
         "prior, compiled": prior_step(compiled, batch_size, torch.bfloat16),
     }
+    return {name: lambda step=step: [step() for _ in range(STEPS)][-1] for name, step in steps.items()}
 
 
-def measure(title: str, works: dict[str, Work], rounds: int, count: int, unit: str, times: int = 1) -> None:
-    """count: pictures of one work; times: how often it is done in a round."""
-    seconds = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(times):
-                work()
-            torch.cuda.synchronize()
-            seconds[name].append((time.perf_counter() - start) / times)
-    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+def measure(title: str, works: dict[str, Step], rounds: int, pictures: int) -> None:
+    """pictures: of one work."""
+    medians = interleaved(works, rounds)
     first = next(iter(medians.values()))
-    print(f"\n| {title} | {unit} | ratio |\n| --- | ---: | ---: |")
+    print(f"\n| {torch.cuda.get_device_name()}, {title} | pictures/s | ratio |\n| --- | ---: | ---: |")
     for name, median in medians.items():
-        print(f"| {name} | {count / median:,.1f} | {first / median:.2f} |", flush=True)
+        print(f"| {name} | {pictures / median:,.1f} | {first / median:.2f} |", flush=True)
 
 
 def main() -> None:
@@ -113,13 +103,12 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("tests.benchmarks.gpu needs a GPU; on a CPU take tests.benchmarks.generation and .training")
     torch.manual_seed(0)
-    name = torch.cuda.get_device_name()
     if "train" in args.parts:
-        measure(f"{name}, training, batch 64", learners(64), args.rounds, 64, "pictures/s", times=5)
+        measure("training, batch 64", learners(64), args.rounds, STEPS * 64)
     if "paint" in args.parts:
         for batch_size, guided in ((1, False), (64, True)):
-            title = f"{name}, painting, batch {batch_size}{', guided' if guided else ''}"
-            measure(title, painters(batch_size, guided), args.rounds, batch_size, "pictures/s")
+            title = f"painting, batch {batch_size}{', guided' if guided else ''}"
+            measure(title, painters(batch_size, guided), args.rounds, batch_size)
 
 
 if __name__ == "__main__":
