@@ -18,14 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from processes import ROOT, run_processes
 from safetensors import SafetensorError
 from toy_run import Toy, toy_run
 from tqdm import tqdm
 
 from training.checkpoints import Checkpoints
 from training.states import load_state, restore, rng_state, save_state, set_rng_state
-
-ROOT = Path(__file__).parent.parent
 
 
 def equal(first: Toy, second: Toy) -> bool:
@@ -259,10 +258,7 @@ def test_a_truncated_file_is_an_error_and_not_other_weights(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_stop_at_one_step_when_one_is_told_and_skip_one_that_is_spoilt_on_either(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-    script = [str(ROOT / "tests" / "toy_run.py"), str(tmp_path)]
-    subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)
+    run_processes("toy_run.py", str(tmp_path))
     first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second and first["code"] == 75 and first["whole"] == first["resumed"]
     assert first["missing"] == "no checkpoint at toy-checkpoints/step-0000020"

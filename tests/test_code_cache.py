@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from processes import ENVIRONMENT, ROOT, launch, run_processes
 
 from dvae import DVAEImageProcessor
 from training import code_cache, encode_dataset, views
@@ -224,12 +225,9 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
     tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
     preset = tmp_path / "preset.yaml"
     preset.write_text(f"output_dir: {tmp_path / 'run'}\ndata: {{path: {sets['tar']}}}\n")
-    root = Path(__file__).parent.parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(root / "tests" / "encode_shards.py"), str(preset)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = ["encode_shards.py", str(preset)]
     folder = tmp_path / "run" / "codes" / "train"
-    launcher = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(launch(*command), env=os.environ | ENVIRONMENT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(there := list(folder.glob("codes-*.parquet"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -239,7 +237,7 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
     assert launcher.wait(timeout=60) != 0
     assert 3 <= len(there) < 12
     first = {path: path.stat().st_mtime_ns for path in there}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=180)
+    run_processes(*command)
     shards = sorted(folder.glob("codes-*.parquet"))
     assert len(shards) == 12 and all(path.stat().st_mtime_ns == time for path, time in first.items())
     alone = CodeCache(
@@ -256,10 +254,9 @@ def test_workers_of_a_process_that_is_killed_end_too(tiny_dvae, tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     preset = f"output_dir: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'train.parquet'}}}\n"
     (tmp_path / "preset.yaml").write_text(preset)
-    root = Path(__file__).parent.parent
-    command = [sys.executable, str(root / "tests" / "encode_shards.py"), str(tmp_path / "preset.yaml")]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    process = psutil.Popen([*command, "--training.num_workers", "2"], env=environment, stderr=subprocess.DEVNULL)
+    command = [sys.executable, str(ROOT / "tests" / "encode_shards.py"), str(tmp_path / "preset.yaml")]
+    command += ["--training.num_workers", "2"]
+    process = psutil.Popen(command, env=os.environ | ENVIRONMENT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run" / "codes" / "train").glob("*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.05)

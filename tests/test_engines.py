@@ -1,9 +1,6 @@
 """One curve whatever carries the run: processes, shards, micro-batches, activations kept or computed again."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType, set_seed
+from processes import ROOT, run_processes
 from safetensors.torch import load_file
 from test_training import DVAE_SIZES, pictures, write_preset  # noqa: F401, a fixture
 
@@ -22,7 +20,6 @@ from training import train_dvae, train_gan, train_prior, train_tokenizer
 from training.arguments import DVAETraining, GANTraining, PriorTraining
 from training.engine import power_sgd
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "training" / "configs" / "accelerate").glob("*.yaml"))
 FLAGS = ["--model.dropout", "0", "--training.steps", "10", "--training.evaluate_every", "10"]
 TYPES = {"ddp": "MULTI_GPU", "ddp_nodes": "MULTI_GPU", "fsdp2": "FSDP"}
@@ -48,12 +45,6 @@ class Trained:
     def one_process(self, name: str, *flags: str) -> list[float]:
         train_prior.main([self.preset, *self.output_dir(name), *FLAGS, *flags])
         return self.curve(name)
-
-    def two_processes(self, script: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        run = [*command, str(ROOT / "tests" / script), *arguments]
-        subprocess.run(run, env=environment, check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +114,7 @@ def test_compiled_blocks_give_the_same_curve(trained):
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(trained):
     arguments = ["train_prior", str(trained.folder / "digests.json"), trained.preset, *trained.output_dir("two")]
-    trained.two_processes("two_processes.py", *arguments, *FLAGS)
+    run_processes("two_processes.py", *arguments, *FLAGS)
     assert trained.curve("two") == pytest.approx(trained.curve("one"), rel=1e-5)
     assert len(set(json.loads((trained.folder / "digests.json").read_text()))) == 1
 
@@ -132,7 +123,7 @@ def test_two_processes_give_the_curve_of_one(trained):
 def test_two_processes_give_the_dvaes_curve_of_one_while_it_draws_no_noise(trained):
     flags = ["--training.steps", "9", "--training.decoder_steps", "0"]
     arguments = ["train_dvae", str(trained.folder / "digests.json"), trained.preset, *flags]
-    trained.two_processes("two_processes.py", *arguments, "--output_dir", str(trained.folder / "dvae-two"))
+    run_processes("two_processes.py", *arguments, "--output_dir", str(trained.folder / "dvae-two"))
     train_dvae.main([trained.preset, *flags, "--output_dir", str(trained.folder / "dvae-one")])
     assert trained.curve("dvae-two", "dvae") == pytest.approx(trained.curve("dvae-one", "dvae"), rel=1e-4)
 
@@ -141,10 +132,10 @@ def test_two_processes_give_the_dvaes_curve_of_one_while_it_draws_no_noise(train
 def test_a_sharded_run_gives_the_same_curve_is_stopped_resumed_and_saved_whole(trained):
     """Accelerate's FSDP2 over gloo: each block, then the root; stopped after step 4, and told to on one process."""
     arguments = [trained.preset, *trained.output_dir("sharded"), *FLAGS]
-    trained.two_processes("sharded_prior.py", "3", *arguments)
+    run_processes("sharded_prior.py", "3", *arguments)
     [checkpoint] = (trained.folder / "sharded" / "prior-checkpoints").iterdir()
     assert checkpoint.name == "step-0000004" and (checkpoint / "optimizer-1.safetensors").exists()
-    trained.two_processes("sharded_prior.py", "0", *arguments, "--training.resume_from", "latest")
+    run_processes("sharded_prior.py", "0", *arguments, "--training.resume_from", "latest")
     assert trained.curve("sharded") == pytest.approx(trained.curve("one"), rel=1e-5)
     one, sharded = trained.weights("one"), trained.weights("sharded")
     assert one.keys() == sharded.keys()
@@ -158,7 +149,7 @@ def test_a_sharded_run_gives_the_same_curve_is_stopped_resumed_and_saved_whole(t
 def test_powersgd_keeps_the_processes_equal_and_the_curve_near(trained):
     flags = ["--training.powersgd_rank", "1", "--training.warmup_steps", "3"]
     arguments = ["train_prior", str(trained.folder / "digests.json"), trained.preset, *trained.output_dir("psgd")]
-    trained.two_processes("two_processes.py", *arguments, *FLAGS, *flags)
+    run_processes("two_processes.py", *arguments, *FLAGS, *flags)
     assert len(set(json.loads((trained.folder / "digests.json").read_text()))) == 1
     whole, compressed = trained.one_process("warm", "--training.warmup_steps", "3"), trained.curve("psgd")
     assert compressed[:3] == pytest.approx(whole[:3], rel=1e-5)

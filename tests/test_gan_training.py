@@ -1,16 +1,13 @@
 """The GAN step where its gradients can be worked out, and the trainer: to pictures, resumed, on two processes."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
+from processes import run_processes
 from torch import nn
 
 from dvae import GANGenerator, PatchDiscriminator
@@ -154,13 +151,9 @@ def test_resumed_equals_not_stopped_and_seeds_differ(preset, tmp_path):
 
 def test_two_processes_end_with_equal_weights(preset, tmp_path):
     """With R1, whose own backward goes through DDP, and unrolled steps, which go around it."""
-    root = Path(__file__).parent.parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(root / "tests" / "two_processes.py"), "train_gan", str(tmp_path / "digests.json"), preset]
-    flags = ["--training.unrolled_steps", "1"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    subprocess.run([*command, *script, *flags], env=environment, check=True, capture_output=True, timeout=300)
-    first, second = json.loads((tmp_path / "digests.json").read_text())
+    report = tmp_path / "digests.json"
+    run_processes("two_processes.py", "train_gan", str(report), preset, "--training.unrolled_steps", "1")
+    first, second = json.loads(report.read_text())
     assert first == second
 
 

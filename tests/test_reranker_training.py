@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
+from processes import run_processes
 from safetensors.torch import load_file
 
 from dvae import DVAE
@@ -157,9 +156,7 @@ def test_what_cannot_be_is_refused(preset, flags, words, capsys):
 
 @pytest.mark.slow
 def test_two_processes_learn_one_reranker(preset, tmp_path):
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    subprocess.run([*command, "training.train_reranker", *preset], env=environment, check=True, timeout=300)
+    run_processes("-m", "training.train_reranker", *preset)
     told = json.loads((tmp_path / "run" / "reranker" / "metrics.json").read_text())
     assert told["validation_r_precision"] >= 0.75
     assert SmallCLIP.from_pretrained(tmp_path / "run" / "reranker").config.width == 8

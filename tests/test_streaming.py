@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from processes import run_processes
 
 from training import train_dvae
 from training.data import Pictures, load_split
@@ -61,11 +62,7 @@ def test_an_epoch_is_every_good_row_once_in_another_order_each_time(kind, sets):
 @pytest.mark.slow
 def test_three_processes_share_an_epoch_with_no_row_twice_and_none_left_out(sets, tmp_path):
     """Without workers and with two. A last batch is filled from the next epoch, so each lane's rows are cut to one."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3"]
-    script = Path(__file__).parent / "three_streams.py"
-    arguments = [str(script), sets["parquet"], "16", str(tmp_path / "rows.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent.parent)}
-    subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True, timeout=300)
+    run_processes("three_streams.py", sets["parquet"], "16", str(tmp_path / "rows.json"), processes=3)
     source = load_split(DataArguments(path=sets["parquet"], streaming=True, validation_split="train"), "train")
     for workers, states in zip((1, 2), json.loads((tmp_path / "rows.json").read_text()), strict=True):
         epoch = []

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image as PillowImage
+from processes import run_processes
 from safetensors.torch import load_file
 
 from dvae import DVAE
@@ -249,11 +249,7 @@ def test_two_processes_end_with_equal_weights_and_a_lower_loss(trainer, flags, p
     if trainer == "train_prior":
         train_tokenizer.main([preset])
         train_dvae.main([preset])
-    root = Path(__file__).parent.parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(root / "tests" / "two_processes.py"), trainer, str(tmp_path / "digests.json"), preset, *flags]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    subprocess.run([*command, *script], env=environment, check=True, capture_output=True, timeout=300)
+    run_processes("two_processes.py", trainer, str(tmp_path / "digests.json"), preset, *flags)
     first, second = json.loads((tmp_path / "digests.json").read_text())
     assert first == second
     curve = losses(tmp_path / "run" / f"{trainer.removeprefix('train_')}-log.jsonl")
