@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from training.engine import PATIENCE
+from training.engine import PATIENCE, leave_processes
 
 
 def main() -> None:
@@ -32,7 +32,8 @@ def main() -> None:
     torch.distributed.all_gather_object(digests, hashlib.sha256(weights).hexdigest())
     if torch.distributed.get_rank() == 0:
         Path(report).write_text(json.dumps(digests))
-    torch.distributed.destroy_process_group()
+    leave_processes()
+    assert not torch.distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from .arguments import PriorTraining, parse
 from .code_cache import CodeCache, Views
 from .data import fit_scenes, load_split
 from .data_arguments import DataArguments
-from .engine import join_processes
+from .engine import join_processes, leave_processes
 from .pretrained import part_of_run
 from .scenes import HELDOUT_SPLIT
 
@@ -61,3 +61,4 @@ def code_caches(dvae: DVAE, data: DataArguments, training: PriorTraining, output
 
 if __name__ == "__main__":
     main()
+    leave_processes()

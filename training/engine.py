@@ -22,6 +22,13 @@ def join_processes() -> None:
     PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
 
 
+def leave_processes() -> None:
+    """Ends the process group, where there is one, once all are done: left to the interpreter, NCCL warns of it."""
+    if torch.distributed.is_initialized():
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+
+
 def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = False) -> Accelerator:
     """
     One process, DDP or FSDP2, as the launcher says (training/configs/accelerate/).

@@ -25,7 +25,7 @@ from .adversaries import build_adversaries
 from .arguments import DVAETraining, PriorTraining, parse
 from .data import bytes_decoded, fit_scenes, load_split
 from .data_report import glance
-from .engine import ready
+from .engine import leave_processes, ready
 from .losses import dvae_losses
 from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
@@ -70,6 +70,7 @@ def plan_or_train(section: str, training_type: type, train: Callable[[list[str]]
     argv = sys.argv[1:]
     if "--dry_run" not in argv:
         train(argv)
+        leave_processes()
         return
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")

@@ -18,7 +18,7 @@ from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDisc
 
 from .arguments import GANTraining, parse
 from .data import fit_scenes, to_pixel_values
-from .engine import make_accelerator, need_whole_weights, same_draws
+from .engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .gan import gan_step
 from .loaders import TrainingPictures, load_pictures, stream_parts, training_batches
@@ -146,3 +146,4 @@ def report(
 
 if __name__ == "__main__":
     main()
+    leave_processes()

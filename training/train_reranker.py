@@ -23,7 +23,7 @@ from prior_transformer import PriorTokenizer
 from .arguments import RerankerTraining, parse
 from .data import Pictures, fit_scenes, shuffled, to_pixel_values
 from .decoding import caption, row_parts
-from .engine import make_accelerator, need_whole_weights, same_draws
+from .engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .feature_metrics import SmallCLIPFeatures, caption_fit
 from .loaders import TrainingPictures, load_pictures, own_batches, stream_parts
@@ -178,3 +178,4 @@ def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures,
 
 if __name__ == "__main__":
     main()
+    leave_processes()
