@@ -1,4 +1,7 @@
-"""Several CPU processes under torchrun, as a user starts them; of a run that fails the test shows what it said."""
+"""Several CPU processes under torchrun, as a user starts them; of a run that fails the test shows what it said.
+
+They meet at the loopback address, whatever this machine calls itself and whatever network it is on.
+"""
 
 import os
 import subprocess
@@ -11,14 +14,14 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONFAULTHANDLER": "1",
     "PYTHONPATH": str(ROOT),
-}
+} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
 
 
 def launch(*arguments: str, processes: int = 2) -> list[str]:
     """The command; arguments: a script of tests/ and its own, or -m and a module."""
     script = [str(ROOT / "tests" / arguments[0])] if arguments[0].endswith(".py") else [arguments[0]]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [*torchrun, *script, *arguments[1:]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    return [*torchrun, "--nproc_per_node", str(processes), *script, *arguments[1:]]
 
 
 def run_processes(*arguments: str, processes: int = 2, timeout: float = 300) -> None:
