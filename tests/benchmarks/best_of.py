@@ -1,15 +1,17 @@
 """By how much best_of raises R-precision: the pipeline ranks, a contrastive model that it never sees judges.
 
-    python -P tests/benchmarks/best_of.py --scorer RUN [--names 100] [--pairs 100] [--best_of 1 8 32] [--reranker ID …]
+    python -P tests/benchmarks/best_of.py --scorer RUN [--names 100] [--pairs 100] [--grounds 100] [--best_of 1 8 32] …
 
 RUN is an output_dir of `python -m training.train_scorer PRESET`, with tokenizer/ and scorer/. Each name, and each pair
 of things that training never put together, is painted once for each seed from 0 on; "best of n" keeps the best of the
 first n, as `pipeline(prompt, best_of=n, seed=0)` does, and "judge" is the ceiling for names: the candidate that the
-judge itself would keep. Of a pair each thing is cut out and judged alone.
+judge itself would keep. Of a pair each thing is cut out and judged alone. Of names on a coloured background it counts
+those that stay empty.
 """
 
 import argparse
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from prior_transformer import PriorTokenizer
 from training.data import Pictures, load_split
 from training.data_arguments import DataArguments
 from training.pair_scores import cut_things, heldout_pairs
+from training.scenes import GROUNDS
 from training.scorer import r_precision, ranks
 from training.train_scorer import short_names
 
@@ -35,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", help="folder or Hub id of the pipeline (default: the embedded model)")
     parser.add_argument("--names", type=int, default=100, help="how many short names to paint")
     parser.add_argument("--pairs", type=int, default=100, help="how many held-out pairs to paint")
+    parser.add_argument("--grounds", type=int, default=100, help="how many names to paint on a coloured background")
     parser.add_argument("--best_of", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--reranker", nargs="*", default=[], help="CLIPs beside the pipeline's own judges")
     parser.add_argument("--temperature", type=float, help="default: the model's own")
@@ -58,6 +62,10 @@ def main(argv: list[str] | None = None) -> None:
         cut = {key: cut_things(images, pairs.vertical) for key, images in kept.items()}
         both = torch.tensor([every.index(name) for pair in pairs.names for name in pair])
         report("things of pairs", cut, scorer, both, name_ids)
+    if args.grounds:
+        prompts = [f"{name} on a {colour} background" for name, colour in zip(names, cycle(GROUNDS), strict=False)]
+        kept = best(pipeline, prompts[: args.grounds], judges, args)
+        report_empty(kept)
 
 
 def best(
@@ -90,6 +98,13 @@ def report(what: str, kept: dict[tuple[str, int], Tensor], scorer: SmallCLIP, ow
         hits = r_precision(scorer, pictures, own, name_ids)
         first = (ranks(scorer, pictures, own, name_ids) < 5).float().mean()
         print(f"{by:20} best of {n:3} {hits.mean():6.1%} ± {hits.std() / len(hits) ** 0.5:.1%} {first:6.1%}")
+
+
+def report_empty(kept: dict[tuple[str, int], Tensor]) -> None:
+    print("coloured backgrounds left empty: each channel's standard deviation below 0.02 on average")
+    for (by, n), pictures in kept.items():
+        empty = pictures.flatten(2).std(dim=2).mean(dim=1) < 0.02
+        print(f"{by:20} best of {n:3} {empty.float().mean():6.1%}")
 
 
 def load_scorer(run: Path, names: list[str]) -> tuple[SmallCLIP, Tensor]:
