@@ -13,8 +13,8 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
 
 from training import run, train_prior
-from training.engine import make_accelerator
-from training.states import is_sharded
+from training.loop.engine import make_accelerator
+from training.loop.states import is_sharded
 
 
 def sharding(training) -> Accelerator:

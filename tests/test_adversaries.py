@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from dvae import DVAE, POSTERIORS, CodeDiscriminator, DVAEConfig, PatchDiscriminator
 from training.adversaries import Batch, PixelAdversary, PosteriorAdversary, RunningMean, build_adversaries
 from training.arguments import DVAETraining, PixelSettings, PosteriorSettings
-from training.losses import dvae_losses
+from training.loop.losses import dvae_losses
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from toy_run import Toy, toy_run
 from tqdm import tqdm
 
-from training.checkpoints import Checkpoints
-from training.states import load_state, restore, rng_state, save_state, set_rng_state
+from training.loop.checkpoints import Checkpoints
+from training.loop.states import load_state, restore, rng_state, save_state, set_rng_state
 
 
 def equal(first: Toy, second: Toy) -> bool:

@@ -13,7 +13,7 @@ from pipelines import TextToImagePipeline
 from pipelines.sampling import draw_keys
 from pipelines.settings import SamplingSettings
 from training import encode_dataset, train_dvae, train_prior, train_tokenizer
-from training.states import load_state
+from training.loop.states import load_state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PICTURES = 64

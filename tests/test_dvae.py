@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor, codebook_usage, count_codes
 from dvae.modeling_dvae import ResidualBlock
-from training.losses import dvae_losses
+from training.loop.losses import dvae_losses
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 

@@ -9,7 +9,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from toy_run import toy_run
 
 from training import stepping
-from training.states import load_state
+from training.loop.states import load_state
 
 ENDED_GROUPS = []  # kept: a gloo group whose last reference is its own thread's joins itself and aborts the process
 

@@ -9,9 +9,9 @@ import yaml
 
 from training.arguments import DVAETraining, GANTraining, PriorTraining, TokenizerTraining, parse
 from training.kmeans import assign, kmeans
-from training.loop_arguments import LoopTraining
-from training.losses import high_frequency_power, psnr
-from training.schedules import cosine, warmup_cosine
+from training.loop.loop_training import LoopTraining
+from training.loop.losses import high_frequency_power, psnr
+from training.loop.schedules import cosine, warmup_cosine
 
 CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
 

@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from training.checkpoints import Checkpoints
-from training.engine import same_draws
-from training.loop_arguments import LoopTraining
-from training.run import Run
+from training.loop.checkpoints import Checkpoints
+from training.loop.engine import same_draws
+from training.loop.loop_training import LoopTraining
+from training.loop.run import Run
 
 
 class Toy(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from training.engine import PATIENCE, leave_processes
+from training.loop.engine import PATIENCE, leave_processes
 
 
 def main() -> None:

@@ -34,9 +34,9 @@ from dvae import (
 
 from .arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
 from .avb import DensityRatioKL
+from .loop.stepping import descend
 from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate
-from .stepping import descend
 
 
 class Batch(NamedTuple):

@@ -21,7 +21,7 @@ import yaml
 
 from .data_arguments import DataArguments
 from .gan import GANSettings
-from .loop_arguments import LoopTraining
+from .loop.loop_training import LoopTraining
 
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")
 

@@ -17,7 +17,7 @@ from .data import Pictures, load_split, to_pixel_values
 from .data_arguments import DataArguments
 from .evaluate import evaluate_dvae
 from .feature_metrics import Extractor, frechet_distance, load_extractor
-from .losses import high_frequency_power
+from .loop.losses import high_frequency_power
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
 

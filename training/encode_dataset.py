@@ -18,8 +18,8 @@ from .arguments import PriorTraining, parse
 from .code_cache import CodeCache, Views
 from .data import fit_scenes, load_split
 from .data_arguments import DataArguments
-from .engine import join_processes, leave_processes
-from .pretrained import part_of_run
+from .loop.engine import join_processes, leave_processes
+from .loop.pretrained import part_of_run
 from .scenes import HELDOUT_SPLIT
 
 HELDOUT_SCENES = 256

@@ -28,7 +28,7 @@ from .data_arguments import DataArguments
 from .decoding import caption
 from .evaluation_report import report
 from .feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
-from .losses import psnr
+from .loop.losses import psnr
 from .scenes import HELDOUT_SPLIT
 from .surgery import estimate_surgery
 

@@ -25,7 +25,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .arguments import PriorTraining, parse
 from .codes import captions_of
 from .data_arguments import DataArguments
-from .pretrained import part_of_run, sources_of, tokenizer_digest
+from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",

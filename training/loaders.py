@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from .arguments import DVAETraining, GANTraining
 from .data import DrawnPictures, Pictures, in_order, load_split
 from .data_arguments import DataArguments
-from .loop_arguments import LoopTraining
+from .loop.loop_training import LoopTraining
 from .streaming import StreamedPictures, StreamLoader
 
 TrainingPictures = Pictures | StreamedPictures

@@ -25,12 +25,12 @@ from .adversaries import build_adversaries
 from .arguments import DVAETraining, PriorTraining, parse
 from .data import bytes_decoded, fit_scenes, load_split
 from .data_report import glance
-from .engine import leave_processes, ready
-from .losses import dvae_losses
+from .loop.engine import leave_processes, ready
+from .loop.losses import dvae_losses
+from .loop.precision import mixed_precision
+from .loop.pretrained import find_part, freeze
 from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
-from .precision import mixed_precision
-from .pretrained import find_part, freeze
 
 GIB = 2**30
 PARTS = ("weights", "gradients", "optimiser", "average", "activations", "communication")

@@ -26,9 +26,9 @@ from .crops import dvae_crop
 from .data import as_it_is, caption_column, whole
 from .data_arguments import DataArguments
 from .decoding import BrokenRow, Tally, open_picture, row_parts
+from .loop.stopping import deaf
 from .readers import Row
 from .sources import Source
-from .stopping import deaf
 
 
 class Place(NamedTuple):

@@ -19,17 +19,17 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 from .adversaries import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
 from .data import Pictures, fit_scenes, to_pixel_values
-from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
 from .loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
-from .losses import dvae_losses
+from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.losses import dvae_losses
+from .loop.pretrained import find_part, freeze
+from .loop.run import Run
+from .loop.run_log import save_numbers
+from .loop.schedules import cosine, warmup_cosine
+from .loop.stepping import set_lr
 from .preflight import plan_or_train
-from .pretrained import find_part, freeze
-from .run import Run
-from .run_log import save_numbers
-from .schedules import cosine, warmup_cosine
-from .stepping import set_lr
 
 
 def main(argv: list[str] | None = None) -> DVAE:

@@ -25,16 +25,16 @@ from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, captions_of
 from .data import fit_scenes, in_order
 from .encode_dataset import code_caches
-from .engine import make_accelerator, need_whole_weights, ready, same_draws
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
+from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
+from .loop.run import Run
+from .loop.run_log import save_numbers
+from .loop.schedules import warmup_cosine
+from .loop.stepping import set_lr
 from .preflight import plan_or_train
-from .pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
-from .run import Run
-from .run_log import save_numbers
 from .scenes import HELDOUT_SPLIT
-from .schedules import warmup_cosine
-from .stepping import set_lr
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:

@@ -23,17 +23,17 @@ from prior_transformer import PriorTokenizer
 from .arguments import RerankerTraining, parse
 from .data import Pictures, fit_scenes, shuffled, to_pixel_values
 from .decoding import caption, row_parts
-from .engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .evaluate import validation_images
 from .feature_metrics import SmallCLIPFeatures, caption_fit
 from .loaders import TrainingPictures, load_pictures, own_batches, stream_parts
-from .pretrained import find_part, part_of_run, picture_size, tokenizer_digest
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
+from .loop.pretrained import find_part, part_of_run, picture_size, tokenizer_digest
+from .loop.run import Run
+from .loop.run_log import save_numbers
+from .loop.schedules import warmup_cosine
+from .loop.stepping import set_lr
 from .readers import Row
-from .run import Run
-from .run_log import save_numbers
-from .schedules import warmup_cosine
 from .scorer import augment, contrastive_loss
-from .stepping import set_lr
 from .streaming import StreamedPictures, StreamLoader
 
 VALIDATION = 1000  # pictures

@@ -26,10 +26,10 @@ from .arguments import parse
 from .data import Pictures, is_cutouts, load_split, shuffled
 from .data_arguments import DataArguments
 from .decoding import CUTOUT_COLUMNS
+from .loop.precision import cpu_computes_bf16
+from .loop.pretrained import picture_size
+from .loop.schedules import warmup_cosine
 from .pair_scores import cut_things, heldout_pairs
-from .precision import cpu_computes_bf16
-from .pretrained import picture_size
-from .schedules import warmup_cosine
 from .scorer import augment, contrastive_loss, r_precision, ranks
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchvision.ops import MLP
 
 from .gan import GANSettings, Sampler, discriminator_step
+from .loop.schedules import cosine
 from .objectives import gan_value
-from .schedules import cosine
 
 
 def train_discriminator(

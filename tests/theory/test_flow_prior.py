@@ -7,8 +7,8 @@ import torch
 
 from dvae import FlowPrior, GaussianPrior
 from training.divergences import GaussianMixture
+from training.loop.schedules import cosine
 from training.ring import ring_centres, sample_mixture
-from training.schedules import cosine
 
 CENTRES = ring_centres(4, 2.0)  # (±2, 0), (0, ±2)
 SCALE = 0.4

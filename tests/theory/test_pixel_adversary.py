@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from dvae import DVAE, DVAEConfig
 from training.adversaries import Batch, PixelAdversary
 from training.arguments import PixelSettings
-from training.losses import dvae_losses, high_frequency_power
+from training.loop.losses import dvae_losses, high_frequency_power
 
 COLOURS = torch.tensor([[0.3, 0.5, 0.7], [0.7, 0.3, 0.5], [0.5, 0.7, 0.3], [0.6, 0.6, 0.6]])
 AMPLITUDE = 0.2

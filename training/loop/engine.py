@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
-from .loop_arguments import LoopTraining
+from .loop_training import LoopTraining
 from .precision import mixed_precision
 
 PATIENCE = timedelta(hours=2)  # of processes that wait for one that decodes, encodes or evaluates

@@ -10,7 +10,7 @@ import numpy as np
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 from PIL import Image
 
-from .loop_arguments import LoopTraining
+from .loop_training import LoopTraining
 
 PROJECT = "armchair"
 

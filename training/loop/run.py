@@ -24,15 +24,15 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..plot_losses import plot_losses
+from ..streaming import StreamLoader
 from .averaging import Average
 from .checkpoints import Checkpoints
-from .loop_arguments import LoopTraining
-from .plot_losses import plot_losses
+from .loop_training import LoopTraining
 from .run_log import RunLog, StepMeans
 from .states import is_sharded, same_rng_after
 from .stepping import descend
 from .stopping import RESUMABLE, StopSignals
-from .streaming import StreamLoader
 from .trackers import Trackers
 
 
