@@ -7,7 +7,13 @@ import torch
 from accelerate import Accelerator
 
 from dvae import DVAE, POSTERIORS, CodeDiscriminator, DVAEConfig, PatchDiscriminator
-from training.adversaries import Batch, PixelAdversary, PosteriorAdversary, RunningMean, build_adversaries
+from training.adversaries.beside_the_dvae import (
+    Batch,
+    PixelAdversary,
+    PosteriorAdversary,
+    RunningMean,
+    build_adversaries,
+)
 from training.arguments import DVAETraining, PixelSettings, PosteriorSettings
 from training.loop.losses import dvae_losses
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.objectives import GAN_OBJECTIVES, Hinge, adaptive_weight, gan_value, r1_penalty
+from training.adversaries.objectives import GAN_OBJECTIVES, Hinge, adaptive_weight, gan_value, r1_penalty
 
 ZERO = torch.zeros(7, dtype=torch.float64)
 KNOWN_AT_ZERO = {  # what each side's loss is where every logit is 0

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from dvae import DVAE, DVAEConfig, LatentDiscriminator
-from training.adversaries import Batch, StyleAdversary, build_adversaries
+from training.adversaries.beside_the_dvae import Batch, StyleAdversary, build_adversaries
 from training.arguments import DVAETraining, StyleSettings
 from training.loop.losses import dvae_losses
 

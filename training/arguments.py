@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from .adversaries.gan import GANSettings
 from .data_arguments import DataArguments
-from .gan import GANSettings
 from .loop.loop_training import LoopTraining
 
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dvae import DVAE, DVAEConfig
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
-from .adversaries import build_adversaries
+from .adversaries.beside_the_dvae import build_adversaries
 from .arguments import DVAETraining, PriorTraining, parse
 from .data import bytes_decoded, fit_scenes, load_split
 from .data_report import glance

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
-from .adversaries import Adversary, Batch, build_adversaries
+from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
 from .data import Pictures, fit_scenes, to_pixel_values
 from .evaluate import evaluate_dvae

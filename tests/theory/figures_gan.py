@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from training.adversaries.gan import GANSettings
 from training.divergences import DIVERGENCES, GaussianMixture, fit_gaussian
-from training.gan import GANSettings
 from training.ring import covered_modes, ring_centres, sample_mixture, train_ring_gan
 
 FOLDER = Path(__file__).parent / "figures"

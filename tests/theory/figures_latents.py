@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dvae import gumbel_softmax
-from training.avb import log_evidence
+from training.adversaries.avb import log_evidence
 from training.four_points import four_points as draw_points
 from training.four_points import train_four_points
 

@@ -13,7 +13,7 @@ from dvae import (
     LatentDiscriminator,
     LatentDiscriminatorConfig,
 )
-from training.avb import (
+from training.adversaries.avb import (
     DensityRatioKL,
     LatentModel,
     LatentTraining,

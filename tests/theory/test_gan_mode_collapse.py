@@ -7,7 +7,7 @@ That place is a mode, or lies between two neighbours, which then count as covere
 import pytest
 import torch
 
-from training.gan import GANSettings
+from training.adversaries.gan import GANSettings
 from training.ring import covered_modes, mode_shares, ring_centres, sample_mixture, train_ring_gan
 
 REMEDIES = {

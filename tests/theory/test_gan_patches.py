@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dvae import PatchDiscriminator, PatchDiscriminatorConfig
-from training.objectives import Hinge, adaptive_weight
+from training.adversaries.objectives import Hinge, adaptive_weight
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dvae import DVAE, DVAEConfig
-from training.adversaries import Batch, PixelAdversary
+from training.adversaries.beside_the_dvae import Batch, PixelAdversary
 from training.arguments import PixelSettings
 from training.loop.losses import dvae_losses, high_frequency_power
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from dvae import Moments
 
-from .loop.schedules import cosine
-from .loop.stepping import set_lr
+from ..loop.schedules import cosine
+from ..loop.stepping import set_lr
 
 
 class DensityRatioKL:

@@ -32,9 +32,9 @@ from dvae import (
     sample_codes,
 )
 
-from .arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
+from ..arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
+from ..loop.stepping import descend
 from .avb import DensityRatioKL
-from .loop.stepping import descend
 from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate
 
