@@ -18,7 +18,7 @@ from dvae.categoricals import full_precision
 from prior_transformer import PriorTransformer
 
 from .data import to_pixel_values
-from .divergences import categorical_kl
+from .theory.divergences import categorical_kl
 
 TRAINED = ("prior", "captioned")  # the trained prior without a caption, and with it
 

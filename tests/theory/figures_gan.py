@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from training.adversaries.gan import GANSettings
-from training.divergences import DIVERGENCES, GaussianMixture, fit_gaussian
-from training.ring import covered_modes, ring_centres, sample_mixture, train_ring_gan
+from training.theory.divergences import DIVERGENCES, GaussianMixture, fit_gaussian
+from training.theory.ring import covered_modes, ring_centres, sample_mixture, train_ring_gan
 
 FOLDER = Path(__file__).parent / "figures"
 CENTRES = ring_centres(8, 2.0)

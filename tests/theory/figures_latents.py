@@ -10,8 +10,8 @@ import torch
 
 from dvae import gumbel_softmax
 from training.adversaries.avb import log_evidence
-from training.four_points import four_points as draw_points
-from training.four_points import train_four_points
+from training.theory.four_points import four_points as draw_points
+from training.theory.four_points import train_four_points
 
 FOLDER = Path(__file__).parent / "figures"
 

@@ -21,7 +21,7 @@ from training.adversaries.avb import (
     log_evidence,
     train_latent_model,
 )
-from training.four_points import train_four_points
+from training.theory.four_points import train_four_points
 
 
 def adversary_of(model: LatentModel, feature_size: int, **options) -> DensityRatioKL:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.density_ratios import adaptive_contrast_kl, naive_kl
+from training.theory.density_ratios import adaptive_contrast_kl, naive_kl
 
 
 def normal(mean: float, scale: float, dimensions: int, rng: torch.Generator):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dvae import FlowPrior, GaussianPrior
-from training.divergences import GaussianMixture
 from training.loop.schedules import cosine
-from training.ring import ring_centres, sample_mixture
+from training.theory.divergences import GaussianMixture
+from training.theory.ring import ring_centres, sample_mixture
 
 CENTRES = ring_centres(4, 2.0)  # (±2, 0), (0, ±2)
 SCALE = 0.4

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.divergences import (
+from training.theory.divergences import (
     GaussianMixture,
     categorical_jsd,
     categorical_kl,
@@ -16,8 +16,8 @@ from training.divergences import (
     kernel_density_log_prob,
     kl,
 )
-from training.ring import sample_mixture
-from training.two_sample import c2st
+from training.theory.ring import sample_mixture
+from training.theory.two_sample import c2st
 
 
 def mixture(*components: tuple[float, float, float]) -> GaussianMixture:

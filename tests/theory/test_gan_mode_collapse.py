@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.adversaries.gan import GANSettings
-from training.ring import covered_modes, mode_shares, ring_centres, sample_mixture, train_ring_gan
+from training.theory.ring import covered_modes, mode_shares, ring_centres, sample_mixture, train_ring_gan
 
 REMEDIES = {
     "none": (GANSettings(), (1, 2)),

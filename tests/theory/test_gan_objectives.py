@@ -7,8 +7,8 @@ import torch
 from torchvision.ops import MLP
 
 from training.adversaries.objectives import GAN_OBJECTIVES, Hinge, Minimax, NonSaturating, gan_value
-from training.divergences import GaussianMixture, categorical_jsd, jsd
-from training.two_sample import sampled_gan_value, train_discriminator
+from training.theory.divergences import GaussianMixture, categorical_jsd, jsd
+from training.theory.two_sample import sampled_gan_value, train_discriminator
 
 PAIRS = {"N(2, 1)": (2.0, 1.0, -0.712633), "N(1, 4)": (1.0, 2.0, -1.129944)}  # mean, scale, 2 JSD − 2 log 2
 

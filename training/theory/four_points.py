@@ -17,7 +17,7 @@ from dvae import (
     LatentDiscriminatorConfig,
 )
 
-from .adversaries.avb import DensityRatioKL, LatentModel, LatentTraining, train_latent_model
+from ..adversaries.avb import DensityRatioKL, LatentModel, LatentTraining, train_latent_model
 
 
 class OneHotLikelihood(nn.Module):

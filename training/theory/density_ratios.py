@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MLP
 
-from .adversaries.gan import Sampler
+from ..adversaries.gan import Sampler
 from .two_sample import train_discriminator
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import MLP
 
-from .adversaries.gan import GANSettings, Sampler, discriminator_step
-from .adversaries.objectives import gan_value
-from .loop.schedules import cosine
+from ..adversaries.gan import GANSettings, Sampler, discriminator_step
+from ..adversaries.objectives import gan_value
+from ..loop.schedules import cosine
 
 
 def train_discriminator(

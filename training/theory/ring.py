@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import MLP
 
-from .adversaries.gan import GANSettings, train_gan
+from ..adversaries.gan import GANSettings, train_gan
 
 
 def ring_centres(modes: int, radius: float) -> Tensor:
