@@ -25,11 +25,11 @@ from training import code_cache, encode_dataset, views
 from training.arguments import PriorTraining
 from training.code_cache import CodeCache, Views, weights_digest
 from training.codes import MappedCodes
-from training.data import load_split
-from training.data_arguments import DataArguments
-from training.decoding import open_picture
 from training.encode_dataset import code_caches
-from training.sources import open_splits
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import load_split
+from training.pictures.rows import open_picture
+from training.pictures.sources import open_splits
 
 
 class Process(Accelerator):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.crops import dvae_crop, prior_crop
-from training.data import DrawnPictures, Pictures, load_split
-from training.data_arguments import DataArguments
+from training.pictures.crops import dvae_crop, prior_crop
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import DrawnPictures, Pictures, load_split
 
 
 @pytest.mark.parametrize("crop", [dvae_crop, prior_crop])

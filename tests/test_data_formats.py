@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from training.data import Pictures, bytes_decoded, load_split
-from training.data_arguments import DataArguments
-from training.decoding import BrokenRow, Tally, open_picture, row_parts
-from training.readers import Row, TarReader
-from training.sources import open_splits
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, bytes_decoded, load_split
+from training.pictures.readers import Row, TarReader
+from training.pictures.rows import BrokenRow, Tally, open_picture, row_parts
+from training.pictures.sources import open_splits
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_tars_masks_and_hidden_files_are_no_pictures_and_late_captions_count(t
 
 
 def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.readers.ROWS_A_UNIT", 3)
+    monkeypatch.setattr("training.pictures.readers.ROWS_A_UNIT", 3)
     broken_sets.write_tar(tmp_path / "a.tar", [broken_sets.row(i) for i in range(8)], start=0, prefix="long/" * 50)
     reader = TarReader(str(tmp_path / "a.tar"))
     assert reader.lengths == [3, 3, 2] and reader.columns == ["image", "caption"]

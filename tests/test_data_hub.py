@@ -13,8 +13,8 @@ from hub_store import File
 
 READ = """
 import json
-from training.data import Pictures, load_split
-from training.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, load_split
+from training.pictures.data_arguments import DataArguments
 data = DataArguments(path="anna/squares", streaming={streaming})
 source = load_split(data, "train")
 pictures = Pictures(source, data, 16)

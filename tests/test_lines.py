@@ -6,11 +6,11 @@ import json
 import broken_sets
 import pytest
 
-from training.data import Pictures, load_split
-from training.data_arguments import DataArguments
-from training.lines import json_table
-from training.readers import LinesReader
-from training.sources import open_splits
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, load_split
+from training.pictures.lines import json_table
+from training.pictures.readers import LinesReader
+from training.pictures.sources import open_splits
 
 
 def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):

@@ -10,8 +10,8 @@ from test_training import pictures, preset, tiny_dvae  # noqa: F401, two are fix
 
 from training import train_dvae, train_tokenizer
 from training.code_cache import CodeCache
-from training.data import Pictures, _held_out, load_split
-from training.data_arguments import DataArguments
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, _held_out, load_split
 
 
 def test_parquet_is_read_as_well(pictures, tmp_path):  # noqa: F811

@@ -20,11 +20,11 @@ import yaml
 from processes import run_processes
 
 from training import train_dvae
-from training.data import Pictures, load_split
-from training.data_arguments import DataArguments
-from training.loaders import some_pictures
-from training.readers import ParquetReader
-from training.streaming import Place, StreamedPictures, StreamLoader, epoch_rows
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, load_split
+from training.pictures.loaders import some_pictures
+from training.pictures.readers import ParquetReader
+from training.pictures.streaming import Place, StreamedPictures, StreamLoader, epoch_rows
 
 GOOD = [i for i in range(100) if i not in broken_sets.BROKEN]
 

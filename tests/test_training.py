@@ -18,8 +18,8 @@ from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer
 from training import encode_dataset, evaluate, finish, train_dvae, train_prior, train_tokenizer
 from training.codes import CachedCodes, encode_pictures
-from training.data import Pictures, load_split
-from training.data_arguments import DataArguments
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, load_split
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 DVAE_SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 16, "codebook_dim": 8, "widths": [8, 12, 16]}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import load_split
-from training.data_arguments import DataArguments
-from training.data_report import difference_hash, look_through
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import load_split
+from training.pictures.report import difference_hash, look_through
 from training.validate_data import caption_lengths, main
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from training.data import load_split
-from training.data_arguments import DataArguments
-from training.streaming import StreamedPictures, StreamLoader
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import load_split
+from training.pictures.streaming import StreamedPictures, StreamLoader
 
 
 def places(images) -> list[int]:

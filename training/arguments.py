@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from .adversaries.gan import GANSettings
-from .data_arguments import DataArguments
 from .loop.loop_training import LoopTraining
+from .pictures.data_arguments import DataArguments
 
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")
 

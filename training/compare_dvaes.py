@@ -13,11 +13,11 @@ from torchvision.utils import save_image
 from dvae import DVAE, codebook_usage, count_codes
 
 from .codes import draw_picture
-from .data import Pictures, load_split, to_pixel_values
-from .data_arguments import DataArguments
 from .evaluate import evaluate_dvae
 from .feature_metrics import Extractor, frechet_distance, load_extractor
 from .loop.losses import high_frequency_power
+from .pictures.data_arguments import DataArguments
+from .pictures.in_memory import Pictures, load_split, to_pixel_values
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
 

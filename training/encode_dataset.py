@@ -1,6 +1,6 @@
 """Encodes a set once, for the prior to train on: pictures -> captions and codes, in shards.
 
-    accelerate launch -m training.encode_dataset PRESET [--training.crops 4 --training.flips true …]
+    accelerate launch -m training.encode_dataset PRESET [--training.pictures.crops 4 --training.flips true …]
 
 It reads output_dir/dvae, or --training.dvae, and writes output_dir/codes, or --training.codes. Processes share the
 shards, and `--training.num_workers` of each decode and compose for its dVAE; shards that are finished are kept when it
@@ -16,10 +16,10 @@ from dvae import DVAE
 
 from .arguments import PriorTraining, parse
 from .code_cache import CodeCache, Views
-from .data import fit_scenes, load_split
-from .data_arguments import DataArguments
 from .loop.engine import join_processes, leave_processes
 from .loop.pretrained import part_of_run
+from .pictures.data_arguments import DataArguments
+from .pictures.in_memory import fit_scenes, load_split
 from .scenes import HELDOUT_SPLIT
 
 HELDOUT_SCENES = 256
@@ -46,7 +46,7 @@ def code_caches(dvae: DVAE, data: DataArguments, training: PriorTraining, output
     """
     folder = Path(training.codes or output_dir / "codes")
     train, validation = load_split(data, "train"), load_split(data, "validation")
-    views, scenes = Views(data.crop, training.crops, training.flips), training.cached_scenes
+    views, scenes = Views(data.crop, training.pictures.crops, training.flips), training.cached_scenes
     caches = {
         "train": CodeCache(folder / "train", dvae, train, data, views=views, scenes=scenes, seed=training.seed),
         "validation": CodeCache(folder / "validation", dvae, validation, data, seed=training.seed),

@@ -23,12 +23,12 @@ from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .codes import Collate, encode_pictures
-from .data import Pictures, load_split, to_pixel_values
-from .data_arguments import DataArguments
-from .decoding import caption
 from .evaluation_report import report
 from .feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
 from .loop.losses import psnr
+from .pictures.data_arguments import DataArguments
+from .pictures.in_memory import Pictures, load_split, to_pixel_values
+from .pictures.rows import caption
 from .scenes import HELDOUT_SPLIT
 from .surgery import estimate_surgery
 

@@ -24,8 +24,8 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import PriorTraining, parse
 from .codes import captions_of
-from .data_arguments import DataArguments
 from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
+from .pictures.data_arguments import DataArguments
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .captions import with_article
-from .data import Pictures
+from .pictures.in_memory import Pictures
 from .scenes import draw_scene, sample_scene
 
 

@@ -7,7 +7,7 @@ import argparse
 import math
 from pathlib import Path
 
-from .lines import json_object
+from .pictures.lines import json_object
 from .scenes import HELDOUT_SPLIT
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]

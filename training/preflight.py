@@ -23,14 +23,14 @@ from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 from .adversaries.beside_the_dvae import build_adversaries
 from .arguments import DVAETraining, PriorTraining, parse
-from .data import bytes_decoded, fit_scenes, load_split
-from .data_report import glance
 from .loop.engine import leave_processes, ready
 from .loop.losses import dvae_losses
 from .loop.precision import mixed_precision
 from .loop.pretrained import find_part, freeze
 from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
+from .pictures.in_memory import bytes_decoded, fit_scenes, load_split
+from .pictures.report import glance
 
 GIB = 2**30
 PARTS = ("weights", "gradients", "optimiser", "average", "activations", "communication")

@@ -18,10 +18,8 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
-from .data import Pictures, fit_scenes, to_pixel_values
 from .evaluate import evaluate_dvae
 from .kmeans import kmeans
-from .loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
 from .loop.pretrained import find_part, freeze
@@ -29,6 +27,8 @@ from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import cosine, warmup_cosine
 from .loop.stepping import set_lr
+from .pictures.in_memory import Pictures, fit_scenes, to_pixel_values
+from .pictures.loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
 from .preflight import plan_or_train
 
 

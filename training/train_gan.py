@@ -19,14 +19,14 @@ from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDisc
 from .adversaries.gan import gan_step
 from .adversaries.objectives import gan_value
 from .arguments import GANTraining, parse
-from .data import fit_scenes, to_pixel_values
 from .evaluate import validation_images
-from .loaders import TrainingPictures, load_pictures, stream_parts, training_batches
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
+from .pictures.in_memory import fit_scenes, to_pixel_values
+from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
 
 
 def main(argv: list[str] | None = None) -> nn.ModuleDict:

@@ -23,7 +23,6 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 
 from .arguments import PriorTraining, parse
 from .codes import CachedCodes, Collate, captions_of
-from .data import fit_scenes, in_order
 from .encode_dataset import code_caches
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
@@ -33,6 +32,7 @@ from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
+from .pictures.in_memory import fit_scenes, in_order
 from .preflight import plan_or_train
 from .scenes import HELDOUT_SPLIT
 

@@ -21,20 +21,20 @@ from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .arguments import RerankerTraining, parse
-from .data import Pictures, fit_scenes, shuffled, to_pixel_values
-from .decoding import caption, row_parts
 from .evaluate import validation_images
 from .feature_metrics import SmallCLIPFeatures, caption_fit
-from .loaders import TrainingPictures, load_pictures, own_batches, stream_parts
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.pretrained import find_part, part_of_run, picture_size, tokenizer_digest
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
-from .readers import Row
+from .pictures.in_memory import Pictures, fit_scenes, shuffled, to_pixel_values
+from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stream_parts
+from .pictures.readers import Row
+from .pictures.rows import caption, row_parts
+from .pictures.streaming import StreamedPictures, StreamLoader
 from .scorer import augment, contrastive_loss
-from .streaming import StreamedPictures, StreamLoader
 
 VALIDATION = 1000  # pictures
 

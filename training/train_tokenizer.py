@@ -15,11 +15,11 @@ from tqdm import tqdm
 from prior_transformer import PriorTokenizer
 
 from .arguments import TokenizerTraining, parse
-from .data import caption_column, fit_scenes, is_cutouts, load_split
-from .data_arguments import DataArguments
-from .decoding import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
+from .pictures.data_arguments import DataArguments
+from .pictures.in_memory import caption_column, fit_scenes, is_cutouts, load_split
+from .pictures.rows import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
+from .pictures.sources import Source
 from .scenes import sample_scene
-from .sources import Source
 
 
 def main(argv: list[str] | None = None) -> None:

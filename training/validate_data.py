@@ -14,9 +14,9 @@ from pathlib import Path
 
 from prior_transformer import PriorTokenizer
 
-from .data import load_split
-from .data_arguments import DataArguments
-from .data_report import SplitReport, contact_sheet, look_through, shared
+from .pictures.data_arguments import DataArguments
+from .pictures.in_memory import load_split
+from .pictures.report import SplitReport, contact_sheet, look_through, shared
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .crops import prior_crop
-from .data import Pictures, as_it_is, caption_column, whole
-from .decoding import BrokenRow, open_picture, row_parts
-from .readers import Row
+from .pictures.crops import prior_crop
+from .pictures.in_memory import Pictures, as_it_is, caption_column, whole
+from .pictures.readers import Row
+from .pictures.rows import BrokenRow, open_picture, row_parts
 
 if TYPE_CHECKING:
     from .code_cache import CodeCache

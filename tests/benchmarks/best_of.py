@@ -22,9 +22,9 @@ from pipelines import TextToImagePipeline
 from pipelines.judging import Reranker, find_judge, judge_codes
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
-from training.data import Pictures, load_split
-from training.data_arguments import DataArguments
 from training.pair_scores import cut_things, heldout_pairs
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import Pictures, load_split
 from training.scenes import GROUNDS
 from training.scorer import r_precision, ranks
 from training.train_scorer import short_names

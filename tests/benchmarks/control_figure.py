@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from pipelines import TextToImagePipeline
 from pipelines.pictures import make_grid
 from training.arguments import DataArguments
-from training.data import Pictures, load_split
+from training.pictures.in_memory import Pictures, load_split
 
 GREY = (217, 217, 217)
 ZOOM = 2

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader
 
 from prior_transformer import PriorTokenizer
 from training.codes import CachedCodes, Collate
-from training.data import in_order, load_split
-from training.data_arguments import DataArguments
-from training.streaming import StreamedPictures, StreamLoader
+from training.pictures.data_arguments import DataArguments
+from training.pictures.in_memory import in_order, load_split
+from training.pictures.streaming import StreamedPictures, StreamLoader
 
 ROWS, CODES, CODEBOOK, BATCH, SIZE = 20_000, 1024, 8192, 64, 256
 WORDS = [

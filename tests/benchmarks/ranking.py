@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipelines import TextToImagePipeline
 from training.arguments import DataArguments
-from training.data import Pictures, load_split
+from training.pictures.in_memory import Pictures, load_split
 
 
 def main(argv: list[str] | None = None) -> None:

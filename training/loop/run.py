@@ -24,8 +24,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..pictures.streaming import StreamLoader
 from ..plot_losses import plot_losses
-from ..streaming import StreamLoader
 from .averaging import Average
 from .checkpoints import Checkpoints
 from .loop_training import LoopTraining

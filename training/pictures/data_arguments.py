@@ -8,7 +8,7 @@ from typing import Literal
 class DataArguments:
     """
     path: a folder of pictures with metadata.jsonl; a file or a folder of JSON lines, CSV, Parquet, Arrow or
-        WebDataset tars; or a Hub id (training/sources.py).
+        WebDataset tars; or a Hub id (training/pictures/sources.py).
     text_column: column of captions; None takes `text` or `caption`, or writes captions from `name`, `keywords` and
         `style`, or takes a `name` without these as it is.
     train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
 
-from .data import caption_column
+from .in_memory import caption_column
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, Tally, caption, open_picture, row_parts
+from .rows import BrokenRow, Tally, caption, open_picture, row_parts
 from .readers import Row
 from .sources import Source
 

@@ -8,10 +8,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .arguments import DVAETraining, GANTraining
-from .data import DrawnPictures, Pictures, in_order, load_split
+from ..arguments import DVAETraining, GANTraining
+from .in_memory import DrawnPictures, Pictures, in_order, load_split
 from .data_arguments import DataArguments
-from .loop.loop_training import LoopTraining
+from ..loop.loop_training import LoopTraining
 from .streaming import StreamedPictures, StreamLoader
 
 TrainingPictures = Pictures | StreamedPictures

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from .crops import dvae_crop
-from .data import as_it_is, caption_column, whole
+from .in_memory import as_it_is, caption_column, whole
 from .data_arguments import DataArguments
-from .decoding import BrokenRow, Tally, open_picture, row_parts
-from .loop.stopping import deaf
+from .rows import BrokenRow, Tally, open_picture, row_parts
+from ..loop.stopping import deaf
 from .readers import Row
 from .sources import Source
 
