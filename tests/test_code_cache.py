@@ -19,12 +19,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from processes import ENVIRONMENT, ROOT, launch, run_processes
+from training.codes.cached.cache import CodeCache, Views, weights_digest
 
 from dvae import DVAEImageProcessor
 from training import code_cache, encode_dataset, views
 from training.arguments import PriorTraining
-from training.code_cache import CodeCache, Views, weights_digest
-from training.codes import MappedCodes
+from training.codes.cached import MappedCodes
 from training.encode_dataset import code_caches
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import load_split
@@ -288,7 +288,7 @@ def test_codes_of_scenes_that_were_drawn_otherwise_are_refused(tiny_dvae, tmp_pa
     data = DataArguments()
     source = load_split(data, "validation")
     before = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
-    monkeypatch.setattr("training.code_cache.LAYOUT", -1)
+    monkeypatch.setattr("training.codes.cached.cache.LAYOUT", -1)
     after = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
     assert {name for name in before if before[name] != after[name]} == {"layout"}
     assert CodeCache(tmp_path, tiny_dvae, source, data).settings()["layout"] == 0

@@ -17,7 +17,7 @@ from dvae import DVAE
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer
 from training import encode_dataset, evaluate, finish, train_dvae, train_prior, train_tokenizer
-from training.codes import CachedCodes, encode_pictures
+from training.codes.cached import CachedCodes, encode_pictures
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from training.arguments import DVAETraining, GANTraining, PriorTraining, TokenizerTraining, parse
-from training.kmeans import assign, kmeans
+from training.codes.kmeans import assign, kmeans
 from training.loop.loop_training import LoopTraining
 from training.loop.losses import high_frequency_power, psnr
 from training.loop.schedules import cosine, warmup_cosine

@@ -12,7 +12,7 @@ from torchvision.utils import save_image
 
 from dvae import DVAE, codebook_usage, count_codes
 
-from .codes import draw_picture
+from .codes.cached import draw_picture
 from .evaluate import evaluate_dvae
 from .feature_metrics import Extractor, frechet_distance, load_extractor
 from .loop.losses import high_frequency_power

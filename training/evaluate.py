@@ -22,7 +22,7 @@ from dvae import DVAE, codebook_usage, count_codes
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .codes import Collate, encode_pictures
+from .codes.cached import Collate, encode_pictures
 from .evaluation_report import report
 from .feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
 from .loop.losses import psnr

@@ -23,7 +23,7 @@ from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .arguments import PriorTraining, parse
-from .codes import captions_of
+from .codes.cached import captions_of
 from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
 from .pictures.data_arguments import DataArguments
 

@@ -18,8 +18,8 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
 from .arguments import DVAETraining, parse
+from .codes.kmeans import kmeans
 from .evaluate import evaluate_dvae
-from .kmeans import kmeans
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
 from .loop.pretrained import find_part, freeze

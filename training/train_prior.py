@@ -22,7 +22,7 @@ from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .arguments import PriorTraining, parse
-from .codes import CachedCodes, Collate, captions_of
+from .codes.cached import CachedCodes, Collate, captions_of
 from .encode_dataset import code_caches
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline

@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from prior_transformer import PriorTokenizer
-from training.codes import CachedCodes, Collate
+from training.codes.cached import CachedCodes, Collate
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import in_order, load_split
 from training.pictures.streaming import StreamedPictures, StreamLoader

@@ -12,7 +12,7 @@ from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 from prior_transformer import PriorTokenizer
 
 from ..arguments import LoraSettings, PriorTraining, RerankerTraining
-from ..code_cache import digest_of
+from ..codes.cache import digest_of
 
 EMBEDDED_NAME = "embedded"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .pictures.crops import prior_crop
-from .pictures.in_memory import Pictures, as_it_is, caption_column, whole
-from .pictures.readers import Row
-from .pictures.rows import BrokenRow, open_picture, row_parts
+from ..pictures.crops import prior_crop
+from ..pictures.in_memory import Pictures, as_it_is, caption_column, whole
+from ..pictures.readers import Row
+from ..pictures.rows import BrokenRow, open_picture, row_parts
 
 if TYPE_CHECKING:
-    from .code_cache import CodeCache
+    from .cache import CodeCache
 
 CHUNK = 128  # pictures that the dVAE encodes at once, and the rest of the last row's views
 

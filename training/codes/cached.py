@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from .pictures.in_memory import Pictures, shuffled, to_pixel_values
-from .pictures.rows import caption
+from ..pictures.in_memory import Pictures, shuffled, to_pixel_values
+from ..pictures.rows import caption
 
 
 @torch.no_grad()

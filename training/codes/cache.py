@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from .pictures.data_arguments import DataArguments
-from .pictures.in_memory import Pictures, in_order, is_cutouts, to_pixel_values
-from .pictures.rows import Tally, by_reason, check_share
-from .pictures.sources import Source
-from .scenes import LAYOUT
+from ..pictures.data_arguments import DataArguments
+from ..pictures.in_memory import Pictures, in_order, is_cutouts, to_pixel_values
+from ..pictures.rows import Tally, by_reason, check_share
+from ..pictures.sources import Source
+from ..scenes import LAYOUT
 from .views import CENTRE, Chunk, DrawnShards, Views
 
 SHARD = 2048  # rows or scenes a shard
@@ -99,7 +99,7 @@ class CodeCache:
             differ = ", ".join(f"{key} {value} there, {settings.get(key)} here" for key, value in other.items())
             raise ValueError(
                 f"the codes in {self.folder} have fingerprint {found['fingerprint']}, this dVAE on these pictures "
-                f"{self.fingerprint} ({differ}): remove {self.folder}, or name another folder by --training.codes"
+                f"{self.fingerprint} ({differ}): remove {self.folder}, or name another folder by --training.codes.cached"
             )
 
     def missing(self) -> list[int]:
