@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from training.captions import is_plural, plain_name, with_article, write_caption
-from training.scenes import KINDS
+from training.emoji.captions import is_plural, plain_name, with_article, write_caption
+from training.emoji.scenes import KINDS
 
 AVOCADO = {"name": "avocado", "keywords": ["food", "fruit", "guacamole"], "style": "fluent 3d"}
 BOAT = {"name": "sailboat", "keywords": ["boat", "sea"], "style": "twemoji"}

@@ -69,7 +69,7 @@ def test_pictures_are_square_cutouts_that_fill_their_frame(splits):
 
 
 def test_the_builder_refuses_share_alike_sources():
-    from training.packages import Source
+    from training.emoji.packages import Source
 
     with pytest.raises(ValueError, match="share-alike"):
         Source("openmoji", "15.0.0", "CC-BY-SA-4.0", "OpenMoji")
@@ -77,7 +77,7 @@ def test_the_builder_refuses_share_alike_sources():
 
 def test_the_same_drawing_gives_the_same_bytes_and_the_split_depends_on_the_rows_alone():
     pytest.importorskip("resvg_py", reason="the extra `data`")
-    from training.build_emoji import armchair_rows, split
+    from training.emoji.build import armchair_rows, split
 
     rows, again = list(armchair_rows(32, each=1)), list(armchair_rows(32, each=1))
     assert rows == again and len(rows) == 9

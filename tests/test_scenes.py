@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.scenes import (
+from training.emoji.scenes import (
     GROUNDS,
     HELDOUT_SHARE,
     KINDS,

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from training.emoji.pair_scores import cut_things, heldout_pairs
+from training.emoji.scenes import draw_scene, is_heldout_pair
 from training.loop.pretrained import picture_size
-from training.pair_scores import cut_things, heldout_pairs
-from training.scenes import draw_scene, is_heldout_pair
 from training.scorer import contrastive_loss, r_precision, ranks
 from training.train_scorer import main
 

@@ -23,13 +23,13 @@ from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .codes.cached import Collate, encode_pictures
+from .emoji.scenes import HELDOUT_SPLIT
 from .evaluation_report import report
 from .feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
 from .loop.losses import psnr
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, load_split, to_pixel_values
 from .pictures.rows import caption
-from .scenes import HELDOUT_SPLIT
 from .surgery import estimate_surgery
 
 

@@ -7,8 +7,8 @@ import argparse
 import math
 from pathlib import Path
 
+from .emoji.scenes import HELDOUT_SPLIT
 from .pictures.lines import json_object
-from .scenes import HELDOUT_SPLIT
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
 SCHEDULES = ("step", "lr", "temperature", "kl_weight", "skipped")

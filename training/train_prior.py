@@ -23,6 +23,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 
 from .arguments import PriorTraining, parse
 from .codes.cached import CachedCodes, Collate, captions_of
+from .emoji.scenes import HELDOUT_SPLIT
 from .encode_dataset import code_caches
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
@@ -34,7 +35,6 @@ from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, in_order
 from .preflight import plan_or_train
-from .scenes import HELDOUT_SPLIT
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:

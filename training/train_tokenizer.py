@@ -15,11 +15,11 @@ from tqdm import tqdm
 from prior_transformer import PriorTokenizer
 
 from .arguments import TokenizerTraining, parse
+from .emoji.scenes import sample_scene
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import caption_column, fit_scenes, is_cutouts, load_split
 from .pictures.rows import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
 from .pictures.sources import Source
-from .scenes import sample_scene
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,7 +58,7 @@ def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTrai
         )
     things = [part["things"][0] for part in parts] if is_cutouts(pictures, data) else []
     rng = random.Random(training.seed)
-    for i in tqdm(range(training.captions), desc="captions", leave=False):
+    for i in tqdm(range(training.emoji.captions), desc="captions", leave=False):
         composed = things and rng.random() < data.scenes
         yield caption(sample_scene(things, rng) if composed else parts[i % len(parts)], rng)
 

@@ -22,10 +22,10 @@ from pipelines import TextToImagePipeline
 from pipelines.judging import Reranker, find_judge, judge_codes
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
-from training.pair_scores import cut_things, heldout_pairs
+from training.emoji.pair_scores import cut_things, heldout_pairs
+from training.emoji.scenes import GROUNDS
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
-from training.scenes import GROUNDS
 from training.scorer import r_precision, ranks
 from training.train_scorer import short_names
 

@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
+from ..emoji.scenes import LAYOUT
 from ..pictures.data_arguments import DataArguments
 from ..pictures.in_memory import Pictures, in_order, is_cutouts, to_pixel_values
 from ..pictures.rows import Tally, by_reason, check_share
 from ..pictures.sources import Source
-from ..scenes import LAYOUT
 from .views import CENTRE, Chunk, DrawnShards, Views
 
 SHARD = 2048  # rows or scenes a shard

@@ -25,7 +25,7 @@ from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
 from .rows import CUTOUT_COLUMNS, BrokenRow, Tally, open_picture, row_parts
 from ..loop.stopping import deaf
-from ..scenes import draw_scene, sample_scene
+from ..emoji.scenes import draw_scene, sample_scene
 from .sources import Source, open_splits
 
 CAPTION_COLUMNS = ("text", "caption")

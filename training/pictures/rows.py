@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ..captions import write_caption
+from ..emoji.captions import write_caption
 from .data_arguments import DataArguments
 from .readers import Row, open_binary
 

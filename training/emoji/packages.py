@@ -52,7 +52,7 @@ ICONS = {
     ),
 }
 CLIPART = Source("openclipart-svg", "1:0.18+dfsg-19", "CC-PDDC", "Open Clip Art Library, public domain")
-OWN = Source("armchair", "1", "Apache-2.0", "drawn by training/armchair.py")
+OWN = Source("armchair", "1", "Apache-2.0", "drawn by training/emoji/armchair.py")
 NAMES = Source("cldr-annotations-full", "48.2.0", "Unicode-3.0", "© Unicode, Inc.")
 
 

@@ -1,6 +1,6 @@
 """Build the captioned pictures of `training/data/emoji` from openly licensed packages.
 
-    python -m training.build_emoji
+    python -m training.emoji.build
 
 Needs the extra `data`, the clients `npm`, `apt-get` and `dpkg`, and a network; about six minutes on one core.
 Emoji come in five styles, their names and keywords from Unicode's CLDR; the drawings of Open Clip Art that

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..pictures.in_memory import Pictures
 from .captions import with_article
-from .pictures.in_memory import Pictures
 from .scenes import draw_scene, sample_scene
 
 
