@@ -10,8 +10,7 @@ from torchvision.models import inception_v3
 
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from training import evaluate
-from training.evaluation_report import markdown
-from training.feature_metrics import (
+from training.evaluation.feature_metrics import (
     CLIPFeatures,
     InceptionFeatures,
     SmallCLIPFeatures,
@@ -19,7 +18,8 @@ from training.feature_metrics import (
     frechet_distance,
     load_extractor,
 )
-from training.scorer import own_name_first
+from training.evaluation.report import markdown
+from training.evaluation.scorer import own_name_first
 
 
 class Channels(torch.nn.Module):

@@ -16,9 +16,9 @@ from pipelines import TextToImagePipeline
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training import finish, train_reranker
+from training.evaluation.scorer import contrastive_loss
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
-from training.scorer import contrastive_loss
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "yellow": (240, 220, 0)}
 

@@ -12,8 +12,8 @@ from PIL import Image
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from training.emoji.pair_scores import cut_things, heldout_pairs
 from training.emoji.scenes import draw_scene, is_heldout_pair
+from training.evaluation.scorer import contrastive_loss, r_precision, ranks
 from training.loop.pretrained import picture_size
-from training.scorer import contrastive_loss, r_precision, ranks
 from training.train_scorer import main
 
 

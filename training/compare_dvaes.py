@@ -14,7 +14,7 @@ from dvae import DVAE, codebook_usage, count_codes
 
 from .codes.cached import draw_picture
 from .evaluate import evaluate_dvae
-from .feature_metrics import Extractor, frechet_distance, load_extractor
+from .evaluation.feature_metrics import Extractor, frechet_distance, load_extractor
 from .loop.losses import high_frequency_power
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, load_split, to_pixel_values

@@ -24,13 +24,13 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .codes.cached import Collate, encode_pictures
 from .emoji.scenes import HELDOUT_SPLIT
-from .evaluation_report import report
-from .feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
+from .evaluation.feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
+from .evaluation.report import report
+from .evaluation.surgery import estimate_surgery
 from .loop.losses import psnr
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, load_split, to_pixel_values
 from .pictures.rows import caption
-from .surgery import estimate_surgery
 
 
 def validation_images(pictures: Pictures, limit: int) -> Tensor:

@@ -22,7 +22,8 @@ from prior_transformer import PriorTokenizer
 
 from .arguments import RerankerTraining, parse
 from .evaluate import validation_images
-from .feature_metrics import SmallCLIPFeatures, caption_fit
+from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
+from .evaluation.scorer import augment, contrastive_loss
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.pretrained import find_part, part_of_run, picture_size, tokenizer_digest
 from .loop.run import Run
@@ -34,7 +35,6 @@ from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stre
 from .pictures.readers import Row
 from .pictures.rows import caption, row_parts
 from .pictures.streaming import StreamedPictures, StreamLoader
-from .scorer import augment, contrastive_loss
 
 VALIDATION = 1000  # pictures
 

@@ -24,9 +24,9 @@ from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training.emoji.pair_scores import cut_things, heldout_pairs
 from training.emoji.scenes import GROUNDS
+from training.evaluation.scorer import r_precision, ranks
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
-from training.scorer import r_precision, ranks
 from training.train_scorer import short_names
 
 Judges = dict[str, str | Reranker]

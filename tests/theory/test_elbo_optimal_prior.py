@@ -3,7 +3,7 @@
 import torch
 
 from prior_transformer import PriorTransformer, PriorTransformerConfig
-from training.surgery import elbo_surgery, enumerate_grids, grid_log_probs, prior_log_prob
+from training.evaluation.surgery import elbo_surgery, enumerate_grids, grid_log_probs, prior_log_prob
 
 
 def total_variation(p: torch.Tensor, q: torch.Tensor) -> float:

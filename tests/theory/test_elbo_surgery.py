@@ -8,7 +8,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from dvae import DVAE, DVAEConfig, kl_to_uniform
 from prior_transformer import PriorTransformer, PriorTransformerConfig
-from training.surgery import (
+from training.evaluation.surgery import (
     aggregated_log_prob,
     elbo_surgery,
     enumerate_grids,

@@ -17,8 +17,8 @@ from dvae import DVAE, ELBOOutput
 from dvae.categoricals import full_precision
 from prior_transformer import PriorTransformer
 
-from .pictures.in_memory import to_pixel_values
-from .theory.divergences import categorical_kl
+from ..pictures.in_memory import to_pixel_values
+from ..theory.divergences import categorical_kl
 
 TRAINED = ("prior", "captioned")  # the trained prior without a caption, and with it
 
