@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dvae import PatchDiscriminator, PatchDiscriminatorConfig
 from training.arguments import DVAETraining, PriorTraining, parse
-from training.memory import LiveBytes, Memory, sharded_step, whole_step
-from training.preflight import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
+from training.preflight.memory import LiveBytes, Memory, sharded_step, whole_step
+from training.preflight.plan import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
 
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
@@ -163,7 +163,7 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 from training.arguments import DVAETraining, PriorTraining, parse
-from training.preflight import DryRun, dvae_subject, measure, prior_subject, step_of
+from training.preflight.plan import DryRun, dvae_subject, measure, prior_subject, step_of
 section, preset, *flags = sys.argv[1:]
 training_type = DVAETraining if section == "dvae" else PriorTraining
 args = parse(section, training_type, [preset, "--output_dir", "/nowhere", *flags])

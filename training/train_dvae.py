@@ -29,7 +29,7 @@ from .loop.schedules import cosine, warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import Pictures, fit_scenes, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
-from .preflight import plan_or_train
+from .preflight.plan import plan_or_train
 
 
 def main(argv: list[str] | None = None) -> DVAE:

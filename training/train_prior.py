@@ -34,7 +34,7 @@ from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, in_order
-from .preflight import plan_or_train
+from .preflight.plan import plan_or_train
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:

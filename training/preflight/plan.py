@@ -2,7 +2,7 @@
 
     python -m training.train_prior training/configs/dalle_256.yaml --dry_run '{gpus: 1024, gib: 80, engine: fsdp}'
 
-Memory by part is computed by a step on tensors without numbers (training/memory.py), for this machine and for the GPUs
+Memory by part is computed by a step on tensors without numbers (training/preflight/memory.py), for this machine and for the GPUs
 asked for; a few real steps on noise are measured here where they fit. Nothing is trained, nothing is written.
 """
 
@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from dvae import DVAE, DVAEConfig
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
-from .adversaries.beside_the_dvae import build_adversaries
-from .arguments import DVAETraining, PriorTraining, parse
-from .loop.engine import leave_processes, ready
-from .loop.losses import dvae_losses
-from .loop.precision import mixed_precision
-from .loop.pretrained import find_part, freeze
+from ..adversaries.beside_the_dvae import build_adversaries
+from ..arguments import DVAETraining, PriorTraining, parse
+from ..loop.engine import leave_processes, ready
+from ..loop.losses import dvae_losses
+from ..loop.precision import mixed_precision
+from ..loop.pretrained import find_part, freeze
+from ..pictures.in_memory import bytes_decoded, fit_scenes, load_split
+from ..pictures.report import glance
 from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
-from .pictures.in_memory import bytes_decoded, fit_scenes, load_split
-from .pictures.report import glance
 
 GIB = 2**30
 PARTS = ("weights", "gradients", "optimiser", "average", "activations", "communication")

@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .loop.averaging import Average
+from ..loop.averaging import Average
 from .memory import dtype_of
 
 
