@@ -288,7 +288,7 @@ def test_codes_of_scenes_that_were_drawn_otherwise_are_refused(tiny_dvae, tmp_pa
     data = DataArguments()
     source = load_split(data, "validation")
     before = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
-    monkeypatch.setattr("training.codes.cached.cache.LAYOUT", -1)
+    monkeypatch.setattr("training.codes.cache.LAYOUT", -1)
     after = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
     assert {name for name in before if before[name] != after[name]} == {"layout"}
     assert CodeCache(tmp_path, tiny_dvae, source, data).settings()["layout"] == 0

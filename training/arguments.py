@@ -139,7 +139,7 @@ class PriorTraining(LoopTraining):
     sampling: defaults of the saved pipeline (guidance_scale, temperature, top_k, top_p).
     dvae, tokenizer: folders or Hub ids of these, or of pipelines that hold them, or "embedded"; None takes those of
         the pipeline that init_from names, or else output_dir/dvae and output_dir/tokenizer.
-    codes: their cache, output_dir/codes unless given. crops, flips: how often a picture is in it (code_cache.Views).
+    codes: their cache, output_dir/codes unless given. crops, flips: how often a picture is in it (codes.views.Views).
     freeze: shell patterns of the names of parameters that learn nothing, such as ["embeddings.text*"].
     lora: None, or the settings of an adapter that learns alone (`--training.lora '{rank: 8}'`).
     """

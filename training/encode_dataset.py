@@ -1,8 +1,8 @@
 """Encodes a set once, for the prior to train on: pictures -> captions and codes, in shards.
 
-    accelerate launch -m training.encode_dataset PRESET [--training.pictures.crops 4 --training.flips true …]
+    accelerate launch -m training.encode_dataset PRESET [--training.crops 4 --training.flips true …]
 
-It reads output_dir/dvae, or --training.dvae, and writes output_dir/codes, or --training.codes.cached. Processes share the
+It reads output_dir/dvae, or --training.dvae, and writes output_dir/codes, or --training.codes. Processes share the
 shards, and `--training.num_workers` of each decode and compose for its dVAE; shards that are finished are kept when it
 is started again. training.train_prior does the same at its start where codes are missing.
 """
@@ -44,9 +44,9 @@ def code_caches(dvae: DVAE, data: DataArguments, training: PriorTraining, output
     The caches of a run. Several crops and flips are the training split's alone. HELDOUT_SPLIT, where scenes are asked
     for, holds scenes alone, of things that training never put together.
     """
-    folder = Path(training.codes.cached or output_dir / "codes")
+    folder = Path(training.codes or output_dir / "codes")
     train, validation = load_split(data, "train"), load_split(data, "validation")
-    views, scenes = Views(data.crop, training.pictures.crops, training.flips), training.cached_scenes
+    views, scenes = Views(data.crop, training.crops, training.flips), training.cached_scenes
     caches = {
         "train": CodeCache(folder / "train", dvae, train, data, views=views, scenes=scenes, seed=training.seed),
         "validation": CodeCache(folder / "validation", dvae, validation, data, seed=training.seed),

@@ -58,7 +58,7 @@ def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTrai
         )
     things = [part["things"][0] for part in parts] if is_cutouts(pictures, data) else []
     rng = random.Random(training.seed)
-    for i in tqdm(range(training.emoji.captions), desc="captions", leave=False):
+    for i in tqdm(range(training.captions), desc="captions", leave=False):
         composed = things and rng.random() < data.scenes
         yield caption(sample_scene(things, rng) if composed else parts[i % len(parts)], rng)
 

@@ -56,7 +56,7 @@ WORDS = [
 
 
 def write_cache(path: Path, rng: np.random.Generator) -> Dataset:
-    """Captions of 6 to 14 words and random codes, as code_cache writes them."""
+    """Captions of 6 to 14 words and random codes, as codes.cache writes them."""
     words = [" ".join(rng.choice(WORDS, rng.integers(6, 15))) for _ in range(ROWS)]
     codes = rng.integers(0, CODEBOOK, (ROWS, CODES), dtype=np.int32)
     columns = {

@@ -99,7 +99,7 @@ class CodeCache:
             differ = ", ".join(f"{key} {value} there, {settings.get(key)} here" for key, value in other.items())
             raise ValueError(
                 f"the codes in {self.folder} have fingerprint {found['fingerprint']}, this dVAE on these pictures "
-                f"{self.fingerprint} ({differ}): remove {self.folder}, or name another folder by --training.codes.cached"
+                f"{self.fingerprint} ({differ}): remove {self.folder}, or name another folder by --training.codes"
             )
 
     def missing(self) -> list[int]:

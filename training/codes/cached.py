@@ -1,7 +1,7 @@
 """What the prior learns from: cached codes, with captions written at the draw.
 
 Codes are a dataset with the columns `parts` (JSON, what a caption is written from), `codes` (N integers) and
-`composed` (whether it is a scene): of code_cache.py, or of `encode_pictures` for a set in memory.
+`composed` (whether it is a scene): of cache.py, or of `encode_pictures` for a set in memory.
 """
 
 import bisect

@@ -2,8 +2,8 @@
 
     python -m training.train_prior training/configs/dalle_256.yaml --dry_run '{gpus: 1024, gib: 80, engine: fsdp}'
 
-Memory by part is computed by a step on tensors without numbers (training/preflight/memory.py), for this machine and for the GPUs
-asked for; a few real steps on noise are measured here where they fit. Nothing is trained, nothing is written.
+Memory by part is computed by a step on tensors without numbers (memory.py), for this machine and for the GPUs asked
+for; a few real steps on noise are measured here where they fit. Nothing is trained, nothing is written.
 """
 
 import sys
