@@ -5,7 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from training import code_cache, encode_dataset
+from training import encode_dataset
+from training.codes import cache as code_cache
 
 code_cache.SHARD = 8
 replace = code_cache.replace

@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
 
-from training import run, train_prior
+from training import train_prior
+from training.loop import run
 from training.loop.engine import make_accelerator
 from training.loop.states import is_sharded
 

@@ -19,11 +19,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from processes import ENVIRONMENT, ROOT, launch, run_processes
-from training.codes.cached.cache import CodeCache, Views, weights_digest
 
 from dvae import DVAEImageProcessor
-from training import code_cache, encode_dataset, views
+from training import encode_dataset
 from training.arguments import PriorTraining
+from training.codes import cache as code_cache
+from training.codes import views
+from training.codes.cache import CodeCache, Views, weights_digest
 from training.codes.cached import MappedCodes
 from training.encode_dataset import code_caches
 from training.pictures.data_arguments import DataArguments

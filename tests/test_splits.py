@@ -7,9 +7,9 @@ import pytest
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
 from test_training import pictures, preset, tiny_dvae  # noqa: F401, two are fixtures
-from training.codes.cached.cache import CodeCache
 
 from training import train_dvae, train_tokenizer
+from training.codes.cache import CodeCache
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, _held_out, load_split
 

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from toy_run import toy_run
 
-from training import stepping
+from training.loop import stepping
 from training.loop.states import load_state
 
 ENDED_GROUPS = []  # kept: a gloo group whose last reference is its own thread's joins itself and aborts the process

@@ -29,7 +29,7 @@ from .packages import CLIPART, EMOJI, ICONS, NAMES, OWN, Source, download, downl
 SHARD_ROWS = 3000
 HELD_OUT = 0.05  # of an emoji's pictures; at most one a concept, so about 4 % of all
 STYLES_LEFT = 2  # a held-out picture leaves at least so many of its concept in training
-TABLES = Path(__file__).parent / "data"
+TABLES = Path(__file__).parent.parent / "data"
 FEATURES = Features(
     image=Image(),
     name=Value("string"),
