@@ -3,8 +3,8 @@
     python -m tests.benchmarks.curves [--steps 60]
 
 Trains the small prior of kill.py on emoji by one process, by two under DDP, by two under Accelerate's FSDP2 (over
-gloo; tests/sharded_prior.py), in four micro-batches and with activations computed again, at one global batch; then a
-small dVAE over 100 rows of which five are broken, written in each format, read into memory and streamed.
+gloo; sharded_prior.py), in four micro-batches and with activations computed again, at one global batch; then a small
+dVAE over 100 rows of which five are broken, written in each format, read into memory and streamed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from .kill import PRESET, ROOT
 
-sys.path.insert(0, str(ROOT / "tests"))  # as pytest has it
+sys.path.insert(0, str(ROOT / "tests/support"))  # as pytest has it
 import broken_sets
 
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -44,7 +44,7 @@ def engines(folder: Path, steps: int) -> None:
     run("-m", "training.train_dvae", str(preset), "--output_dir", str(parts))
     flags = [f"--training.{part}={parts / part}" for part in ("dvae", "tokenizer")]
     flags += [f"--training.steps={steps}", "--training.batch_size=16", "--training.caption_dropout=0"]
-    trainer, sharded = ["-m", "training.train_prior"], [str(ROOT / "tests" / "sharded_prior.py"), "0"]
+    trainer, sharded = ["-m", "training.train_prior"], [str(ROOT / "tests/support/sharded_prior.py"), "0"]
     ways = {
         "one process": trainer,
         "two processes, DDP": [*TWO, *trainer],

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_prior import PATTERNS, N, T, make_batch, make_prior
+from small_priors import PATTERNS, N, T, make_batch, make_prior
 from transformers import StaticCache
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from processes import run_processes
+from processes import run_processes, ROOT
 
 from training import train_dvae
 from training.pictures.data_arguments import DataArguments
@@ -234,7 +234,7 @@ def test_a_state_counts_what_was_skipped(sets):
 def test_a_signal_to_the_whole_group_lets_the_workers_feed_the_last_step(streaming, sets, tmp_path):
     argv = [preset(tmp_path, {"path": sets["parquet"], "streaming": streaming}), "--training.steps", "100000"]
     argv += ["--training.num_workers", "2", "--training.checkpoint_every", "100000"]
-    root, run = Path(__file__).parent.parent, tmp_path / "run"
+    root, run = ROOT, tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "training.train_dvae", *argv]
     with open(tmp_path / "printed", "wb") as printed:

@@ -1,6 +1,6 @@
 """The page in a process of its own, and a headless Chromium before it; neither may leave loopback.
 
-python tests/browser.py OUT.png [PROMPT] paints with the embedded model and saves what the page then looks like.
+python tests/support/browser.py OUT.png [PROMPT] paints with the embedded model and saves what the page looks like.
 """
 
 import io
@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from processes import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ROOT = Path(__file__).parent.parent
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0", None, "")
 # Python imports this before anything else: a socket that would leave the machine is written down, and refused
 GUARD = f"""

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import ROOT
 
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.pictures import free_path, make_grid, slug
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from drawing import generate_codes
-from test_training import pictures, write_preset  # noqa: F401, a fixture
+from squares import write_preset
 
 from pipelines import TextToImagePipeline
 from pipelines.sampling import draw_keys
@@ -74,7 +74,7 @@ def test_a_pipeline_on_a_gpu_paints(tiny_folder, dtype):
 
 
 @pytest.fixture
-def preset(pictures, tmp_path) -> str:  # noqa: F811
+def preset(pictures, tmp_path) -> str:
     AcceleratorState._reset_state(reset_partial_state=True)  # whatever the CPU's tests left
     path = write_preset(tmp_path / "preset.yaml", pictures, tmp_path / "run")
     train_tokenizer.main([path])

@@ -12,14 +12,13 @@ from pathlib import Path
 import openai
 import pytest
 import torch
+from processes import ROOT
 from running_server import client_of, until
 
 from pipelines.__main__ import main
 from pipelines.serving import command
 from pipelines.serving.command import bind, build_parser, find_key, model_name
 from pipelines.starting import load
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pipeline):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from benchmarks.training import joint_ids, model_flops, prior_step
 from torch.utils.flop_counter import FlopCounterMode
 
 from prior_transformer import PriorTransformer, PriorTransformerConfig
+from tests.benchmarks.training import joint_ids, model_flops, prior_step
 
 
 @pytest.fixture

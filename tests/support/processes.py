@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {
     "ACCELERATE_USE_CPU": "true",
     "OMP_NUM_THREADS": "1",
@@ -18,8 +18,8 @@ ENVIRONMENT = {
 
 
 def launch(*arguments: str, processes: int = 2) -> list[str]:
-    """The command; arguments: a script of tests/ and its own, or -m and a module."""
-    script = [str(ROOT / "tests" / arguments[0])] if arguments[0].endswith(".py") else [arguments[0]]
+    """The command; arguments: a script of tests/support/ and its own, or -m and a module."""
+    script = [str(ROOT / "tests/support" / arguments[0])] if arguments[0].endswith(".py") else [arguments[0]]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     return [*torchrun, "--nproc_per_node", str(processes), *script, *arguments[1:]]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import ROOT
 
 import pipelines
 from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor
@@ -226,8 +227,7 @@ def test_a_picture_size_that_does_not_fit_is_refused(tiny_pipeline):
 
 def test_the_imported_package_is_this_one():
     """`pipelines` is a generic name: another package of that name must not be what a user gets."""
-    root = __file__.rsplit("/tests/", 1)[0]
-    assert pipelines.__file__ == f"{root}/pipelines/__init__.py"
+    assert pipelines.__file__ == f"{ROOT}/pipelines/__init__.py"
     assert pipelines.TextToImagePipeline.__module__ == "pipelines.text_to_image"
     with pytest.raises(AttributeError, match="no attribute 'StableDiffusion'"):
         pipelines.StableDiffusion  # noqa: B018
@@ -248,4 +248,4 @@ from pipelines import TextToImagePipeline, TextToImagePipelineOutput, pipeline
 assert torch.equal(state, torch.get_rng_state())
 assert not {"training", "datasets"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=__file__.rsplit("/tests/", 1)[0])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

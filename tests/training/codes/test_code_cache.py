@@ -256,7 +256,7 @@ def test_workers_of_a_process_that_is_killed_end_too(tiny_dvae, tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     preset = f"output_dir: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'train.parquet'}}}\n"
     (tmp_path / "preset.yaml").write_text(preset)
-    command = [sys.executable, str(ROOT / "tests" / "encode_shards.py"), str(tmp_path / "preset.yaml")]
+    command = [sys.executable, str(ROOT / "tests/support/encode_shards.py"), str(tmp_path / "preset.yaml")]
     command += ["--training.num_workers", "2"]
     process = psutil.Popen(command, env=os.environ | ENVIRONMENT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

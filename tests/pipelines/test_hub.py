@@ -14,7 +14,8 @@ import torch
 from hub_server import Hub
 from huggingface_hub import HfApi, ModelCard
 from PIL import Image
-from test_pipeline_saving import FILES
+from processes import ROOT
+from saved_files import FILES
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
@@ -22,7 +23,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 
 ANNA, BERT = "hf_anna", "hf_bert"  # tokens
 PARTS = {"dvae": DVAE, "prior": PriorTransformer, "tokenizer": PriorTokenizer, "image_processor": DVAEImageProcessor}
-STRANGER = Path(__file__).parent / "hub_stranger.py"
+STRANGER = ROOT / "tests/support/hub_stranger.py"
 
 
 def run(hub: Hub, home: Path, *arguments: str, without_us: bool = False) -> str:
@@ -30,7 +31,7 @@ def run(hub: Hub, home: Path, *arguments: str, without_us: bool = False) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     if not without_us:
-        environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+        environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, *arguments]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

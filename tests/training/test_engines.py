@@ -12,7 +12,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType, set_seed
 from processes import ROOT, run_processes
 from safetensors.torch import load_file
-from test_training import DVAE_SIZES, pictures, write_preset  # noqa: F401, a fixture
+from squares import DVAE_SIZES, write_preset
 
 from dvae import DVAE
 from prior_transformer import PriorTransformer
@@ -48,7 +48,7 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory) -> Trained:  # noqa: F811
+def trained(pictures, tmp_path_factory) -> Trained:
     folder = tmp_path_factory.mktemp("engines")
     trained = Trained(folder, write_preset(folder / "preset.yaml", pictures, folder / "run"))
     train_tokenizer.main([trained.preset])

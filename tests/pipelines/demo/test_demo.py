@@ -11,13 +11,12 @@ import torch
 import yaml
 from huggingface_hub import HfApi, snapshot_download
 from PIL import Image
+from processes import ROOT
 
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.demo.space import gather
 from pipelines.demo.studio import Studio
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

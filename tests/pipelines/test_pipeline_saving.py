@@ -13,43 +13,13 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from saved_files import FILES
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.model_card import write_model_card
 from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer
-
-FILES = {
-    "README.md",
-    "model_index.json",
-    "dvae/config.json",
-    "dvae/model.safetensors",
-    "image_processor/preprocessor_config.json",
-    "prior/config.json",
-    "prior/model.safetensors",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-}
-CODE = {
-    "dvae/categoricals.py",
-    "dvae/checked_config.py",
-    "dvae/configuration_dvae.py",
-    "dvae/continuous_posteriors.py",
-    "dvae/latent_priors.py",
-    "dvae/likelihoods.py",
-    "dvae/modeling_dvae.py",
-    "dvae/posteriors.py",
-    "dvae/style.py",
-    "image_processor/image_processing_dvae.py",
-    "prior/blocks.py",
-    "prior/cache.py",
-    "prior/configuration_prior_transformer.py",
-    "prior/masks.py",
-    "prior/modeling_prior_transformer.py",
-    "tokenizer/tokenization_prior.py",
-}
-FILES |= CODE
 
 
 def files_of(folder) -> set[str]:

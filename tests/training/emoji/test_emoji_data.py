@@ -1,12 +1,11 @@
 """The committed pictures: what `datasets` loads, how large, under which licences, and how they are split."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from datasets import DatasetDict, Image, load_dataset
+from processes import ROOT
 
-FOLDER = Path(__file__).parent.parent / "training/data/emoji"
+FOLDER = ROOT / "training/data/emoji"
 EMOJI_STYLES = {"twemoji", "noto", "fluent flat", "fluent 3d"}
 LICENSES = {"CC-BY-4.0", "CC-BY-3.0", "Apache-2.0", "MIT", "CC-PDDC"}
 COLUMNS = ["image", "name", "keywords", "style", "emoji", "source", "license", "attribution"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import broken_sets
 import pytest
 import torch
+from processes import ROOT
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -18,7 +19,6 @@ from training.arguments import DVAETraining, PriorTraining, parse
 from training.preflight.memory import LiveBytes, Memory, sharded_step, whole_step
 from training.preflight.plan import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
 
-ROOT = Path(__file__).parent.parent
 GIB = 2**30
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image as PillowImage
-from processes import run_processes
+from processes import ROOT, run_processes
 from safetensors.torch import load_file
+from squares import tiny_dvae
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
@@ -20,51 +20,6 @@ from training import encode_dataset, evaluate, finish, train_dvae, train_prior, 
 from training.codes.cached import CachedCodes, encode_pictures
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
-
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-DVAE_SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 16, "codebook_dim": 8, "widths": [8, 12, 16]}
-LOOP = {"batch_size": 8, "lr": 2e-3, "log_every": 1, "evaluate_every": 100, "checkpoint_every": 20}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    """40 squares on white, their colour as caption."""
-    folder = tmp_path_factory.mktemp("squares")
-    with (folder / "metadata.jsonl").open("w") as metadata:
-        for i in range(40):
-            colour = list(COLOURS)[i % 3]
-            picture = np.full((20, 24, 3), 255, np.uint8)
-            picture[4 : 16 - i % 4, 6:18] = COLOURS[colour]
-            PillowImage.fromarray(picture).save(folder / f"{i}.png")
-            metadata.write(json.dumps({"file_name": f"{i}.png", "text": f"a {colour} square"}) + "\n")
-    return folder
-
-
-@pytest.fixture
-def preset(pictures, tmp_path) -> str:
-    return write_preset(tmp_path / "preset.yaml", pictures, tmp_path / "run")
-
-
-def write_preset(path: Path, pictures: Path, output_dir: Path) -> str:
-    codes = {"posterior": "gumbel_codebook", "min_log_scale": -2.5}
-    schedule = {
-        "autoencoder_steps": 10,
-        "temperature_steps": 20,
-        "kl_steps": 10,
-        "kmeans_latents": 512,
-        "decoder_steps": 5,
-    }
-    prior = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sections = {
-        "output_dir": str(output_dir),
-        "data": {"path": str(pictures)},
-        "tokenizer": {"vocab_size": 280, "text_length": 6, "captions": 100},
-        "dvae": {"model": {**DVAE_SIZES, **codes}, "training": {**LOOP, **schedule, "steps": 40}},
-        "prior": {"model": prior, "training": {**LOOP, "bpe_dropout": 0.0, "steps": 40}},
-    }
-    path.write_text(yaml.safe_dump(sections))
-    return str(path)
-
 
 ADVERSARIES = {
     "--model.posterior": "implicit",
@@ -158,7 +113,7 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
 
     def speedrun(*argv: str) -> subprocess.CompletedProcess:
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
-        script = Path(__file__).parent.parent / "training" / "speedrun.sh"
+        script = ROOT / "training" / "speedrun.sh"
         return subprocess.run(["bash", str(script), *argv], env=environment, capture_output=True, text=True)
 
     flags = ["--data.path", "my pictures", "--training.seed=3", "--output_dir", "runs/mine"]
@@ -259,11 +214,6 @@ def test_two_processes_end_with_equal_weights_and_a_lower_loss(trainer, flags, p
 def test_the_prior_says_which_trainer_comes_first(preset):
     with pytest.raises(FileNotFoundError, match="train_dvae"):
         train_prior.main([preset])
-
-
-def tiny_dvae() -> DVAE:
-    torch.manual_seed(0)
-    return DVAE(DVAE.config_class(**DVAE_SIZES))
 
 
 def test_cached_codes_are_the_dvaes_and_draws_depend_on_their_place_alone(pictures):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
-from test_training import pictures, preset, tiny_dvae  # noqa: F401, two are fixtures
+from squares import tiny_dvae
 
 from training import train_dvae, train_tokenizer
 from training.codes.cache import CodeCache
@@ -14,7 +14,7 @@ from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, _held_out, load_split
 
 
-def test_parquet_is_read_as_well(pictures, tmp_path):  # noqa: F811
+def test_parquet_is_read_as_well(pictures, tmp_path):
     rows = [{"image": str(pictures / f"{i}.png"), "caption": f"number {i}"} for i in range(6)]
     Dataset.from_list(rows).cast_column("image", Image()).to_parquet(tmp_path / "train.parquet")
     data = DataArguments(path=str(tmp_path), validation_split="none")
@@ -23,7 +23,7 @@ def test_parquet_is_read_as_well(pictures, tmp_path):  # noqa: F811
     assert image.shape == (8, 8, 3) and parts["text"].startswith("number")
 
 
-def test_training_and_held_out_pictures_are_disjoint_and_all(pictures):  # noqa: F811
+def test_training_and_held_out_pictures_are_disjoint_and_all(pictures):
     data = DataArguments(path=str(pictures))
     train, held_out = (load_split(data, split) for split in ("train", "validation"))
     assert len(train) + len(held_out) == 40 and len(held_out) == 2
@@ -62,7 +62,7 @@ def test_a_set_is_one_of_cutouts_where_names_are_all_that_captions_are_of(column
             CodeCache(tmp_path, tiny_dvae(), load_split(data, "train"), data, scenes=4)
 
 
-def test_a_set_of_one_picture_or_of_no_caption_is_refused(preset, tmp_path):  # noqa: F811
+def test_a_set_of_one_picture_or_of_no_caption_is_refused(preset, tmp_path):
     """Two are needed, one of them to hold out."""
     PillowImage.new("RGB", (8, 8)).save(tmp_path / "a.png")
     lines = [json.dumps({"file_name": "a.png", "text": text}) + "\n" for text in ("a", "", "")]

@@ -1,5 +1,6 @@
 """A set on the Hub, with a server on loopback: downloaded and found again offline, or read where it lies."""
 
+from processes import ROOT
 import json
 import os
 import subprocess
@@ -26,7 +27,7 @@ def read(endpoint: str, home: Path, streaming: bool, **more: str) -> tuple[str, 
     """In a process of its own, which knows the Hub by its environment: the first file, and the captions."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **more}
-    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-c", READ.format(streaming=streaming)]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
