@@ -14,13 +14,13 @@ from accelerate import Accelerator
 
 from dvae import DVAE
 
-from .arguments import PriorTraining, parse
 from .codes.cache import CodeCache, Views
 from .emoji.scenes import HELDOUT_SPLIT
 from .loop.engine import join_processes, leave_processes
 from .loop.pretrained import part_of_run
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import fit_scenes, load_split
+from .presets.trainers import PriorTraining, parse
 
 HELDOUT_SCENES = 256
 

@@ -22,10 +22,10 @@ from pipelines.locate import RERANKER
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .arguments import PriorTraining, parse
 from .codes.cached import captions_of
 from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
 from .pictures.data_arguments import DataArguments
+from .presets.trainers import PriorTraining, parse
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",

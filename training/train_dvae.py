@@ -17,7 +17,6 @@ from torchvision.utils import make_grid
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
-from .arguments import DVAETraining, parse
 from .codes.kmeans import kmeans
 from .evaluate import evaluate_dvae
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
@@ -30,6 +29,7 @@ from .loop.stepping import set_lr
 from .pictures.in_memory import Pictures, fit_scenes, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
 from .preflight.plan import plan_or_train
+from .presets.trainers import DVAETraining, parse
 
 
 def main(argv: list[str] | None = None) -> DVAE:

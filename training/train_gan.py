@@ -18,7 +18,6 @@ from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDisc
 
 from .adversaries.gan import gan_step
 from .adversaries.objectives import gan_value
-from .arguments import GANTraining, parse
 from .evaluate import validation_images
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.run import Run
@@ -27,6 +26,7 @@ from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
+from .presets.trainers import GANTraining, parse
 
 
 def main(argv: list[str] | None = None) -> nn.ModuleDict:

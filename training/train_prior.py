@@ -21,7 +21,6 @@ from pipelines.sampling import check_settings
 from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
-from .arguments import PriorTraining, parse
 from .codes.cached import CachedCodes, Collate, captions_of
 from .emoji.scenes import HELDOUT_SPLIT
 from .encode_dataset import code_caches
@@ -35,6 +34,7 @@ from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, in_order
 from .preflight.plan import plan_or_train
+from .presets.trainers import PriorTraining, parse
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
-from .arguments import RerankerTraining, parse
 from .evaluate import validation_images
 from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
@@ -35,6 +34,7 @@ from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stre
 from .pictures.readers import Row
 from .pictures.rows import caption, row_parts
 from .pictures.streaming import StreamedPictures, StreamLoader
+from .presets.trainers import RerankerTraining, parse
 
 VALIDATION = 1000  # pictures
 

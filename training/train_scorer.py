@@ -22,7 +22,6 @@ from pipelines import TextToImagePipeline
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
-from .arguments import parse
 from .emoji.pair_scores import cut_things, heldout_pairs
 from .evaluation.scorer import augment, contrastive_loss, r_precision, ranks
 from .loop.precision import cpu_computes_bf16
@@ -31,6 +30,7 @@ from .loop.schedules import warmup_cosine
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, is_cutouts, load_split, shuffled
 from .pictures.rows import CUTOUT_COLUMNS
+from .presets.trainers import parse
 
 
 @dataclass

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from prior_transformer import PriorTokenizer
 
-from .arguments import TokenizerTraining, parse
 from .emoji.scenes import sample_scene
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import caption_column, fit_scenes, is_cutouts, load_split
 from .pictures.rows import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
 from .pictures.sources import Source
+from .presets.trainers import TokenizerTraining, parse
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 
 from pipelines import TextToImagePipeline
 from pipelines.pictures import make_grid
-from training.arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
+from training.presets.trainers import DataArguments
 
 GREY = (217, 217, 217)
 ZOOM = 2

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines import TextToImagePipeline
-from training.arguments import DataArguments
 from training.pictures.in_memory import Pictures, load_split
+from training.presets.trainers import DataArguments
 
 
 def main(argv: list[str] | None = None) -> None:

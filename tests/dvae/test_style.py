@@ -6,8 +6,8 @@ from accelerate import Accelerator
 
 from dvae import DVAE, DVAEConfig, LatentDiscriminator
 from training.adversaries.beside_the_dvae import Batch, StyleAdversary, build_adversaries
-from training.arguments import DVAETraining, StyleSettings
 from training.loop.losses import dvae_losses
+from training.presets.trainers import DVAETraining, StyleSettings
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 KINDS = [(q, p) for q in ("gaussian", "implicit") for p in ("gaussian", "flow")]

@@ -17,8 +17,8 @@ from squares import DVAE_SIZES, write_preset
 from dvae import DVAE
 from prior_transformer import PriorTransformer
 from training import train_dvae, train_gan, train_prior, train_tokenizer
-from training.arguments import DVAETraining, GANTraining, PriorTraining
 from training.loop.engine import power_sgd
+from training.presets.trainers import DVAETraining, GANTraining, PriorTraining
 
 CONFIGS = sorted((ROOT / "training" / "configs" / "accelerate").glob("*.yaml"))
 FLAGS = ["--model.dropout", "0", "--training.steps", "10", "--training.evaluate_every", "10"]

@@ -32,8 +32,8 @@ from dvae import (
     sample_codes,
 )
 
-from ..arguments import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
 from ..loop.stepping import descend
+from ..presets.trainers import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
 from .avb import DensityRatioKL
 from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate

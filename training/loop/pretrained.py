@@ -11,8 +11,8 @@ from dvae import DVAEConfig
 from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 from prior_transformer import PriorTokenizer
 
-from ..arguments import LoraSettings, PriorTraining, RerankerTraining
 from ..codes.cache import digest_of
+from ..presets.trainers import LoraSettings, PriorTraining, RerankerTraining
 
 EMBEDDED_NAME = "embedded"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..arguments import DVAETraining, GANTraining
+from ..presets.trainers import DVAETraining, GANTraining
 from .in_memory import DrawnPictures, Pictures, in_order, load_split
 from .data_arguments import DataArguments
 from ..loop.loop_training import LoopTraining

@@ -22,13 +22,13 @@ from dvae import DVAE, DVAEConfig
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 from ..adversaries.beside_the_dvae import build_adversaries
-from ..arguments import DVAETraining, PriorTraining, parse
 from ..loop.engine import leave_processes, ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
 from ..loop.pretrained import find_part, freeze
 from ..pictures.in_memory import bytes_decoded, fit_scenes, load_split
 from ..pictures.report import glance
+from ..presets.trainers import DVAETraining, PriorTraining, parse
 from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
 

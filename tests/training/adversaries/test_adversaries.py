@@ -14,8 +14,8 @@ from training.adversaries.beside_the_dvae import (
     RunningMean,
     build_adversaries,
 )
-from training.arguments import DVAETraining, PixelSettings, PosteriorSettings
 from training.loop.losses import dvae_losses
+from training.presets.trainers import DVAETraining, PixelSettings, PosteriorSettings
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 

@@ -22,7 +22,6 @@ from processes import ENVIRONMENT, ROOT, launch, run_processes
 
 from dvae import DVAEImageProcessor
 from training import encode_dataset
-from training.arguments import PriorTraining
 from training.codes import cache as code_cache
 from training.codes import views
 from training.codes.cache import CodeCache, Views, weights_digest
@@ -32,6 +31,7 @@ from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import load_split
 from training.pictures.rows import open_picture
 from training.pictures.sources import open_splits
+from training.presets.trainers import PriorTraining
 
 
 class Process(Accelerator):

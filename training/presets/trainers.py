@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from .adversaries.gan import GANSettings
-from .loop.loop_training import LoopTraining
-from .pictures.data_arguments import DataArguments
+from ..adversaries.gan import GANSettings
+from ..loop.loop_training import LoopTraining
+from ..pictures.data_arguments import DataArguments
 
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")
 
