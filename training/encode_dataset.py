@@ -20,7 +20,8 @@ from .loop.engine import join_processes, leave_processes
 from .loop.pretrained import part_of_run
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import fit_scenes, load_split
-from .presets.trainers import PriorTraining, parse
+from .presets.reading import parse
+from .presets.trainers import PriorTraining
 
 HELDOUT_SCENES = 256
 

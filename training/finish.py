@@ -25,7 +25,8 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .codes.cached import captions_of
 from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
 from .pictures.data_arguments import DataArguments
-from .presets.trainers import PriorTraining, parse
+from .presets.reading import parse
+from .presets.trainers import PriorTraining
 
 EMOJI_PROMPTS = [
     "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",

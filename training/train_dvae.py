@@ -29,7 +29,8 @@ from .loop.stepping import set_lr
 from .pictures.in_memory import Pictures, fit_scenes, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
 from .preflight.plan import plan_or_train
-from .presets.trainers import DVAETraining, parse
+from .presets.reading import parse
+from .presets.trainers import DVAETraining
 
 
 def main(argv: list[str] | None = None) -> DVAE:

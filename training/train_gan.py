@@ -26,7 +26,8 @@ from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
-from .presets.trainers import GANTraining, parse
+from .presets.reading import parse
+from .presets.trainers import GANTraining
 
 
 def main(argv: list[str] | None = None) -> nn.ModuleDict:

@@ -34,7 +34,8 @@ from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, in_order
 from .preflight.plan import plan_or_train
-from .presets.trainers import PriorTraining, parse
+from .presets.reading import parse
+from .presets.trainers import PriorTraining
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:

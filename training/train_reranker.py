@@ -34,7 +34,8 @@ from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stre
 from .pictures.readers import Row
 from .pictures.rows import caption, row_parts
 from .pictures.streaming import StreamedPictures, StreamLoader
-from .presets.trainers import RerankerTraining, parse
+from .presets.reading import parse
+from .presets.trainers import RerankerTraining
 
 VALIDATION = 1000  # pictures
 

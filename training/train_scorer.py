@@ -30,7 +30,7 @@ from .loop.schedules import warmup_cosine
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, is_cutouts, load_split, shuffled
 from .pictures.rows import CUTOUT_COLUMNS
-from .presets.trainers import parse
+from .presets.reading import parse
 
 
 @dataclass

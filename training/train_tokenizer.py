@@ -19,7 +19,8 @@ from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import caption_column, fit_scenes, is_cutouts, load_split
 from .pictures.rows import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
 from .pictures.sources import Source
-from .presets.trainers import TokenizerTraining, parse
+from .presets.reading import parse
+from .presets.trainers import TokenizerTraining
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,9 +5,10 @@ import torch
 from accelerate import Accelerator
 
 from dvae import DVAE, DVAEConfig, LatentDiscriminator
+from training.adversaries.adversary_settings import StyleSettings
 from training.adversaries.beside_the_dvae import Batch, StyleAdversary, build_adversaries
 from training.loop.losses import dvae_losses
-from training.presets.trainers import DVAETraining, StyleSettings
+from training.presets.trainers import DVAETraining
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 KINDS = [(q, p) for q in ("gaussian", "implicit") for p in ("gaussian", "flow")]

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 
 from dvae import DVAE, DVAEConfig, ImplicitPosterior
+from training.adversaries.adversary_settings import PosteriorSettings
 from training.adversaries.beside_the_dvae import Batch, PosteriorAdversary
-from training.presets.trainers import PosteriorSettings
 
 GRIDS = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
 BATCH = 256

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dvae import DVAE, DVAEConfig
+from training.adversaries.adversary_settings import PixelSettings
 from training.adversaries.beside_the_dvae import Batch, PixelAdversary
 from training.loop.losses import dvae_losses, high_frequency_power
-from training.presets.trainers import PixelSettings
 
 COLOURS = torch.tensor([[0.3, 0.5, 0.7], [0.7, 0.3, 0.5], [0.5, 0.7, 0.3], [0.6, 0.6, 0.6]])
 AMPLITUDE = 0.2

@@ -17,9 +17,18 @@ from pipelines.locate import EMBEDDED
 from prior_transformer import PriorTokenizer
 from training import train_dvae, train_prior
 from training.finish import EMOJI_DATA
-from training.loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, sources_of
+from training.loop.pretrained import (
+    LoraSettings,
+    check_tokenizer,
+    find_part,
+    freeze,
+    lora_config,
+    part_of_run,
+    sources_of,
+)
 from training.preflight.plan import DryRun, plan
-from training.presets.trainers import LoraSettings, PriorTraining, parse
+from training.presets.reading import parse
+from training.presets.trainers import PriorTraining
 
 FLAGS = ["--training.steps", "12", "--training.batch_size", "8", "--training.lr", "1e-2", "--training.ema", "0.5"]
 ONE_WEIGHT = {"--training.log_every": "1", "--training.bpe_dropout": "0", "--training.caption_dropout": "0"}

@@ -13,7 +13,8 @@ from torch import nn
 from dvae import GANGenerator, PatchDiscriminator
 from training import train_gan
 from training.adversaries.gan import GANSettings, discriminator_losses, gan_step, generator_loss, unrolled_parameters
-from training.presets.trainers import GANTraining, parse
+from training.presets.reading import parse
+from training.presets.trainers import GANTraining
 
 REAL = torch.zeros(3, 1, dtype=torch.float64)
 

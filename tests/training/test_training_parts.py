@@ -11,7 +11,8 @@ from training.codes.kmeans import assign, kmeans
 from training.loop.loop_training import LoopTraining
 from training.loop.losses import high_frequency_power, psnr
 from training.loop.schedules import cosine, warmup_cosine
-from training.presets.trainers import DVAETraining, GANTraining, PriorTraining, TokenizerTraining, parse
+from training.presets.reading import parse
+from training.presets.trainers import DVAETraining, GANTraining, PriorTraining, TokenizerTraining
 
 CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
 

@@ -32,8 +32,9 @@ from dvae import (
     sample_codes,
 )
 
+from ..loop.loop_training import LoopTraining
 from ..loop.stepping import descend
-from ..presets.trainers import AdversarySettings, DVAETraining, PixelSettings, PosteriorSettings, StyleSettings
+from .adversary_settings import AdversarySettings, PixelSettings, PosteriorSettings, StyleSettings
 from .avb import DensityRatioKL
 from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate
@@ -251,7 +252,7 @@ ADVERSARIES = {
 }
 
 
-def build_adversaries(dvae: DVAE, training: DVAETraining, accelerator: Accelerator) -> list[Adversary]:
-    """The adversaries that the preset switches on, in the order of `ADVERSARIES`: often none."""
+def build_adversaries(dvae: DVAE, training: LoopTraining, accelerator: Accelerator) -> list[Adversary]:
+    """The adversaries that the dVAE's training switches on, in the order of `ADVERSARIES`: often none."""
     chosen = {name: getattr(training, name) for name in ADVERSARIES}
     return [ADVERSARIES[name](dvae, settings, accelerator) for name, settings in chosen.items() if settings]

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from dvae import DVAE
 
 from ..emoji.scenes import LAYOUT
+from ..loop.fingerprints import digest_of
 from ..pictures.data_arguments import DataArguments
 from ..pictures.in_memory import Pictures, in_order, is_cutouts, to_pixel_values
 from ..pictures.rows import Tally, by_reason, check_share
@@ -192,7 +193,3 @@ def weights_digest(dvae: DVAE) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def digest_of(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Where a run's first weights come from: a whole pipeline's or a part's folder, or a Hub id."""
 
 import re
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,11 +12,27 @@ from dvae import DVAEConfig
 from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 from prior_transformer import PriorTokenizer
 
-from ..codes.cache import digest_of
-from ..presets.trainers import LoraSettings, PriorTraining, RerankerTraining
+from .fingerprints import digest_of
+from .loop_training import LoopTraining
 
 EMBEDDED_NAME = "embedded"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
+
+
+@dataclass
+class LoraSettings:
+    """
+    Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
+
+    targets: which linear layers of a block. train: modules trained whole and saved with the adapter, such as [text],
+        the text embedding. dropout: of x.
+    """
+
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=lambda: ["qkv", "output", "hidden"])
+    train: list[str] = field(default_factory=list)
 
 
 def find_part(name: str, part: str) -> str:
@@ -40,7 +57,7 @@ def is_pipeline(name: str) -> bool:
     return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
 
 
-def part_of_run(part: str, training: PriorTraining | RerankerTraining, output_dir: Path) -> str:
+def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
     """
     The dVAE or the tokenizer that a prior or a reranker trains with: what the flag of its name says; or the one of the
     pipeline that it starts from; or output_dir's.

@@ -28,7 +28,8 @@ from ..loop.precision import mixed_precision
 from ..loop.pretrained import find_part, freeze
 from ..pictures.in_memory import bytes_decoded, fit_scenes, load_split
 from ..pictures.report import glance
-from ..presets.trainers import DVAETraining, PriorTraining, parse
+from ..presets.reading import parse
+from ..presets.trainers import DVAETraining, PriorTraining
 from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
 

@@ -1,29 +1,12 @@
-"""Presets: one YAML for all trainers, overridden by dotted flags; a typo is an error that names the key.
+"""What each trainer takes of its section of a preset."""
 
-    output_dir: runs/mine
-    data: {path: ..., ...}
-    tokenizer: {vocab_size: ..., ...}
-    dvae: {model: {...}, training: {...}}
-    prior: {model: {...}, training: {...}}
-    reranker: {model: {...}, training: {...}}
-    gan: {model: {generator: {...}, discriminator: {...}}, training: {...}}
-
-A trainer reads `output_dir`, `data` and its own section, so that `--training.lr` means its own.
-"""
-
-import json
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..adversaries.adversary_settings import PixelSettings, PosteriorSettings, StyleSettings
 from ..adversaries.gan import GANSettings
 from ..loop.loop_training import LoopTraining
-from ..pictures.data_arguments import DataArguments
-
-SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")
+from ..loop.pretrained import LoraSettings
 
 
 @dataclass
@@ -38,53 +21,6 @@ class TokenizerTraining:
     captions: int = 100_000
     keep: bool = False
     seed: int = 0
-
-
-@dataclass
-class AdversarySettings:
-    """
-    start: the step, after the dVAE's warm-up as an autoencoder, from which it listens to the adversary.
-    warmup: how many steps before that its own network starts to learn, so that it has something to say.
-    width: channels of its network. lr, betas: of its Adam.
-    """
-
-    start: int = 0
-    warmup: int = 0
-    width: int = 64
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.9)
-
-
-@dataclass
-class PixelSettings(AdversarySettings):
-    """
-    weight: the adversary's gradient at the decoder's last layer, as a multiple of the reconstruction's.
-    num_layers: of the patch discriminator: a receptive field of 16, 34 or 70 pixels at 1, 2 or 3.
-    objective: "hinge", "non_saturating" or "minimax". r1: γ of γ/2 · E‖∇D‖² on pictures; 0 leaves it out.
-    """
-
-    weight: float = 0.5
-    num_layers: int = 2
-    objective: str = "hinge"
-    r1: float = 0.0
-
-
-@dataclass
-class PosteriorSettings(AdversarySettings):
-    """
-    draws: fixed noises that the marginals are averaged over. baseline: decay of the mean that the score function
-        subtracts.
-    """
-
-    draws: int = 16
-    baseline: float = 0.95
-
-
-@dataclass
-class StyleSettings(AdversarySettings):
-    """draws: noises that the moments of adaptive contrast are averaged over."""
-
-    draws: int = 16
 
 
 @dataclass
@@ -113,22 +49,6 @@ class DVAETraining(LoopTraining):
     pixel_adversary: PixelSettings | None = None
     posterior_adversary: PosteriorSettings | None = None
     style_adversary: StyleSettings | None = None
-
-
-@dataclass
-class LoraSettings:
-    """
-    Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
-
-    targets: which linear layers of a block. train: modules trained whole and saved with the adapter, such as [text],
-        the text embedding. dropout: of x.
-    """
-
-    rank: int = 16
-    alpha: float = 32
-    dropout: float = 0.0
-    targets: list[str] = field(default_factory=lambda: ["qkv", "output", "hidden"])
-    train: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -219,46 +139,3 @@ class GANTraining(LoopTraining, GANSettings):
             raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a GAN starts anew")
         if self.activation_checkpointing or self.compile:
             raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
-
-
-def parse(
-    section: str,
-    training_type: type,
-    argv: list[str] | None = None,
-    doc: str | None = None,
-    program: str | None = None,
-):
-    """`PRESET [--data.… --model.… --training.… --output_dir …]` -> a namespace of these, each of its own type."""
-    from jsonargparse import ArgumentParser
-
-    argv = list(sys.argv[1:] if argv is None else argv)
-    program = f"python -m training.{program or f'train_{section}'}"
-    usage = f"{program} PRESET [--training.KEY VALUE …] [--model.KEY VALUE …] [--data.KEY VALUE …]"
-    parser = ArgumentParser(prog=program, usage=usage, description=doc)
-    parser.add_argument("--config", action="config", help="a YAML of the keys below; a PRESET has sections of them")
-    parser.add_argument("--output_dir", type=str, required=True)
-    parser.add_class_arguments(DataArguments, "data")
-    parser.add_class_arguments(training_type, "training")
-    parser.add_argument("--model", type=dict[str, Any] | None, default=None, help="fields of the model's config")
-    if argv and not argv[0].startswith("-"):
-        try:
-            argv[:1] = ["--config", json.dumps(read_preset(Path(argv[0]), section))]
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-    args = parser.parse_args(argv)
-    return parser.instantiate(args)
-
-
-def read_preset(path: Path, section: str) -> dict[str, Any]:
-    """The YAML at `path` -> what the trainer of `section` reads of it. Raises a ValueError that names a wrong key."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no preset at {path}: training/configs/ holds those of this project")
-    preset = yaml.safe_load(path.read_text()) or {}
-    unknown = set(preset) - set(SECTIONS)
-    if unknown:
-        raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; a preset holds {', '.join(SECTIONS)}")
-    own = preset.get(section) or {}
-    if section == "tokenizer":
-        own = {"training": own}
-    shared = {key: preset[key] for key in ("output_dir", "data") if key in preset}
-    return {**shared, **own}

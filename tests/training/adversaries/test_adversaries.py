@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from dvae import DVAE, POSTERIORS, CodeDiscriminator, DVAEConfig, PatchDiscriminator
+from training.adversaries.adversary_settings import PixelSettings, PosteriorSettings
 from training.adversaries.beside_the_dvae import (
     Batch,
     PixelAdversary,
@@ -15,7 +16,7 @@ from training.adversaries.beside_the_dvae import (
     build_adversaries,
 )
 from training.loop.losses import dvae_losses
-from training.presets.trainers import DVAETraining, PixelSettings, PosteriorSettings
+from training.presets.trainers import DVAETraining
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}
 

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dvae import PatchDiscriminator, PatchDiscriminatorConfig
 from training.preflight.memory import LiveBytes, Memory, sharded_step, whole_step
 from training.preflight.plan import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
-from training.presets.trainers import DVAETraining, PriorTraining, parse
+from training.presets.reading import parse
+from training.presets.trainers import DVAETraining, PriorTraining
 
 GIB = 2**30
 
@@ -162,7 +163,8 @@ def test_what_training_refuses_is_not_planned(tmp_path, monkeypatch):
 MEASURE = """
 import json, sys
 from pathlib import Path
-from training.presets.trainers import DVAETraining, PriorTraining, parse
+from training.presets.trainers import DVAETraining, PriorTraining
+from training.presets.reading import parse
 from training.preflight.plan import DryRun, dvae_subject, measure, prior_subject, step_of
 section, preset, *flags = sys.argv[1:]
 training_type = DVAETraining if section == "dvae" else PriorTraining
