@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from dvae import DVAE
 
 from .codes.cache import CodeCache, Views
-from .emoji.scenes import HELDOUT_SPLIT
 from .loop.engine import join_processes, leave_processes
 from .loop.pretrained import part_of_run
+from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import fit_scenes, load_split
 from .presets.reading import parse

@@ -23,11 +23,11 @@ from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .codes.cached import Collate, encode_pictures
-from .emoji.scenes import HELDOUT_SPLIT
 from .evaluation.feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
 from .evaluation.report import report
 from .evaluation.surgery import estimate_surgery
 from .loop.losses import psnr
+from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, load_split, to_pixel_values
 from .pictures.rows import caption

@@ -22,14 +22,13 @@ from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .codes.cached import CachedCodes, Collate, captions_of
-from .emoji.scenes import HELDOUT_SPLIT
 from .encode_dataset import code_caches
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
 from .loop.run import Run
-from .loop.run_log import save_numbers
+from .loop.run_log import HELDOUT_SPLIT, save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import fit_scenes, in_order

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dvae import gumbel_softmax
-from training.adversaries.avb import log_evidence
+from training.theory.evidence import log_evidence
 from training.theory.four_points import four_points as draw_points
 from training.theory.four_points import train_four_points
 

@@ -13,14 +13,8 @@ from dvae import (
     LatentDiscriminator,
     LatentDiscriminatorConfig,
 )
-from training.adversaries.avb import (
-    DensityRatioKL,
-    LatentModel,
-    LatentTraining,
-    estimate_bound,
-    log_evidence,
-    train_latent_model,
-)
+from training.adversaries.avb import DensityRatioKL, LatentModel, LatentTraining, estimate_bound, train_latent_model
+from training.theory.evidence import log_evidence
 from training.theory.four_points import train_four_points
 
 

@@ -3,7 +3,8 @@
 import torch
 
 from prior_transformer import PriorTransformer, PriorTransformerConfig
-from training.evaluation.surgery import elbo_surgery, enumerate_grids, grid_log_probs, prior_log_prob
+from training.evaluation.surgery import prior_log_prob
+from training.theory.exact_surgery import elbo_surgery, enumerate_grids, grid_log_probs
 
 
 def total_variation(p: torch.Tensor, q: torch.Tensor) -> float:

@@ -8,15 +8,8 @@ from torch.distributions import Categorical, kl_divergence
 
 from dvae import DVAE, DVAEConfig, kl_to_uniform
 from prior_transformer import PriorTransformer, PriorTransformerConfig
-from training.evaluation.surgery import (
-    aggregated_log_prob,
-    elbo_surgery,
-    enumerate_grids,
-    estimate_surgery,
-    grid_log_probs,
-    grid_surgery,
-    prior_log_prob,
-)
+from training.evaluation.surgery import aggregated_log_prob, estimate_surgery, prior_log_prob
+from training.theory.exact_surgery import elbo_surgery, enumerate_grids, grid_log_probs, grid_surgery
 
 
 def random_tables(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -17,9 +17,10 @@ from dvae import DVAE, DVAEConfig, codebook_usage, count_codes, sample_codes
 from pipelines.sampling import draw_keys
 from pipelines.sampling import sample_codes as sample_by_keys
 from prior_transformer import PriorTransformer, PriorTransformerConfig
-from training.evaluation.surgery import enumerate_grids, prior_log_prob
+from training.evaluation.surgery import prior_log_prob
 from training.loop.losses import dvae_losses
 from training.loop.schedules import cosine
+from training.theory.exact_surgery import enumerate_grids
 
 TEXTS, COINS = torch.cartesian_prod(torch.arange(4), torch.arange(2)).T  # all 8 of (t, s)
 PLACES = (TEXTS[:, None] + torch.arange(4) * COINS[:, None]) % 4  # (8, 4): of the white pixel of each patch

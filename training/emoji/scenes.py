@@ -5,7 +5,7 @@
                     [  B  ]         [## A ##]       frame / a       back is B           of B, dark to dark  of a colour
                                                     small A
 
-Some pairs of names are held out: `is_heldout_pair` never lets them meet in training, and the split `HELDOUT_SPLIT` of
+Some pairs of names are held out: `is_heldout_pair` never lets them meet in training, and the split `heldout-pairs` of
 an evaluation composes them alone.
 """
 
@@ -20,7 +20,6 @@ from .armchair import WOODS, ArmchairShape, Colour, draw_armchair
 from .captions import plain_name
 
 LAYOUT = 2  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
-HELDOUT_SPLIT = "heldout-pairs"
 HELDOUT_SHARE = 0.1  # of all pairs of names
 KINDS = {  # weights
     "beside": 30, "above": 20, "ground": 20, "large": 4, "small": 10, "shape": 10, "colours": 4, "tint": 10

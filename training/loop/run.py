@@ -24,10 +24,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..pictures.streaming import StreamLoader
-from ..plot_losses import plot_losses
 from .averaging import Average
 from .checkpoints import Checkpoints
+from .curves import plot_losses
+from .endless import EndlessLoader
 from .loop_training import LoopTraining
 from .run_log import RunLog, StepMeans
 from .states import is_sharded, same_rng_after
@@ -101,7 +101,7 @@ class Run:
         self.trackers.finish()
         self.checkpoints.unlock()
 
-    def batches(self, loader: DataLoader | StreamLoader, per_step: int | None = None) -> Iterator[Any]:
+    def batches(self, loader: DataLoader | EndlessLoader, per_step: int | None = None) -> Iterator[Any]:
         """
         The loader's, from where the run stands; per_step: micro-batches of a step, those of the accumulation. Nothing
         that is skipped is decoded: places are counted, and a stream, which has no end, knows its own. Of a run that
@@ -110,7 +110,7 @@ class Run:
         if self.step == self.training.steps:
             self.evaluate()
         per_step = self.training.gradient_accumulation_steps if per_step is None else per_step
-        if isinstance(loader, StreamLoader):
+        if isinstance(loader, EndlessLoader):
             return itertools.islice(loader, max(self.training.steps - self.step, 0) * per_step)
         return iter(self.accelerator.skip_first_batches(loader, self.step * per_step))
 

@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from .trackers import Trackers
 
+HELDOUT_SPLIT = "heldout-pairs"  # scenes of what training never puts together: numbers are logged of it as of a split
+
 
 class RunLog:
     """

@@ -26,6 +26,7 @@ from .crops import dvae_crop
 from .in_memory import as_it_is, caption_column, whole
 from .data_arguments import DataArguments
 from .rows import BrokenRow, Tally, open_picture, row_parts
+from ..loop.endless import EndlessLoader
 from ..loop.stopping import deaf
 from .readers import Row
 from .sources import Source
@@ -155,7 +156,7 @@ class LaneBatches(IterableDataset):
         return drawn.flip(-1) if self.flip and rng.random() < 0.5 else drawn
 
 
-class StreamLoader:
+class StreamLoader(EndlessLoader):
     """
     Batches uint8 (B, 3, S, S), or what `collate` makes of a list of draws, of one process: from `num_workers` workers,
     or from itself where these are 0.

@@ -9,9 +9,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from training.loop.curves import curves, read_log
 from training.loop.loop_training import LoopTraining
 from training.loop.run import Run
-from training.plot_losses import curves, main, read_log
+from training.plot_losses import main
 
 PICTURE = Image.new("RGB", (8, 6), (250, 10, 20))
 
