@@ -6,18 +6,22 @@ The Fréchet distance is between features of the extractor `--scorer`, here the 
 also holds its tokenizer: it compares these models with each other, and with no figure from elsewhere.
 """
 
+import random
+
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
 from dvae import DVAE, codebook_usage, count_codes
 
-from .codes.cached import draw_picture
-from .evaluate import evaluate_dvae
 from .evaluation.feature_metrics import Extractor, frechet_distance, load_extractor
+from .evaluation.validation import evaluate_dvae
 from .loop.losses import high_frequency_power
 from .pictures.data_arguments import DataArguments
-from .pictures.in_memory import Pictures, load_split, to_pixel_values
+from .pictures.in_memory import Pictures, to_pixel_values
+from .pictures.splits import load_split
+from .sets import KINDS
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
 
@@ -37,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for folder in args.models:
         dvae = DVAE.from_pretrained(folder, dtype=torch.float32).eval()
-        pictures = Pictures(load_split(args.data, "validation"), args.data, dvae.config.image_size)
+        pictures = Pictures(load_split(args.data, "validation", KINDS), args.data, dvae.config.image_size)
         pixel_values = unseen(pictures, args.scenes)
         numbers, reconstructed = compare(dvae, pictures, pixel_values, features)
         print(f"| {folder} | " + " | ".join(f"{numbers[name]:.4g}" for name in COLUMNS) + " |")
@@ -47,10 +51,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def unseen(pictures: Pictures, scenes: int) -> Tensor:
-    """The validation split, then scenes of held-out pairs where the set is one of cut-outs: (n, 3, S, S) in [0, 1]."""
-    total = len(pictures) + scenes * pictures.cutouts
-    drawn = [torch.from_numpy(draw_picture(pictures, i, seed=0, held_out=True)[0].copy()) for i in range(total)]
-    return to_pixel_values(torch.stack(drawn).permute(0, 3, 1, 2), torch.device("cpu"))
+    """The validation split, then scenes that its set holds out, where it composes any: (n, 3, S, S) in [0, 1]."""
+    count = len(pictures)
+    drawn = [pictures.single(i)[0] for i in range(count)]
+    if pictures.kind.composes:
+        places = range(count, count + scenes)
+        drawn += [pictures.scene(random.Random(f"scene-0-{i}"), held_out=True)[0] for i in places]
+    return to_pixel_values(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2), torch.device("cpu"))
 
 
 @torch.no_grad()

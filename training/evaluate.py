@@ -8,35 +8,24 @@ the features of a scorer's folder, of a file of Inception's weights, or of a CLI
 CLIP score and R-precision of any CLIP of transformers; without it a scorer or a CLIP of --features gives R-precision.
 """
 
-import json
-import random
-from collections import defaultdict
 from pathlib import Path
 
 import torch
-from datasets import Dataset
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from dvae import DVAE, codebook_usage, count_codes
 from pipelines import TextToImagePipeline
-from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .codes.cached import Collate, encode_pictures
+from .codes.cache import encode_now
+from .codes.cached import FirstCaptions
+from .codes.views import Contents
 from .evaluation.feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
 from .evaluation.report import report
 from .evaluation.surgery import estimate_surgery
-from .loop.losses import psnr
+from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_images
 from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
-from .pictures.in_memory import Pictures, load_split, to_pixel_values
-from .pictures.rows import caption
-
-
-def validation_images(pictures: Pictures, limit: int) -> Tensor:
-    """The first `limit` pictures as they are: uint8 (n, 3, S, S)."""
-    images = [torch.from_numpy(pictures.single(i)[0].copy()) for i in range(min(limit, len(pictures)))]
-    return torch.stack(images).permute(0, 3, 1, 2)
+from .pictures.in_memory import Pictures, to_pixel_values
+from .pictures.splits import load_split
+from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,17 +74,19 @@ def evaluate_pipeline(
     the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
-    validation = Pictures(load_split(data, "validation"), data, size)
+    split = load_split(data, "validation", KINDS)
+    validation, write = Pictures(split, data, size), split.kind.caption
     numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
-    encoded = {"validation": encode_pictures(dvae, validation, 0, seed=0, device=device)}
-    if validation.cutouts and heldout_pairs:
-        encoded[HELDOUT_SPLIT] = encode_pictures(dvae, validation, heldout_pairs, seed=0, device=device, held_out=True)
-    for split, rows in encoded.items():
-        nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows)
-        numbers |= {f"{split}_{name}": value for name, value in nll.items()}
+    contents = {"validation": Contents(split, data, size)}
+    if split.kind.composes and heldout_pairs:
+        contents[HELDOUT_SPLIT] = Contents(split, data, size, scenes=heldout_pairs, held_out=True)
+    encoded = {name: encode_now(dvae, part, device) for name, part in contents.items()}
+    for name, rows in encoded.items():
+        nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
+        numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
     if surgery_pictures:
         images = validation_images(validation, surgery_pictures)
-        drawn = FirstCaptions(encoded["validation"])
+        drawn = FirstCaptions(encoded["validation"], write)
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])
         parts = estimate_surgery(dvae, pipeline.prior, images, text_ids, device)
         numbers |= {f"surgery_{name}": value for name, value in parts.items()}
@@ -115,8 +106,8 @@ def evaluate_pictures(
     1, …, with the pipeline's own settings: in judges["features"] rfid and fid; by judges["clip"] clip_score; and
     r_precision; each of the real pictures too, as what can be had.
     """
-    validation = Pictures(load_split(data, "validation"), data, pipeline.dvae.config.image_size)
-    captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts)]
+    validation = Pictures(load_split(data, "validation", KINDS), data, pipeline.dvae.config.image_size)
+    captions = validation.captions(len(validation))
     captioned = [i for i, text in enumerate(captions) if text.strip()]
     real = to_pixel_values(validation_images(validation, len(validation)), device)
     captions = [captions[i] for i in captioned[:generated]]
@@ -139,64 +130,6 @@ def evaluate_pictures(
             if isinstance(judge, CLIPFeatures):
                 numbers[f"{name}clip_score"] = fit["score"]
     return numbers
-
-
-@torch.no_grad()
-def evaluate_dvae(
-    dvae: DVAE, pictures: Pictures, device: torch.device, limit: int = 512, batch_size: int = 64
-) -> tuple[dict[str, float], Tensor]:
-    """
-    Of the first `limit` pictures: ELBO, bits per dimension (of dequantised pixels), PSNR in dB of argmax
-    reconstructions, perplexity and share of codes in use; and P ≤ 16 pairs, originals, then their reconstructions,
-    (2 P, 3, S, S).
-    """
-    generator = torch.Generator(device).manual_seed(0)
-    sums: dict[str, list[Tensor]] = defaultdict(list)
-    counts, pairs = 0, None
-    for images in validation_images(pictures, limit).split(batch_size):
-        pixel_values = to_pixel_values(images, device)
-        noise = torch.rand(pixel_values.shape, generator=generator, device=device)
-        bound = dvae.elbo((255 * pixel_values + noise) / 256, generator)
-        hidden_states = dvae.encoder(pixel_values)
-        codes = dvae.posterior.encode(hidden_states)
-        reconstructed = dvae.decode(codes, dvae.style.encode(hidden_states))
-        counts = counts + count_codes(codes, dvae.config.codebook_size)
-        sums["psnr"].append(psnr(pixel_values, reconstructed))
-        for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
-            sums[name].append(bound[name])
-        if pairs is None:
-            pairs = torch.cat([pixel_values[:16], reconstructed[:16]])
-    numbers = {name: torch.cat(values).mean().item() for name, values in sums.items()}
-    return {**numbers, **codebook_usage(counts)}, pairs.cpu()
-
-
-@torch.no_grad()
-def evaluate_prior(
-    prior: PriorTransformer, tokenizer: PriorTokenizer, encoded: Dataset, batch_size: int = 64
-) -> dict[str, float]:
-    """nll per text token (pads counted, as in training) and per code, in nats, of one caption a picture."""
-    drawn = FirstCaptions(encoded)
-    sums = {"text_loss": 0.0, "image_loss": 0.0}
-    for batch in DataLoader(drawn, batch_size, collate_fn=Collate(tokenizer)):
-        input_ids = prior.join(batch["text_ids"], batch["codes"]).to(prior.device)
-        output = prior(input_ids, labels=input_ids)
-        for name in sums:
-            sums[name] += output[name].item() * len(input_ids)
-    return {name: value / len(drawn) for name, value in sums.items()}
-
-
-class FirstCaptions(torch.utils.data.Dataset):
-    """Every row once, its caption drawn by its own place: the same captions at every evaluation."""
-
-    def __init__(self, encoded: Dataset):
-        self.encoded = encoded
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, i: int) -> tuple[str, Tensor]:
-        row = self.encoded[i]
-        return caption(json.loads(row["parts"]), random.Random(i)), torch.tensor(row["codes"])
 
 
 if __name__ == "__main__":

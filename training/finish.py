@@ -27,23 +27,9 @@ from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
 from .pictures.data_arguments import DataArguments
 from .presets.reading import parse
 from .presets.trainers import PriorTraining
+from .sets import about, caption
 
-EMOJI_PROMPTS = [
-    "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
-    "sailboat", "hamburger", "a cat face beside a red apple", "a sailboat above a fire engine",
-    "an avocado on a blue background", "a small dog face", "rocket, 3d", "a flat octopus", "a clipart tree",
-    "smiling face with sunglasses",
-]  # fmt: skip
-EMOJI_DATA = {
-    "Noto Emoji": "Apache-2.0",
-    "Twemoji": "CC-BY-4.0",
-    "Fluent Emoji": "MIT",
-    "Open Clip Art Library": "public domain",
-    "icons of Solar, Phosphor, game-icons.net and Material Design": "CC-BY-4.0, MIT, CC-BY-3.0, Apache-2.0",
-    "names and keywords of CLDR": "Unicode-3.0",
-}
-SAMPLES = 16  # prompts of the page, where the set is no emoji
-EMOJI = Path(__file__).resolve().parent / "data" / "emoji"
+SAMPLES = 16  # prompts of the page, where the set has none of its own
 MEASURED = {
     "dvae": "dvae/metrics.json",
     "prior": "prior/metrics.json",
@@ -67,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 def cached_prompts(codes: Path) -> list[str]:
     """The captions that training.train_prior painted, of the first validation pictures in the cache; [] without it."""
     shards = sorted((codes / "validation").glob("codes-*.parquet"))
-    return captions_of(pq.read_table(shards[0], columns=["parts"]).to_pydict(), SAMPLES) if shards else []
+    return captions_of(pq.read_table(shards[0], columns=["parts"]).to_pydict(), SAMPLES, caption) if shards else []
 
 
 def save_pipeline(
@@ -89,8 +75,8 @@ def save_pipeline(
     if reranker is None:
         for told in (metrics, recipe):
             told.pop(RERANKER, None)
-    is_emoji = Path(data.path).resolve() == EMOJI
-    own = EMOJI_DATA if is_emoji else {name_of(data.path): "as its owner says"}
+    known = about(data.path)
+    own = known.sources if known else {name_of(data.path): "as its owner says"}
     sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
     pipeline = TextToImagePipeline(
         dvae,
@@ -101,11 +87,11 @@ def save_pipeline(
         metrics=metrics,
         recipe=recipe,
         data=sources,
-        license="apache-2.0" if sources == EMOJI_DATA else None,
-        language="en" if sources == EMOJI_DATA else None,
+        license=known.license if known and sources == known.sources else None,
+        language=known.language if known and sources == known.sources else None,
         reranker=reranker,
     ).to(prior.device)
-    pipeline.samples = page(pipeline, EMOJI_PROMPTS if is_emoji else prompts or ["a picture"])
+    pipeline.samples = page(pipeline, known.prompts if known else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")
     return pipeline
 

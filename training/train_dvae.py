@@ -18,7 +18,7 @@ from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
 from .codes.kmeans import kmeans
-from .evaluate import evaluate_dvae
+from .evaluation.validation import evaluate_dvae
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
 from .loop.pretrained import find_part, freeze
@@ -26,11 +26,13 @@ from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import cosine, warmup_cosine
 from .loop.stepping import set_lr
-from .pictures.in_memory import Pictures, fit_scenes, to_pixel_values
+from .pictures.in_memory import Pictures, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
+from .pictures.splits import fit_scenes
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
 from .presets.trainers import DVAETraining
+from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> DVAE:
@@ -38,10 +40,10 @@ def main(argv: list[str] | None = None) -> DVAE:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training, find_unused_parameters=has_phases(training))
     need_whole_weights(accelerator, "a dVAE")
-    fit_scenes(args, accelerator.print)
+    fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     dvae = build(args.model, training, accelerator)
-    pictures, validation = load_pictures(args.data, dvae.config.image_size, accelerator)
+    pictures, validation = load_pictures(args.data, dvae.config.image_size, accelerator, KINDS)
     train(dvae, pictures, validation, args, accelerator, output_dir)
     return dvae
 
@@ -68,7 +70,7 @@ def train(
         dvae.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     length = training.steps * training.batch_size
-    loader = training_batches(pictures, args.data, training, accelerator, length)
+    loader = training_batches(pictures, args.data, training, accelerator, length=length, flip=training.flip)
     model, optimizer = accelerator.prepare(ready(dvae, training, [dvae.encoder, dvae.decoder]), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
     parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
@@ -140,7 +142,7 @@ def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining
         return
     count = training.kmeans_latents // dvae.config.grid_size**2
     latents = []
-    for images in some_pictures(pictures, count, training.seed + 1, scenes=0.25 if pictures.cutouts else 0.0):
+    for images in some_pictures(pictures, count, training.seed + 1, scenes=0.25 if pictures.kind.composes else 0.0):
         z = dvae.posterior.project(dvae.encoder(to_pixel_values(images, accelerator.device)))
         latents.append(z.movedim(1, -1).flatten(0, 2))  # (B·h·w, E)
     centres, mean_distance = kmeans(torch.cat(latents), dvae.config.codebook_size, seed=training.seed)
@@ -169,4 +171,4 @@ def save_networks(adversaries: list[Adversary], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    plan_or_train("dvae", DVAETraining, main, __doc__)
+    plan_or_train("dvae", DVAETraining, main, __doc__, KINDS)

@@ -18,16 +18,18 @@ from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDisc
 
 from .adversaries.gan import gan_step
 from .adversaries.objectives import gan_value
-from .evaluate import validation_images
+from .evaluation.validation import validation_images
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
-from .pictures.in_memory import fit_scenes, to_pixel_values
+from .pictures.in_memory import to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
+from .pictures.splits import fit_scenes
 from .presets.reading import parse
 from .presets.trainers import GANTraining
+from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> nn.ModuleDict:
@@ -36,13 +38,13 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     training = args.training
     accelerator = make_accelerator(training)
     need_whole_weights(accelerator, "a GAN")
-    fit_scenes(args, accelerator.print)
+    fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     models = build(args.model or {}, training.seed)
     count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
     accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
     size = models["generator"].config.image_size
-    pictures, validation = load_pictures(args.data, size, accelerator)
+    pictures, validation = load_pictures(args.data, size, accelerator, KINDS)
     train(models, pictures, validation_images(validation, 256), args, accelerator, Path(args.output_dir))
     return models
 
@@ -80,7 +82,7 @@ def train(
     ]
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     length = training.steps * training.discriminator_steps * training.batch_size
-    loader = training_batches(pictures, args.data, training, accelerator, length)
+    loader = training_batches(pictures, args.data, training, accelerator, length=length, flip=training.flip)
     prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers)
     generator, discriminator, generator_optimizer, discriminator_optimizer = prepared
     parts = {"discriminator": models["discriminator"], "discriminator_optimizer": discriminator_optimizer}

@@ -22,8 +22,8 @@ from pipelines.settings import SamplingSettings
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .codes.cached import CachedCodes, Collate, captions_of
-from .encode_dataset import code_caches
-from .evaluate import evaluate_prior
+from .codes.of_run import code_caches
+from .evaluation.validation import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
@@ -31,10 +31,12 @@ from .loop.run import Run
 from .loop.run_log import HELDOUT_SPLIT, save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
-from .pictures.in_memory import fit_scenes, in_order
+from .pictures.in_memory import in_order
+from .pictures.splits import fit_scenes
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
 from .presets.trainers import PriorTraining
+from .sets import KINDS, caption
 
 
 def main(argv: list[str] | None = None) -> PriorTransformer:
@@ -46,8 +48,8 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_sampling(training, prior)
-    fit_scenes(args, accelerator.print)
-    caches = code_caches(dvae, args.data, training, output_dir)
+    fit_scenes(args, KINDS, accelerator.print)
+    caches = code_caches(dvae, args.data, training, output_dir, KINDS)
     encoded = {split: cache.dataset(accelerator, training.num_workers) for split, cache in caches.items()}
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
     return prior
@@ -112,8 +114,9 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
         encoded["train"],
         training.steps * training.batch_size,
         training.seed,
-        training.scene_share,
-        training.caption_dropout,
+        scene_share=training.scene_share,
+        caption_dropout=training.caption_dropout,
+        write=caption,
     )
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
@@ -155,7 +158,7 @@ def report(prior: PriorTransformer, dvae: DVAE, tokenizer: PriorTokenizer, encod
     output_dir, numbers = run.output_dir, {}
     for split in ("validation", HELDOUT_SPLIT):
         if split in encoded:
-            nll = evaluate_prior(prior, tokenizer, encoded[split])
+            nll = evaluate_prior(prior, tokenizer, encoded[split], caption)
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
     run.evaluated(numbers)
     if has_adapter(prior):
@@ -164,10 +167,10 @@ def report(prior: PriorTransformer, dvae: DVAE, tokenizer: PriorTokenizer, encod
     prior.save_pretrained(output_dir / "prior")
     save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
     save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
-    prompts = captions_of(encoded["validation"], SAMPLES)
+    prompts = captions_of(encoded["validation"], SAMPLES, caption)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     run.show("samples", pipeline.samples)
 
 
 if __name__ == "__main__":
-    plan_or_train("prior", PriorTraining, main, __doc__)
+    plan_or_train("prior", PriorTraining, main, __doc__, KINDS)

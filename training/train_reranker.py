@@ -7,7 +7,6 @@ name. Leaves output_dir/reranker (averaged weights, its tokenizer, metrics.json)
 training.finish put into the pipeline, and checkpoints beside it.
 """
 
-import json
 import random
 from pathlib import Path
 
@@ -20,22 +19,23 @@ from torch.utils.data import DataLoader
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
-from .evaluate import validation_images
 from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
+from .evaluation.validation import validation_images
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.pretrained import find_part, part_of_run, picture_size, tokenizer_digest
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
-from .pictures.in_memory import Pictures, fit_scenes, shuffled, to_pixel_values
+from .pictures.in_memory import Pictures, shuffled, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stream_parts
 from .pictures.readers import Row
-from .pictures.rows import caption, row_parts
+from .pictures.splits import fit_scenes
 from .pictures.streaming import StreamedPictures, StreamLoader
 from .presets.reading import parse
 from .presets.trainers import RerankerTraining
+from .sets import KINDS
 
 VALIDATION = 1000  # pictures
 
@@ -45,13 +45,13 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     need_whole_weights(accelerator, "a reranker")
-    fit_scenes(args, accelerator.print)
+    fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
-    pictures, validation = load_pictures(args.data, size, accelerator)
+    pictures, validation = load_pictures(args.data, size, accelerator, KINDS)
     train(reranker, tokenizer, pictures, validation, args, accelerator, output_dir)
     return reranker
 
@@ -78,21 +78,21 @@ class CaptionedPictures(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, i: int) -> tuple[Tensor, str, str]:
-        rng = random.Random(f"{self.seed}-{i}")
+        kind, rng = self.pictures.kind, random.Random(f"{self.seed}-{i}")
         if rng.random() < self.scenes:
             image, parts = self.pictures.scene(rng)
         else:
             index = shuffled(i, len(self.pictures), self.seed)
             image, parts = self.pictures.drawn(index, rng), self.pictures.parts[index]
-        return torch.from_numpy(image.copy()).permute(2, 0, 1), caption(parts, rng), shown(parts)
+        return torch.from_numpy(image.copy()).permute(2, 0, 1), kind.caption(parts, rng), kind.shown(parts)
 
 
 class StreamedCaptions(StreamedPictures):
     """The same draws of what is not in memory."""
 
     def draw(self, row: Row, rng: random.Random) -> tuple[Tensor, str, str]:
-        image, parts = super().draw(row, rng), row_parts(row, self.column)
-        return image, caption(parts, rng), shown(parts)
+        image, parts = super().draw(row, rng), self.kind.parts(row)
+        return image, self.kind.caption(parts, rng), self.kind.shown(parts)
 
 
 def captioned_batches(
@@ -106,13 +106,6 @@ def captioned_batches(
     else:
         drawn = StreamedCaptions(pictures.source, args.data, pictures.image_size)
     return own_batches(drawn, training, accelerator, collate=CollateCaptions(tokenizer, training.bpe_dropout))
-
-
-def shown(parts: dict) -> str:
-    """A caption's own text; or of cut-outs what they are, however they are drawn and named."""
-    if "things" not in parts:
-        return json.dumps(parts, sort_keys=True)
-    return json.dumps([parts["kind"], parts.get("colour"), [thing["name"] for thing in parts["things"]]])
 
 
 class CollateCaptions:
@@ -167,8 +160,7 @@ def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures,
     """How well the averaged weights tell held-out pictures' captions apart; saves them."""
     folder = run.output_dir / "reranker"
     pixel_values = to_pixel_values(validation_images(validation, VALIDATION), run.accelerator.device)
-    captions = [caption(parts, random.Random(i)) for i, parts in enumerate(validation.parts[:VALIDATION])]
-    fit = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, captions)
+    fit = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, validation.captions(VALIDATION))
     numbers = {f"validation_{name}": value for name, value in fit.items()}
     run.evaluated(numbers)
     tokenizer.save_pretrained(folder)  # whose ids it reads

@@ -22,15 +22,17 @@ from pipelines import TextToImagePipeline
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
+from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
 from .evaluation.scorer import augment, contrastive_loss, r_precision, ranks
 from .loop.precision import cpu_computes_bf16
 from .loop.pretrained import picture_size
 from .loop.schedules import warmup_cosine
 from .pictures.data_arguments import DataArguments
-from .pictures.in_memory import Pictures, is_cutouts, load_split, shuffled
-from .pictures.rows import CUTOUT_COLUMNS
+from .pictures.in_memory import Pictures, shuffled
+from .pictures.splits import load_split
 from .presets.reading import parse
+from .sets import KINDS
 
 
 @dataclass
@@ -49,13 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse("scorer", ScorerTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
     tokenizer = PriorTokenizer.from_pretrained(output_dir / "tokenizer")
-    if not is_cutouts(load_split(args.data, "train"), args.data):
+    if not isinstance(load_split(args.data, "train", KINDS).kind, NamedCutouts):
         raise ValueError(
-            f"{args.data.path} has captions: the scorer learns names, of a set with columns {CUTOUT_COLUMNS}; "
+            f"{args.data.path} has captions: the scorer learns names, of a set with columns {NamedCutouts.named_by}; "
             "judge by training.evaluate --clip instead"
         )
     image_size = picture_size(output_dir / "dvae")
-    pictures = Pictures(load_split(args.data, "train"), args.data, image_size)
+    pictures = Pictures(load_split(args.data, "train", KINDS), args.data, image_size)
     if training.load:
         scorer = SmallCLIP.from_pretrained(output_dir / "scorer", dtype=torch.float32)
     else:
@@ -117,7 +119,7 @@ def score(
     name_ids = tokenizer.encode_captions(every)
     place = {name: i for i, name in enumerate(every)}
     prompts = short_names(every, training.prompts)
-    held_out = Pictures(load_split(data, "validation"), data, pictures.image_size)
+    held_out = Pictures(load_split(data, "validation", KINDS), data, pictures.image_size)
     sets = {
         "": real_pictures(held_out, place, set(every)),
         "learned_": real_pictures(pictures, place, set(prompts)),

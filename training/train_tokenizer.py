@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from prior_transformer import PriorTokenizer
 
-from .emoji.scenes import sample_scene
 from .pictures.data_arguments import DataArguments
-from .pictures.in_memory import caption_column, fit_scenes, is_cutouts, load_split
-from .pictures.rows import CUTOUT_COLUMNS, BrokenRow, caption, row_parts
-from .pictures.sources import Source
+from .pictures.kinds import Parts
+from .pictures.rows import BrokenRow
+from .pictures.splits import Split, fit_scenes, load_split
 from .presets.reading import parse
 from .presets.trainers import TokenizerTraining
+from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
         check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
         print(f"{folder} is there already: kept")
         return
-    fit_scenes(args)
-    captions = draw_captions(load_split(args.data, "train"), args.data, args.training)
+    fit_scenes(args, KINDS)
+    captions = draw_captions(load_split(args.data, "train", KINDS), args.data, args.training)
     vocab_size, text_length = args.training.vocab_size, args.training.text_length
     tokenizer = PriorTokenizer.train(captions, vocab_size=vocab_size, text_length=text_length)
     tokenizer.save_pretrained(folder)
@@ -50,25 +50,25 @@ def check_kept(tokenizer: PriorTokenizer, training: TokenizerTraining, folder: P
         )
 
 
-def draw_captions(pictures: Source, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
-    """`captions` captions: each row's in turn, and scenes in their share, where the set is one of cut-outs."""
-    parts = list(captioned(pictures, caption_column(data, pictures)))
+def draw_captions(pictures: Split, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
+    """`captions` captions: each row's in turn, and scenes in their share, where the set composes them."""
+    parts = list(captioned(pictures))
     if not parts:
         raise ValueError(
             f"{data.path} has no caption in {len(pictures)} rows: python -m training.validate_data says why"
         )
-    things = [part["things"][0] for part in parts] if is_cutouts(pictures, data) else []
+    composer = pictures.kind.composer(parts, []) if data.scenes > 0 else None
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
-        composed = things and rng.random() < data.scenes
-        yield caption(sample_scene(things, rng) if composed else parts[i % len(parts)], rng)
+        composed = composer is not None and rng.random() < data.scenes
+        yield pictures.kind.caption(composer.draw_caption(rng) if composed else parts[i % len(parts)], rng)
 
 
-def captioned(pictures: Source, column: str | None) -> Iterator[dict]:
+def captioned(pictures: Split) -> Iterator[Parts]:
     """What each row's caption is written from; rows without one are left out."""
-    for row in pictures.rows(columns=[column] if column else list(CUTOUT_COLUMNS)):
+    for row in pictures.rows(columns=pictures.kind.columns):
         try:
-            yield row_parts(row, column)
+            yield pictures.kind.parts(row)
         except BrokenRow:
             continue
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from prior_transformer import PriorTokenizer
 
 from .pictures.data_arguments import DataArguments
-from .pictures.in_memory import load_split
 from .pictures.report import SplitReport, contact_sheet, look_through, shared
+from .pictures.splits import load_split
+from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.instantiate(parser.parse_args(argv))
     data, out = args.data, Path(args.out)
     try:
-        splits = {name: load_split(data, split) for split, name in names(data).items()}
+        splits = {name: load_split(data, split, KINDS) for split, name in names(data).items()}
         lengths_of, unit = caption_lengths(args.tokenizer)
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -26,7 +26,9 @@ from training.emoji.pair_scores import cut_things, heldout_pairs
 from training.emoji.scenes import GROUNDS
 from training.evaluation.scorer import r_precision, ranks
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
+from training.sets import KINDS
 from training.train_scorer import short_names
 
 Judges = dict[str, str | Reranker]
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, help="default: the model's own")
     args = parser.parse_args(argv)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
-    train = load_split(DataArguments(), "train")
+    train = load_split(DataArguments(), "train", KINDS)
     every = sorted(set(train.column("name")))
     scorer, name_ids = load_scorer(args.scorer, every)
     names, own_judges = short_names(every, args.names), ["pmi", "likelihood"]

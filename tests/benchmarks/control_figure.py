@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw
 
 from pipelines import TextToImagePipeline
 from pipelines.pictures import make_grid
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 from training.presets.trainers import DataArguments
+from training.sets import KINDS
 
 GREY = (217, 217, 217)
 ZOOM = 2
@@ -36,7 +38,7 @@ def main() -> None:
     best = pipeline.inpaint(prompts, apple, mask, best_of=16, temperature=1.0, **quiet).images
     rows.append([apple, Image.composite(Image.new("RGB", apple.size, GREY), apple, mask), *fillings, *best])
 
-    held_out = Pictures(load_split(DataArguments(), "validation"), DataArguments(), size)
+    held_out = Pictures(load_split(DataArguments(), "validation", KINDS), DataArguments(), size)
     emoji, name = Image.fromarray(held_out.single(10)[0]), held_out.parts[10]["things"][0]["name"]
     top = emoji.copy()
     top.paste(GREY, (0, size // 2, size, size))

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines import TextToImagePipeline
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 from training.presets.trainers import DataArguments
+from training.sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,7 +24,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=25)
     args = parser.parse_args(argv)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
-    pictures = Pictures(load_split(DataArguments(), "validation"), DataArguments(), pipeline.dvae.config.image_size)
+    data, size = DataArguments(), pipeline.dvae.config.image_size
+    pictures = Pictures(load_split(data, "validation", KINDS), data, size)
     names = [parts["things"][0]["name"] for parts in pictures.parts]
     chosen = [i for i, name in enumerate(names) if len(name.split()) <= 2][: args.pictures]
     images = [Image.fromarray(pictures.single(i)[0]) for i in chosen]

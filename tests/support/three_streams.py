@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import load_split
+from training.pictures.splits import load_split
 from training.pictures.streaming import StreamedPictures, StreamLoader
 
 

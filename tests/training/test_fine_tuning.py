@@ -16,7 +16,7 @@ from pipelines.adapters import add_adapter, drop_adapter, merge_adapter
 from pipelines.locate import EMBEDDED
 from prior_transformer import PriorTokenizer
 from training import train_dvae, train_prior
-from training.finish import EMOJI_DATA
+from training.emoji.about import SOURCES
 from training.loop.pretrained import (
     LoraSettings,
     check_tokenizer,
@@ -274,4 +274,4 @@ def test_the_card_names_what_it_was_made_of_and_no_folder_of_the_machine(tiny_fo
     assert pipeline.data == {"emoji-datasource-google 15.1.2": "Apache-2.0", pictures.name: "as its owner says"}
     assert pipeline.license is None
     assert str(pictures.parent) not in (tmp_path / "pipeline" / "README.md").read_text()
-    assert sources_of(["embedded"]) == EMOJI_DATA and sources_of([str(EMBEDDED / "prior")]) == {}
+    assert sources_of(["embedded"]) == SOURCES and sources_of([str(EMBEDDED / "prior")]) == {}

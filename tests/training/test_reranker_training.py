@@ -16,9 +16,11 @@ from pipelines import TextToImagePipeline
 from pipelines.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training import finish, train_reranker
+from training.emoji.named_cutouts import NamedCutouts
 from training.evaluation.scorer import contrastive_loss
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "yellow": (240, 220, 0)}
 
@@ -129,7 +131,7 @@ def test_scenes_show_what_their_things_are():
     parts = {"kind": "beside", "things": [{"name": "cat", "style": "noto"}, {"name": "dog", "style": "noto"}]}
     other = {"kind": "beside", "things": [{"name": "cat", "style": "twemoji"}, {"name": "dog", "style": "noto"}]}
     turned = {"kind": "above", "things": parts["things"]}
-    assert train_reranker.shown(parts) == train_reranker.shown(other) != train_reranker.shown(turned)
+    assert NamedCutouts.shown(parts) == NamedCutouts.shown(other) != NamedCutouts.shown(turned)
 
 
 def test_the_loss_is_log_b_without_a_clue_and_its_targets_are_shared_by_equal_names():

@@ -17,9 +17,12 @@ from dvae import DVAE
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer
 from training import encode_dataset, evaluate, finish, train_dvae, train_prior, train_tokenizer
-from training.codes.cached import CachedCodes, encode_pictures
+from training.codes.cache import encode_now
+from training.codes.cached import CachedCodes
+from training.codes.views import Contents
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 
 ADVERSARIES = {
     "--model.posterior": "implicit",
@@ -218,14 +221,14 @@ def test_the_prior_says_which_trainer_comes_first(preset):
 
 def test_cached_codes_are_the_dvaes_and_draws_depend_on_their_place_alone(pictures):
     data, dvae = DataArguments(path=str(pictures)), tiny_dvae().eval()
-    loaded = Pictures(load_split(data, "train"), data, image_size=16)
-    encoded = encode_pictures(dvae, loaded, scenes=0, seed=0, device=torch.device("cpu"))
+    source = load_split(data, "train")
+    loaded, encoded = Pictures(source, data, 16), encode_now(dvae, Contents(source, data, 16), torch.device("cpu"))
     pixel_values = torch.from_numpy(loaded.single(3)[0].copy()).permute(2, 0, 1)[None] / 255
     assert encoded[3]["codes"] == dvae.encode(pixel_values).flatten().tolist()
-    drawn = CachedCodes(encoded, length=500, seed=0, scene_share=0.0, caption_dropout=0.2)
-    again = CachedCodes(encoded, length=500, seed=0, scene_share=0.0, caption_dropout=0.2)
+    settings = {"scene_share": 0.0, "caption_dropout": 0.2, "write": source.kind.caption}
+    drawn, again = (CachedCodes(encoded, length=500, seed=0, **settings) for _ in range(2))
     texts = [drawn[i][0] for i in range(500)]
     assert texts == [again[i][0] for i in range(500)]
     assert texts.count(None) / 500 == pytest.approx(0.2, abs=0.07)
     with pytest.raises(ValueError, match="needs scenes"):
-        CachedCodes(encoded, length=1, seed=0, scene_share=0.5, caption_dropout=0.0)
+        CachedCodes(encoded, length=1, seed=0, **settings | {"scene_share": 0.5})

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import load_split
 from training.pictures.report import difference_hash, look_through
+from training.pictures.splits import load_split
 from training.validate_data import caption_lengths, main
 
 

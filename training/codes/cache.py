@@ -26,68 +26,42 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from ..emoji.scenes import LAYOUT
 from ..loop.fingerprints import digest_of
-from ..pictures.data_arguments import DataArguments
-from ..pictures.in_memory import Pictures, in_order, is_cutouts, to_pixel_values
+from ..pictures.in_memory import in_order, to_pixel_values
 from ..pictures.rows import Tally, by_reason, check_share
-from ..pictures.sources import Source
-from .views import CENTRE, Chunk, DrawnShards, Views
+from .views import Chunk, Contents, DrawnShards
 
 SHARD = 2048  # rows or scenes a shard
 
 
 class CodeCache:
     """
-    The codes of a source's rows, then of `scenes` composed ones; of held-out pairs and these alone where `held_out`.
+    The codes that a dVAE makes of `contents`, in `folder`.
 
-    Raises a ValueError where `folder` holds codes of another fingerprint, where more crops would all be the same, or
-    where scenes cannot be composed.
+    Raises a ValueError where `folder` holds codes of another fingerprint.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        dvae: DVAE,
-        source: Source,
-        data: DataArguments,
-        *,
-        views: Views = CENTRE,
-        scenes: int = 0,
-        held_out: bool = False,
-        seed: int = 0,
-    ):
-        cutouts = is_cutouts(source, data)
-        if scenes > 0 and not cutouts:
-            raise ValueError(
-                f"{scenes} scenes cannot be composed of {data.path}, which has captions and no cut-outs: set "
-                "training.cached_scenes to 0"
-            )
-        if views.crops > 1 and (views.crop != "dalle" or cutouts):
-            raise ValueError(f"crops={views.crops} of a picture would all be its centre: set data.crop to dalle")
-        self.folder, self.dvae, self.source, self.data = folder, dvae.eval(), source, data
-        self.views, self.scenes, self.held_out, self.seed = views, scenes, held_out, seed
-        self.image_size = dvae.config.image_size
-        self.first = len(source) if held_out else 0
-        self.total = len(source) + scenes
-        shards = max(1, -(-(self.total - self.first) // SHARD))
+    def __init__(self, folder: Path, dvae: DVAE, contents: Contents):
+        self.folder, self.dvae, self.contents = folder, dvae.eval(), contents
+        self.source, self.data = contents.source, contents.data
+        shards = max(1, -(-len(contents.places) // SHARD))
         self.shards = [folder / f"codes-{i:05d}-of-{shards:05d}.parquet" for i in range(shards)]
         self._check()
 
     def settings(self) -> dict[str, Any]:
         """All that the codes depend on: `fingerprint` is a hash of it."""
+        contents = self.contents
         bounds = {name: getattr(self.data, name) for name in ("min_side", "max_pixels", "text_column")}
-        drawn = self.scenes > 0 or (self.views.crop == "dalle" and not is_cutouts(self.source, self.data))
-        seed = self.seed if drawn else 0  # else nothing depends on it
+        drawn = contents.scenes > 0 or contents.cropped
         chosen = {
-            "scenes": self.scenes,
-            "layout": LAYOUT if self.scenes else 0,
-            "held_out": self.held_out,
-            "seed": seed,
-            **self.views._asdict(),
+            "scenes": contents.scenes,
+            "layout": self.source.kind.version if contents.scenes else 0,
+            "held_out": contents.held_out,
+            "seed": contents.seed if drawn else 0,  # else nothing depends on it
+            **contents.views._asdict(),
         }
         rows = {"files": self.source.digest(), "rows": len(self.source)}
-        return {"dvae": weights_digest(self.dvae), "image_size": self.image_size, **rows, **bounds, **chosen}
+        return {"dvae": weights_digest(self.dvae), "image_size": contents.image_size, **rows, **bounds, **chosen}
 
     def _check(self) -> None:
         settings, path = self.settings(), self.folder / "cache.json"
@@ -117,15 +91,14 @@ class CodeCache:
             replace(self.folder / "cache.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
         accelerator.wait_for_everyone()
         own = [i for i in self.missing() if i % accelerator.num_processes == accelerator.process_index]
-        composed = any(self.bounds(i)[1] > len(self.source) for i in own)
-        pictures = Pictures(self.source, self.data, self.image_size) if composed else None  # before workers are forked
+        shards = DrawnShards(self.contents, {i: self.contents.places[i * SHARD : (i + 1) * SHARD] for i in own})
         tally = Tally(len(self.source), self.data.max_broken_share)
         first, drawn = accelerator.is_main_process, {i: [] for i in own}
         bar = tqdm(total=len(own), desc="encoding", leave=False, disable=not first)
-        for chunk, images in in_order(DrawnShards(self, own, pictures), None, min(num_workers, len(own))):
+        for chunk, images in in_order(shards, None, min(num_workers, len(own))):
             tally.count(chunk.seen, chunk.skipped)
             tally.check()
-            drawn[chunk.shard].append((chunk, self.encode(images, accelerator.device)))
+            drawn[chunk.shard].append((chunk, encode(self.dvae, images, accelerator.device)))
             if chunk.last:
                 table = shard_table(drawn.pop(chunk.shard))
                 replace(self.shards[chunk.shard], lambda path, table=table: pq.write_table(table, path))
@@ -136,18 +109,6 @@ class CodeCache:
         if first and reasons:
             print(f"{reasons.total()} of {total} rows in {self.folder} skipped: {by_reason(reasons)}")
         check_share(reasons.total(), total, total, self.data.max_broken_share, reasons)
-
-    def bounds(self, shard: int) -> tuple[int, int]:
-        """The places of a shard, from the first to the one after the last."""
-        start = self.first + shard * SHARD
-        return start, min(start + SHARD, self.total)
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, device: torch.device) -> np.ndarray:
-        """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
-        if len(images) == 0:
-            return np.empty((0, self.dvae.config.grid_size**2), np.int32)
-        return self.dvae.encode(to_pixel_values(images, device)).flatten(1).to(torch.int32).cpu().numpy()
 
     def skipped(self) -> Counter[str]:
         """Rows left out, by reason, as the shards that are there say."""
@@ -165,6 +126,20 @@ class CodeCache:
             )
         with accelerator.main_process_first():  # one writes the memory map, the others find it
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
+
+
+def encode_now(dvae: DVAE, contents: Contents, device: torch.device) -> Dataset:
+    """The codes of `contents` in memory, the columns those of a cache: for an evaluation, which keeps none."""
+    shards = DrawnShards(contents, {0: contents.places})
+    return Dataset(shard_table([(chunk, encode(dvae.eval(), images, device)) for chunk, images in shards]))
+
+
+@torch.no_grad()
+def encode(dvae: DVAE, images: Tensor, device: torch.device) -> np.ndarray:
+    """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
+    if len(images) == 0:
+        return np.empty((0, dvae.config.grid_size**2), np.int32)
+    return dvae.encode(to_pixel_values(images, device)).flatten(1).to(torch.int32).cpu().numpy()
 
 
 def shard_table(drawn: list[tuple[Chunk, np.ndarray]]) -> pa.Table:

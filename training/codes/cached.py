@@ -1,48 +1,22 @@
 """What the prior learns from: cached codes, with captions written at the draw.
 
 Codes are a dataset with the columns `parts` (JSON, what a caption is written from), `codes` (N integers) and
-`composed` (whether it is a scene): of cache.py, or of `encode_pictures` for a set in memory.
+`composed` (whether it is a scene), as cache.py makes it.
 """
 
 import bisect
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from tqdm import tqdm
 
-from dvae import DVAE
-
-from ..pictures.in_memory import Pictures, shuffled, to_pixel_values
-from ..pictures.rows import caption
-
-
-@torch.no_grad()
-def encode_pictures(
-    dvae: DVAE, pictures: Pictures, scenes: int, seed: int, device: torch.device, held_out: bool = False
-) -> Dataset:
-    """Every picture as it is, then `scenes` composed ones; or, held out, scenes of held-out pairs alone. By argmax."""
-    dvae = dvae.eval()
-    rows: list[dict[str, Any]] = []
-    first, total = len(pictures) if held_out else 0, len(pictures) + scenes
-    for start in tqdm(range(first, total, 128), desc="encoding", leave=False):
-        drawn = [draw_picture(pictures, i, seed, held_out) for i in range(start, min(start + 128, total))]
-        images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2)
-        codes = dvae.encode(to_pixel_values(images, device)).flatten(1).cpu()
-        for i, (_, parts), row in zip(range(start, total), drawn, codes.tolist(), strict=False):
-            rows.append({"parts": json.dumps(parts), "codes": row, "composed": i >= len(pictures)})
-    return Dataset.from_list(rows)
-
-
-def draw_picture(pictures: Pictures, i: int, seed: int, held_out: bool) -> tuple[np.ndarray, dict[str, Any]]:
-    """Picture i of the set, or after the last one the scene of (seed, i): uint8 (S, S, 3) and its parts."""
-    if i < len(pictures):
-        return pictures.single(i)
-    return pictures.scene(random.Random(f"scene-{seed}-{i}"), held_out)
+from ..pictures.in_memory import shuffled
+from ..pictures.kinds import Parts
 
 
 class MappedCodes:
@@ -65,11 +39,21 @@ class MappedCodes:
 class CachedCodes(torch.utils.data.Dataset):
     """
     `length` draws for the prior, each (caption, codes (N,)): a scene with probability `scene_share`, else the next
-    picture of an epoch's order. Captions are written, and dropped with probability `caption_dropout`, at the draw.
+    picture of an epoch's order. Captions are written, by `write`, and dropped with probability `caption_dropout`, at
+    the draw.
     """
 
-    def __init__(self, encoded: Dataset, length: int, seed: int, scene_share: float, caption_dropout: float):
-        self.encoded = MappedCodes(encoded)
+    def __init__(
+        self,
+        encoded: Dataset,
+        length: int,
+        seed: int,
+        *,
+        scene_share: float,
+        caption_dropout: float,
+        write: Callable[[Parts, random.Random], str],
+    ):
+        self.encoded, self.write = MappedCodes(encoded), write
         self.singles = np.flatnonzero(~self.encoded.composed)
         self.scenes = np.flatnonzero(self.encoded.composed)
         if scene_share > 0 and len(self.scenes) == 0:
@@ -87,7 +71,7 @@ class CachedCodes(torch.utils.data.Dataset):
             index = self.singles[shuffled(i, len(self.singles), self.seed)]
         parts, codes = self.encoded.row(int(index))
         dropped = rng.random() < self.caption_dropout
-        return None if dropped else caption(parts, rng), codes
+        return None if dropped else self.write(parts, rng), codes
 
 
 class Collate:
@@ -103,7 +87,21 @@ class Collate:
         return {"text_ids": text_ids, "codes": torch.stack([codes for _, codes in draws])}
 
 
-def captions_of(encoded: Dataset, count: int) -> list[str]:
+class FirstCaptions(torch.utils.data.Dataset):
+    """Every row once, its caption drawn by its own place: the same captions at every evaluation."""
+
+    def __init__(self, encoded: Dataset, write: Callable[[Parts, random.Random], str]):
+        self.encoded, self.write = encoded, write
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, i: int) -> tuple[str, Tensor]:
+        row = self.encoded[i]
+        return self.write(json.loads(row["parts"]), random.Random(i)), torch.tensor(row["codes"])
+
+
+def captions_of(encoded: Dataset, count: int, write: Callable[[Parts, random.Random], str]) -> list[str]:
     """A caption of each of the first `count` rows that have one, always the same."""
-    captions = [caption(json.loads(parts), random.Random(i)) for i, parts in enumerate(encoded["parts"][:count])]
+    captions = [write(json.loads(parts), random.Random(i)) for i, parts in enumerate(encoded["parts"][:count])]
     return [text for text in captions if text.strip()]

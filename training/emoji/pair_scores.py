@@ -26,10 +26,11 @@ def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
     `count` scenes, always the same, of two things with at most `words` words that training never puts together. Raises
     a ValueError where there are none.
     """
+    things = [parts["things"][0] for parts in pictures.parts]
     images, prompts, vertical, names = [], [], [], []
     for draw in range(200 * count):
         rng = random.Random(f"pair-{draw}")
-        parts = sample_scene(pictures.rows, rng, heldout=True)
+        parts = sample_scene(things, rng, heldout=True)
         pair = tuple(thing["name"] for thing in parts["things"])
         if parts["kind"] not in ("beside", "above") or any(len(name.split()) > words for name in pair):
             continue
@@ -41,9 +42,7 @@ def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
         if len(names) == count:
             break
     else:
-        raise ValueError(
-            f"{len(names)} of {count} pairs found among {len(pictures.rows)} rows: give more, of short names"
-        )
+        raise ValueError(f"{len(names)} of {count} pairs found among {len(things)} rows: give more, of short names")
     return Pairs(torch.stack(images), prompts, torch.tensor(vertical), names)
 
 

@@ -1,6 +1,6 @@
 """What feeds the loops that learn from pictures: from memory, where the set fits it, or streamed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..presets.trainers import DVAETraining, GANTraining
-from .in_memory import DrawnPictures, Pictures, in_order, load_split
+from .in_memory import DrawnPictures, Pictures, in_order
+from .kinds import Captioned
+from .splits import load_split
 from .data_arguments import DataArguments
 from ..loop.loop_training import LoopTraining
 from .streaming import StreamedPictures, StreamLoader
@@ -17,25 +18,29 @@ from .streaming import StreamedPictures, StreamLoader
 TrainingPictures = Pictures | StreamedPictures
 
 
-def load_pictures(data: DataArguments, image_size: int, accelerator: Accelerator) -> tuple[TrainingPictures, Pictures]:
+def load_pictures(
+    data: DataArguments, image_size: int, accelerator: Accelerator, kinds: Sequence[type[Captioned]] = ()
+) -> tuple[TrainingPictures, Pictures]:
     """Those to train on and those held out. On each machine one process finds the files, then all decode at once."""
     with accelerator.local_main_process_first():
-        train, validation = (load_split(data, split) for split in ("train", "validation"))
-    kind = StreamedPictures if data.streaming else Pictures
-    return kind(train, data, image_size), Pictures(validation, data, image_size)
+        train, validation = (load_split(data, split, kinds) for split in ("train", "validation"))
+    held = StreamedPictures if data.streaming else Pictures
+    return held(train, data, image_size), Pictures(validation, data, image_size)
 
 
 def training_batches(
     pictures: TrainingPictures,
     data: DataArguments,
-    training: DVAETraining | GANTraining,
+    training: LoopTraining,
     accelerator: Accelerator,
+    *,
     length: int,
+    flip: bool,
 ) -> DataLoader | StreamLoader:
-    """uint8 (B, 3, S, S) of this process. length: pictures of the run."""
+    """uint8 (B, 3, S, S) of this process. length: pictures of the run. flip: mirror each with probability ½."""
     if isinstance(pictures, Pictures):
-        pictures = DrawnPictures(pictures, length, training.seed, data.scenes, training.flip)
-    return own_batches(pictures, training, accelerator, flip=training.flip)
+        pictures = DrawnPictures(pictures, length, training.seed, data.scenes, flip)
+    return own_batches(pictures, training, accelerator, flip=flip)
 
 
 def own_batches(

@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
 
-from .in_memory import caption_column
 from .data_arguments import DataArguments
-from .rows import BrokenRow, Tally, caption, open_picture, row_parts
+from .rows import BrokenRow, Tally, open_picture
+from .splits import Split
 from .readers import Row
-from .sources import Source
 
 SHEET, TILE = 8, 96  # pictures in a row and a column of the contact sheet, and their side in pixels
 LISTED = 1000  # broken rows and groups of duplicates that report.json lists; it counts all
@@ -39,9 +38,8 @@ class Look(NamedTuple):
 class UnitLooks(Dataset):
     """Unit i of a source -> the looks of its rows: what one worker does at a time."""
 
-    def __init__(self, source: Source, data: DataArguments, sampled: set[int]):
+    def __init__(self, source: Split, data: DataArguments, sampled: set[int]):
         self.source, self.data, self.sampled = source, data, sampled
-        self.column = caption_column(data, source)
 
     def __len__(self) -> int:
         return len(self.source.units)
@@ -55,7 +53,7 @@ class UnitLooks(Dataset):
 
     def _look(self, row: Row, sampled: bool) -> Look:
         try:
-            text = caption(row_parts(row, self.column), random.Random(0))
+            text = self.source.kind.caption(self.source.kind.parts(row), random.Random(0))
             image = open_picture(row.columns["image"], self.data)
         except BrokenRow as broken:
             return Look(row.where, str(broken))
@@ -148,7 +146,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def look_through(
-    source: Source, data: DataArguments, lengths_of: Any, unit: str, name: str, num_workers: int = 0
+    source: Split, data: DataArguments, lengths_of: Any, unit: str, name: str, num_workers: int = 0
 ) -> SplitReport:
     """Looks at every row. lengths_of: captions -> their lengths in `unit`."""
     report = SplitReport(unit)
@@ -176,13 +174,13 @@ def contact_sheet(tiles: Sequence[np.ndarray]) -> Image.Image:
     return sheet
 
 
-def glance(source: Source, data: DataArguments, rows: int = 256) -> str:
+def glance(source: Split, data: DataArguments, rows: int = 256) -> str:
     """What is wrong with the first rows of a split, in one line."""
-    tally, column = Tally(rows, max_broken_share=1.0, quiet=True), caption_column(data, source)
+    tally = Tally(rows, max_broken_share=1.0, quiet=True)
     for row in source.rows(stop=rows):
         tally.seen += 1
         try:
-            row_parts(row, column)
+            source.kind.parts(row)
             open_picture(row.columns["image"], data)
         except BrokenRow as broken:
             tally.add(row, str(broken))

@@ -1,7 +1,6 @@
-"""A row -> a picture and what its caption is written from; or the reason why it cannot be used, which is counted."""
+"""A row's picture; or the reason why the row cannot be used, which is counted."""
 
 import io
-import random
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -10,11 +9,9 @@ from typing import Any
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ..emoji.captions import write_caption
 from .data_arguments import DataArguments
 from .readers import Row, open_binary
 
-CUTOUT_COLUMNS = ("name", "keywords", "style")  # of a set of named cut-outs, which has no captions
 NAMED = 5  # broken rows that the log names, of each reason
 
 
@@ -62,28 +59,6 @@ def check_size(size: tuple[int, int], data: DataArguments) -> None:
         raise BrokenRow("too large")
     if min(size) < data.min_side:
         raise BrokenRow("too small")
-
-
-def row_parts(row: Row, column: str | None) -> dict[str, Any]:
-    """
-    The parts that a row's caption is written from. Raises BrokenRow: "unreadable row", "empty caption" or
-    "caption is no text".
-    """
-    if all(value is None for value in row.columns.values()):
-        raise BrokenRow("unreadable row")
-    text = row.columns.get(column or "name")
-    if not isinstance(text, str | None):
-        raise BrokenRow("caption is no text")
-    if text is None or not text.strip():
-        raise BrokenRow("empty caption")
-    if column is None:
-        return {"kind": "single", "things": [{key: row.columns[key] for key in CUTOUT_COLUMNS}]}
-    return {"text": text}
-
-
-def caption(parts: dict[str, Any], rng: random.Random) -> str:
-    """A caption as it is, or one written from the parts."""
-    return parts["text"] if "text" in parts else write_caption(parts, rng)
 
 
 class Tally:

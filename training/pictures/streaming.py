@@ -23,9 +23,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from .crops import dvae_crop
-from .in_memory import as_it_is, caption_column, whole
+from .in_memory import as_it_is, whole
 from .data_arguments import DataArguments
-from .rows import BrokenRow, Tally, open_picture, row_parts
+from .rows import BrokenRow, Tally, open_picture
+from .splits import Split
+from dvae import DVAEImageProcessor
 from ..loop.endless import EndlessLoader
 from ..loop.stopping import deaf
 from .readers import Row
@@ -83,23 +85,21 @@ def span_rows(
 
 
 class StreamedPictures:
-    """The pictures of a set, none of them decoded before it is drawn."""
+    """The pictures of a set, none of them decoded before it is drawn; no scenes are composed of them."""
 
-    cutouts = False  # no scenes are composed of what is not in memory
-
-    def __init__(self, source: Source, data: DataArguments, image_size: int):
-        self.source, self.data, self.image_size = source, data, image_size
-        self.column = caption_column(data, source)
+    def __init__(self, source: Split, data: DataArguments, image_size: int):
+        self.source, self.data, self.image_size, self.kind = source, data, image_size, source.kind
+        self.processor = DVAEImageProcessor(image_size)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def draw(self, row: Row, rng: random.Random) -> Tensor:
         """uint8 (3, S, S), a crop as training sees it. Raises BrokenRow."""
-        parts = row_parts(row, self.column)
+        parts = self.kind.parts(row)
         image = open_picture(row.columns["image"], self.data)
-        if self.data.crop == "center" or "things" in parts:
-            return as_it_is(image, parts, self.image_size)
+        if self.data.crop == "center" or not self.kind.crops:
+            return as_it_is(image, parts, self.kind, self.processor)
         return dvae_crop(whole(image), self.image_size, rng)
 
 

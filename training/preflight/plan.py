@@ -7,7 +7,7 @@ for; a few real steps on noise are measured here where they fit. Nothing is trai
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +26,10 @@ from ..loop.engine import leave_processes, ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
 from ..loop.pretrained import find_part, freeze
-from ..pictures.in_memory import bytes_decoded, fit_scenes, load_split
+from ..pictures.in_memory import bytes_decoded
+from ..pictures.kinds import Captioned
 from ..pictures.report import glance
+from ..pictures.splits import fit_scenes, load_split
 from ..presets.reading import parse
 from ..presets.trainers import DVAETraining, PriorTraining
 from .measuring import Subject, measure
@@ -66,7 +68,13 @@ class DryRun:
         return cls(**settings)
 
 
-def plan_or_train(section: str, training_type: type, train: Callable[[list[str]], Any], doc: str) -> None:
+def plan_or_train(
+    section: str,
+    training_type: type,
+    train: Callable[[list[str]], Any],
+    doc: str,
+    kinds: Sequence[type[Captioned]],
+) -> None:
     """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
     argv = sys.argv[1:]
     if "--dry_run" not in argv:
@@ -78,12 +86,13 @@ def plan_or_train(section: str, training_type: type, train: Callable[[list[str]]
     rest = argv[:at] + argv[at + 1 + has_settings :]
     try:
         args = parse(section, training_type, rest, doc)
-        print(plan(section, args, DryRun.read(argv[at + 1] if has_settings else "{}"), Path(rest[0])))
+        dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
+        print(plan(section, args, dry_run, Path(rest[0]), kinds))
     except ValueError as error:
         raise SystemExit(str(error)) from error
 
 
-def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
+def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type[Captioned]] = ()) -> str:
     """A page of text. Raises a ValueError where the batch does not divide, or sizes are not known."""
     training = args.training
     lora = section == "prior" and training.lora is not None
@@ -112,7 +121,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path) -> str:
         f"{dry_run.gpus} GPUs at {dry_run.tflops:g} TFLOP/s: {seconds:.3g} s a step, {training.steps:,} steps in "
         f"{hours:,.3g} h, {cost:,.0f} at {dry_run.price:g} a GPU-hour"
     )
-    return "\n".join([*lines, *data_lines(args, subject.image_size)])
+    return "\n".join([*lines, *data_lines(args, subject.image_size, kinds)])
 
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
@@ -251,11 +260,11 @@ def measured(subject: Subject, training, precision: str, here: Step, dry_run: Dr
     ]
 
 
-def data_lines(args, image_size: int | None) -> list[str]:
+def data_lines(args, image_size: int | None, kinds: Sequence[type[Captioned]]) -> list[str]:
     data, said = args.data, []
     try:
-        fit_scenes(args, said.append)
-        pictures = load_split(data, "train")
+        fit_scenes(args, kinds, said.append)
+        pictures = load_split(data, "train", kinds)
         line = f"data: {len(pictures):,} pictures to train on in {data.path}; {glance(pictures, data)}"
         if image_size is not None and not data.streaming:
             need, free = bytes_decoded(pictures, data, image_size), psutil.virtual_memory().available

@@ -24,14 +24,17 @@ from dvae import DVAEImageProcessor
 from training import encode_dataset
 from training.codes import cache as code_cache
 from training.codes import views
-from training.codes.cache import CodeCache, Views, weights_digest
+from training.codes.cache import CodeCache, weights_digest
 from training.codes.cached import MappedCodes
-from training.encode_dataset import code_caches
+from training.codes.of_run import code_caches
+from training.codes.views import Contents, Views
+from training.emoji.named_cutouts import NamedCutouts
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import load_split
 from training.pictures.rows import open_picture
 from training.pictures.sources import open_splits
+from training.pictures.splits import load_split
 from training.presets.trainers import PriorTraining
+from training.sets import KINDS
 
 
 class Process(Accelerator):
@@ -57,7 +60,7 @@ def sets(tmp_path_factory) -> dict[str, str]:
 
 def cache(folder: Path, dvae, path: str, crop: str = "center", **settings) -> CodeCache:
     data = DataArguments(path=path, validation_split="train", crop=crop)
-    return CodeCache(folder, dvae, load_split(data, "train"), data, **settings)
+    return CodeCache(folder, dvae, Contents(load_split(data, "train"), data, dvae.config.image_size, **settings))
 
 
 def test_codes_are_the_dvaes_of_every_good_row_in_order(small_shards, sets, tiny_dvae, tmp_path):
@@ -160,7 +163,7 @@ def test_a_run_has_the_crops_in_training_and_the_centre_in_validation(sets, tiny
     training = PriorTraining(crops=2, codes=str(tmp_path / "elsewhere"))
     caches = code_caches(tiny_dvae, data, training, tmp_path)
     assert caches["train"].folder == tmp_path / "elsewhere" / "train"
-    assert (caches["train"].views, caches["validation"].views) == (Views("dalle", 2), Views())
+    assert [cache.contents.views for cache in caches.values()] == [Views("dalle", 2), Views()]
 
 
 def test_a_set_past_the_share_is_not_encoded(sets, tiny_dvae, tmp_path):
@@ -242,9 +245,8 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
     run_processes(*command)
     shards = sorted(folder.glob("codes-*.parquet"))
     assert len(shards) == 12 and all(path.stat().st_mtime_ns == time for path, time in first.items())
-    alone = CodeCache(
-        tmp_path / "alone", tiny_dvae, load_split(data := DataArguments(path=sets["tar"]), "train"), data
-    )
+    data = DataArguments(path=sets["tar"])
+    alone = CodeCache(tmp_path / "alone", tiny_dvae, Contents(load_split(data, "train"), data, 16))
     alone.fill(Accelerator())
     assert pq.read_table(shards).to_pylist() == pq.read_table(alone.shards).to_pylist()
 
@@ -273,11 +275,11 @@ def test_workers_of_a_process_that_is_killed_end_too(tiny_dvae, tmp_path):
 def test_workers_write_the_shards_that_none_would(kind, small_shards, sets, tiny_dvae, tmp_path, monkeypatch):
     monkeypatch.setattr(views, "CHUNK", 6)  # several chunks a shard, those of different shards mixed
     data = DataArguments() if kind == "scenes" else DataArguments(path=sets["parquet"], validation_split="train")
-    source = load_split(data, "train").select(range(100))
+    source = load_split(data, "train", KINDS).select(range(100))
     settings = {"scenes": 60} if kind == "scenes" else {"views": Views(flips=True)}
     shards, draws = {}, torch.get_rng_state()
     for workers in (0, 3):
-        made = CodeCache(tmp_path / str(workers), tiny_dvae, source, data, **settings)
+        made = CodeCache(tmp_path / str(workers), tiny_dvae, Contents(source, data, 16, **settings))
         made.fill(Accelerator(), num_workers=workers)
         assert torch.equal(torch.get_rng_state(), draws), "a training draws the same, with codes there or not"
         shards[workers] = [pq.read_table(path) for path in made.shards]
@@ -288,9 +290,9 @@ def test_workers_write_the_shards_that_none_would(kind, small_shards, sets, tiny
 
 def test_codes_of_scenes_that_were_drawn_otherwise_are_refused(tiny_dvae, tmp_path, monkeypatch):
     data = DataArguments()
-    source = load_split(data, "validation")
-    before = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
-    monkeypatch.setattr("training.codes.cache.LAYOUT", -1)
-    after = CodeCache(tmp_path, tiny_dvae, source, data, scenes=4).settings()
+    source = load_split(data, "validation", KINDS)
+    before = CodeCache(tmp_path, tiny_dvae, Contents(source, data, 16, scenes=4)).settings()
+    monkeypatch.setattr(NamedCutouts, "version", -1)
+    after = CodeCache(tmp_path, tiny_dvae, Contents(source, data, 16, scenes=4)).settings()
     assert {name for name in before if before[name] != after[name]} == {"layout"}
-    assert CodeCache(tmp_path, tiny_dvae, source, data).settings()["layout"] == 0
+    assert CodeCache(tmp_path, tiny_dvae, Contents(source, data, 16)).settings()["layout"] == 0

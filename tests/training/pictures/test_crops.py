@@ -10,7 +10,8 @@ import torch
 
 from training.pictures.crops import dvae_crop, prior_crop
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import DrawnPictures, Pictures, load_split
+from training.pictures.in_memory import DrawnPictures, Pictures
+from training.pictures.splits import load_split
 
 
 @pytest.mark.parametrize("crop", [dvae_crop, prior_crop])

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, bytes_decoded, load_split
+from training.pictures.in_memory import Pictures, bytes_decoded
+from training.pictures.splits import load_split
 from training.pictures.readers import Row, TarReader
-from training.pictures.rows import BrokenRow, Tally, open_picture, row_parts
+from training.emoji.named_cutouts import NamedCutouts
+from training.pictures.kinds import Captioned
+from training.pictures.rows import BrokenRow, Tally, open_picture
 from training.pictures.sources import open_splits
 
 
@@ -83,9 +86,9 @@ def test_units_and_choices_of_places_give_the_rows_that_one_pass_gives(sets):
     ("text", "reason"), [(["a", "b"], "caption is no text"), (7, "caption is no text"), (" ", "empty caption")]
 )
 def test_a_caption_that_is_no_text_is_not_called_empty(text, reason):
-    for column in ("text", None):
+    for kind, column in ((Captioned("text"), "text"), (NamedCutouts(), "name")):
         with pytest.raises(BrokenRow, match=f"^{reason}$"):
-            row_parts(Row("row 0", {column or "name": text, "image": "0.png"}), column)
+            kind.parts(Row("row 0", {column: text, "image": "0.png"}))
 
 
 def test_past_the_share_a_run_stops_with_both_numbers(sets):

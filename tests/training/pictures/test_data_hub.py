@@ -14,7 +14,8 @@ from hub_store import File
 
 READ = """
 import json
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 from training.pictures.data_arguments import DataArguments
 data = DataArguments(path="anna/squares", streaming={streaming})
 source = load_split(data, "train")

@@ -7,7 +7,8 @@ import broken_sets
 import pytest
 
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 from training.pictures.lines import json_table
 from training.pictures.readers import LinesReader
 from training.pictures.sources import open_splits

@@ -9,9 +9,12 @@ from PIL import Image as PillowImage
 from squares import tiny_dvae
 
 from training import train_dvae, train_tokenizer
-from training.codes.cache import CodeCache
+from training.codes.views import Contents
+from training.emoji.named_cutouts import NamedCutouts
+from training.sets import KINDS
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, _held_out, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import _held_out, load_split
 
 
 def test_parquet_is_read_as_well(pictures, tmp_path):
@@ -54,12 +57,13 @@ def test_a_set_is_one_of_cutouts_where_names_are_all_that_captions_are_of(column
         PillowImage.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = DataArguments(path=str(tmp_path), text_column=text_column, validation_split="train")
-    loaded = Pictures(load_split(data, "train"), data, image_size=8)
-    assert loaded.cutouts == (texts is None)
+    source = load_split(data, "train", KINDS)
+    loaded = Pictures(source, data, image_size=8)
+    assert isinstance(source.kind, NamedCutouts) == source.kind.composes == (texts is None)
     assert [parts.get("text") for parts in loaded.parts] == (texts or [None, None])
     if texts:
         with pytest.raises(ValueError, match="cached_scenes to 0"):
-            CodeCache(tmp_path, tiny_dvae(), load_split(data, "train"), data, scenes=4)
+            Contents(source, data, 8, scenes=4)
 
 
 def test_a_set_of_one_picture_or_of_no_caption_is_refused(preset, tmp_path):

@@ -21,7 +21,8 @@ from processes import run_processes, ROOT
 
 from training import train_dvae
 from training.pictures.data_arguments import DataArguments
-from training.pictures.in_memory import Pictures, load_split
+from training.pictures.in_memory import Pictures
+from training.pictures.splits import load_split
 from training.pictures.loaders import some_pictures
 from training.pictures.readers import ParquetReader
 from training.pictures.streaming import Place, StreamedPictures, StreamLoader, epoch_rows
