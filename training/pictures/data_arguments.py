@@ -8,7 +8,8 @@ from typing import Literal
 class DataArguments:
     """
     path: a folder of pictures with metadata.jsonl; a file or a folder of JSON lines, CSV, Parquet, Arrow or
-        WebDataset tars; or a Hub id (training/pictures/sources.py).
+        WebDataset tars; a Hub id (training/pictures/sources.py); or a Python file whose class draws the pictures
+        (training/pictures/generated.py).
     text_column: column of captions; None takes `text` or `caption`, or writes captions from `name`, `keywords` and
         `style`, or takes a `name` without these as it is.
     train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at
