@@ -15,7 +15,7 @@ from .generator import GANGenerator, GANGeneratorConfig
 from .image_processing_dvae import DVAEImageProcessor
 from .latent_priors import LATENT_PRIORS, FlowPrior, GaussianPrior
 from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
-from .modeling_dvae import DVAE, DVAEOutput, ELBOOutput
+from .modeling_dvae import DVAE, AutoencoderOutput, DVAEOutput, ELBOOutput
 from .posteriors import (
     POSTERIORS,
     CodebookGumbelPosterior,
@@ -33,6 +33,7 @@ __all__ = [
     "LATENT_PRIORS",
     "LIKELIHOODS",
     "POSTERIORS",
+    "AutoencoderOutput",
     "Bernoulli",
     "CodeDiscriminator",
     "CodeDiscriminatorConfig",

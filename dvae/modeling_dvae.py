@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,13 @@ from .categoricals import sample_codes
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS
 from .posteriors import POSTERIORS, FaintConv2d, LatentPosterior
-from .style import NoStyle, Style
+from .style import NoStyle, Style, StyleOutput
 
 
 @dataclass
-class DVAEOutput(ModelOutput):
+class AutoencoderOutput(ModelOutput):
     """
     maps: (B, 6, H, W), the likelihood's location and ln scale.
-    codes: (B, h, w) int64, the most probable codes.
-    logits: (B, K, h, w), unnormalised ln q(c | x); None from `autoencode`.
     latents: (B, E, h, w), what the decoder saw.
     kl: (B,) KL to the uniform prior, summed over positions, in nats.
     auxiliary_loss: scalar, the posterior's own (VQ's codebook and commitment losses), else 0.
@@ -33,8 +31,6 @@ class DVAEOutput(ModelOutput):
     """
 
     maps: Tensor | None = None
-    codes: Tensor | None = None
-    logits: Tensor | None = None
     latents: Tensor | None = None
     kl: Tensor | None = None
     auxiliary_loss: Tensor | None = None
@@ -42,6 +38,16 @@ class DVAEOutput(ModelOutput):
     style: Tensor | None = None
     style_log_q: Tensor | None = None
     style_kl: Tensor | None = None
+
+
+@dataclass
+class DVAEOutput(AutoencoderOutput):
+    """
+    codes: (B, h, w) int64, the most probable codes. logits: (B, K, h, w), unnormalised ln q(c | x).
+    """
+
+    codes: Tensor | None = None
+    logits: Tensor | None = None
 
 
 @dataclass
@@ -141,7 +147,8 @@ class DVAE(PreTrainedModel):
 
         pixel_values (B, 3, H, W) in [0, 1] --encode--> codes (B, h, w) int64 --decode--> pixel_values
 
-    `forward` is for training: a relaxed sample of the posterior into the decoder. `encode` takes the argmax.
+    `forward`, `autoencode` and `decode_argmax` are for training: what the decoder sees is a relaxed sample of the
+    posterior, the latents before any codebook, or the codes that `encode` gives, which takes the argmax.
     """
 
     config_class = DVAEConfig
@@ -186,62 +193,72 @@ class DVAE(PreTrainedModel):
                 "resize with the DVAEImageProcessor"
             )
 
-    def forward(
-        self,
-        pixel_values: Tensor,
-        temperature: float = 1.0,
-        latents: Literal["relaxed", "argmax", "continuous"] = "relaxed",
-    ) -> DVAEOutput:
+    def forward(self, pixel_values: Tensor, temperature: float = 1.0) -> DVAEOutput:
         """
-        pixel_values (B, 3, H, W) in [0, 1] -> maps, codes, logits, latents and KL, for the losses.
+        pixel_values (B, 3, H, W) in [0, 1] -> the output of the posterior's relaxed sample, for the losses.
 
-        temperature: τ of the Gumbel-softmax. latents: what the decoder sees in training.
-            "relaxed": the posterior's sample.
-            "argmax": the codes that `encode` gives, without a gradient: the decoder alone learns.
-            "continuous": the latent before any codebook, a plain autoencoder: the warm-up that fills a codebook.
+        temperature: τ of the Gumbel-softmax.
         """
         self.check_pixels(pixel_values)
-        if latents == "argmax":
-            return self.decode_argmax(pixel_values)
         hidden_states = self.encoder(pixel_values)
-        if latents == "continuous":
-            return self.autoencode(hidden_states)
         q = self.posterior(hidden_states, temperature)
-        style = self.style(hidden_states)
-        latents = self.style.add(q.latents, style.z)
-        maps = self.decoder(latents)
-        return DVAEOutput(maps, q.codes, q.logits, latents, q.kl, q.auxiliary_loss, hidden_states, *style)
+        return DVAEOutput(
+            codes=q.codes,
+            logits=q.logits,
+            kl=q.kl,
+            auxiliary_loss=q.auxiliary_loss,
+            **self._decoded(q.latents, self.style(hidden_states), hidden_states),
+        )
 
     def decode_argmax(self, pixel_values: Tensor) -> DVAEOutput:
-        """pixel_values (B, 3, H, W) -> the output of argmax codes; a gradient reaches the decoder alone."""
+        """
+        pixel_values (B, 3, H, W) in [0, 1] -> the output of the codes that `encode` gives: the decoder alone learns,
+        as a gradient reaches nothing else.
+        """
+        self.check_pixels(pixel_values)
         with torch.no_grad():
             hidden_states = self.encoder(pixel_values)
             logits = self.posterior.logits(hidden_states)
-            codes = logits.argmax(1)
-            style = self.style(hidden_states)
-            latents = self.style.add(self.posterior.embed(codes), style.z)
-            kl, zero = self.posterior.kl(logits), latents.new_zeros(())
-        return DVAEOutput(self.decoder(latents), codes, logits, latents, kl, zero, hidden_states, *style)
+            codes, style = logits.argmax(1), self.style(hidden_states)
+            latents, kl = self.posterior.embed(codes), self.posterior.kl(logits)
+        return DVAEOutput(
+            codes=codes,
+            logits=logits,
+            kl=kl,
+            auxiliary_loss=latents.new_zeros(()),
+            **self._decoded(latents, style, hidden_states),
+        )
 
-    def autoencode(self, hidden_states: Tensor) -> DVAEOutput:
-        """hidden_states (B, D, h, w) -> the output of an autoencoder without codes; its KL is 0."""
+    def autoencode(self, pixel_values: Tensor) -> AutoencoderOutput:
+        """
+        pixel_values (B, 3, H, W) in [0, 1] -> the output of an autoencoder without codes, whose KL is 0: the warm-up
+        that fills a codebook. Raises a ValueError where the posterior has no latent before its codes.
+        """
+        self.check_pixels(pixel_values)
         if not isinstance(self.posterior, LatentPosterior):
             raise ValueError(
                 f"posterior={self.config.posterior!r} has no latent to warm up: take 'gumbel_codebook' or 'vq', "
                 "or train without a warm-up"
             )
-        style = self.style(hidden_states)
-        latents = self.style.add(self.posterior.project(hidden_states), style.z)
-        return DVAEOutput(
-            maps=self.decoder(latents),
-            latents=latents,
+        hidden_states = self.encoder(pixel_values)
+        latents = self.posterior.project(hidden_states)
+        return AutoencoderOutput(
             kl=latents.new_zeros(len(latents)),
             auxiliary_loss=latents.new_zeros(()),
-            hidden_states=hidden_states,
-            style=style.z,
-            style_log_q=style.log_q,
-            style_kl=style.kl,
+            **self._decoded(latents, self.style(hidden_states), hidden_states),
         )
+
+    def _decoded(self, latents: Tensor, style: StyleOutput, hidden_states: Tensor) -> dict[str, Tensor]:
+        """Latents (B, E, h, w) of the codes and the style -> the fields of an output that all have."""
+        latents = self.style.add(latents, style.z)
+        return {
+            "maps": self.decoder(latents),
+            "latents": latents,
+            "hidden_states": hidden_states,
+            "style": style.z,
+            "style_log_q": style.log_q,
+            "style_kl": style.kl,
+        }
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from dvae import DVAE, DVAEConfig, DVAEImageProcessor, LatentPosterior
+from dvae import DVAE, AutoencoderOutput, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
 from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
 from .codes.kmeans import kmeans
@@ -71,7 +72,8 @@ def train(
     )
     length = training.steps * training.batch_size
     loader = training_batches(pictures, args.data, training, accelerator, length=length, flip=training.flip)
-    model, optimizer = accelerator.prepare(ready(dvae, training, [dvae.encoder, dvae.decoder]), optimizer)
+    ready(dvae, training, [dvae.encoder, dvae.decoder])
+    model, optimizer = accelerator.prepare(Phases(dvae), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
     parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
     parts |= stream_parts(loader)
@@ -92,7 +94,7 @@ def train(
             since_warmup = run.step - training.autoencoder_steps
             with accelerator.accumulate(model, *[adversary.wrapped for adversary in adversaries]):
                 pixel_values = to_pixel_values(images, accelerator.device)
-                output = model(pixel_values, temperature=temperature, latents=phase(run.step, training))
+                output = model(pixel_values, phase(run.step, training), temperature)
                 losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight)
                 for adversary in adversaries:
                     losses |= adversary.losses(since_warmup, Batch(pixel_values, output, losses, kl_weight))
@@ -102,16 +104,29 @@ def train(
             new_step = run.end_step(losses, lr=lr, temperature=temperature, kl_weight=kl_weight)
 
 
+class Phases(nn.Module):
+    """What learns in a step, by the phase's name: of what DDP wraps, `forward` alone synchronises."""
+
+    def __init__(self, dvae: DVAE):
+        super().__init__()
+        self.dvae = dvae
+
+    def forward(self, pixel_values: Tensor, phase: str, temperature: float) -> AutoencoderOutput:
+        if phase == "autoencoder":
+            return self.dvae.autoencode(pixel_values)
+        return self.dvae.decode_argmax(pixel_values) if phase == "decoder" else self.dvae(pixel_values, temperature)
+
+
 def has_phases(training: DVAETraining) -> bool:
     """Whether some parameters rest in some steps, which DDP has to be told."""
     return training.autoencoder_steps > 0 or training.decoder_steps > 0
 
 
 def phase(step: int, training: DVAETraining) -> str:
-    """What the decoder sees at a step: continuous latents, then relaxed codes, then argmax codes."""
+    """What learns at a step: an autoencoder without codes, then the dVAE, then its decoder alone."""
     if step < training.autoencoder_steps:
-        return "continuous"
-    return "relaxed" if step < training.steps - training.decoder_steps else "argmax"
+        return "autoencoder"
+    return "dvae" if step < training.steps - training.decoder_steps else "decoder"
 
 
 def schedules(step: int, training: DVAETraining) -> tuple[float, float, float]:

@@ -133,15 +133,15 @@ def test_the_vector_quantizer_copies_the_gradient_straight_through():
 
 
 def test_the_warm_up_needs_a_latent():
-    assert tiny(posterior="vq").train()(pixels(), latents="continuous").maps.shape == (3, 6, 16, 16)
+    assert tiny(posterior="vq").train().autoencode(pixels()).maps.shape == (3, 6, 16, 16)
     with pytest.raises(ValueError, match="gumbel_codebook"):
-        tiny(posterior="gumbel").train()(pixels(), latents="continuous")
+        tiny(posterior="gumbel").train().autoencode(pixels())
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_on_argmax_codes_the_decoder_alone_learns(posterior):
     dvae = tiny(posterior=posterior).train()
-    output = dvae(pixels(), latents="argmax")
+    output = dvae.decode_argmax(pixels())
     assert torch.equal(output.codes, dvae.encode(pixels()))
     torch.testing.assert_close(dvae.likelihood.unmap(output.maps), dvae.reconstruct(pixels()))
     dvae_losses(pixels(), output, dvae.likelihood, kl_weight=1.0)["loss"].backward()

@@ -5,15 +5,15 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from dvae import DVAEOutput
+from dvae import AutoencoderOutput
 from dvae.likelihoods import Likelihood
 
 
 def dvae_losses(
-    pixel_values: Tensor, output: DVAEOutput, likelihood: Likelihood, kl_weight: float
+    pixel_values: Tensor, output: AutoencoderOutput, likelihood: Likelihood, kl_weight: float
 ) -> dict[str, Tensor]:
     """
-    pixels (B, 3, H, W), output of `DVAE.forward` -> scalars, means over the batch, in nats.
+    pixels (B, 3, H, W), what the dVAE made of them -> scalars, means over the batch, in nats.
 
     reconstruction_loss: −log p(x | c), mean over subpixels too.
     kl: KL to the uniform prior, summed over positions, as it is. style_kl: of the style, 0 where there is none.
