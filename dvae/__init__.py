@@ -4,18 +4,12 @@ from .categoricals import Quantized, gumbel_softmax, kl_to_uniform, sample_codes
 from .codebook_usage import codebook_usage, count_codes
 from .configuration_dvae import DVAEConfig
 from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents, ImplicitLatents, LatentDraw, Moments
-from .density_ratio import (
-    CodeDiscriminator,
-    CodeDiscriminatorConfig,
-    LatentDiscriminator,
-    LatentDiscriminatorConfig,
-)
-from .discriminators import PatchDiscriminator, PatchDiscriminatorConfig
 from .generator import GANGenerator, GANGeneratorConfig
 from .image_processing_dvae import DVAEImageProcessor
 from .latent_priors import LATENT_PRIORS, FlowPrior, GaussianPrior
 from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
 from .modeling_dvae import DVAE, AutoencoderOutput, DVAEOutput, ELBOOutput
+from .patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from .posteriors import (
     POSTERIORS,
     CodebookGumbelPosterior,
@@ -24,6 +18,12 @@ from .posteriors import (
     LatentPosterior,
     PosteriorOutput,
     VectorQuantizedPosterior,
+)
+from .ratio_discriminators import (
+    CodeDiscriminator,
+    CodeDiscriminatorConfig,
+    LatentDiscriminator,
+    LatentDiscriminatorConfig,
 )
 from .style import NoStyle, Style
 
