@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 
 from dvae import DVAE, AutoencoderOutput, DVAEConfig, DVAEImageProcessor, LatentPosterior
 
-from .adversaries.beside_the_dvae import Adversary, Batch, build_adversaries
+from .adversaries.beside_the_dvae import Adversary, DVAEStep, build_adversaries
 from .codes.kmeans import kmeans
 from .evaluation.validation import evaluate_dvae
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
@@ -97,10 +97,10 @@ def train(
                 output = model(pixel_values, phase(run.step, training), temperature)
                 losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight)
                 for adversary in adversaries:
-                    losses |= adversary.losses(since_warmup, Batch(pixel_values, output, losses, kl_weight))
+                    losses |= adversary.losses(since_warmup, DVAEStep(pixel_values, output, losses, kl_weight))
                 run.descend(losses["loss"])
                 for adversary in adversaries:
-                    losses |= adversary.learn(since_warmup, Batch(pixel_values, output, losses, kl_weight))
+                    losses |= adversary.learn(since_warmup, DVAEStep(pixel_values, output, losses, kl_weight))
             new_step = run.end_step(losses, lr=lr, temperature=temperature, kl_weight=kl_weight)
 
 

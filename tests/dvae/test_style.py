@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from dvae import DVAE, DVAEConfig, LatentDiscriminator
 from training.adversaries.adversary_settings import StyleSettings
-from training.adversaries.beside_the_dvae import Batch, StyleAdversary, build_adversaries
+from training.adversaries.beside_the_dvae import DVAEStep, StyleAdversary, build_adversaries
 from training.loop.losses import dvae_losses
 from training.presets.trainers import DVAETraining
 
@@ -88,7 +88,7 @@ def test_its_adversary_moves_the_encoder_and_learns_alone(prior, pixel_values):
     dvae = tiny(prior=prior).train()
     adversary = StyleAdversary(dvae, StyleSettings(width=8), Accelerator(cpu=True))
     output = dvae(pixel_values)
-    batch = Batch(pixel_values, output, dvae_losses(pixel_values, output, dvae.likelihood, 1.0), 1.0)
+    batch = DVAEStep(pixel_values, output, dvae_losses(pixel_values, output, dvae.likelihood, 1.0), 1.0)
     numbers = adversary.losses(0, batch)
     expected = batch.losses["loss"] + (numbers["style_kl_ratio"] - output.style_kl.mean()) / (3 * 16 * 16)
     torch.testing.assert_close(numbers["loss"], expected)

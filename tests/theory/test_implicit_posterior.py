@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dvae import DVAE, DVAEConfig, ImplicitPosterior
 from training.adversaries.adversary_settings import PosteriorSettings
-from training.adversaries.beside_the_dvae import Batch, PosteriorAdversary
+from training.adversaries.beside_the_dvae import DVAEStep, PosteriorAdversary
 
 GRIDS = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
 BATCH = 256
@@ -73,7 +73,7 @@ def test_the_density_ratio_finds_the_kl_below_the_bound_and_its_gradient(seed, n
             group["lr"] = 2e-3 * (1 - step / steps)
         with torch.no_grad():
             output = dvae(pixel_values)
-        adversary.learn(step, Batch(pixel_values, output, {}, 1.0))
+        adversary.learn(step, DVAEStep(pixel_values, output, {}, 1.0))
     adversary.network.eval()
     estimates, bounds = [], []
     with torch.no_grad():

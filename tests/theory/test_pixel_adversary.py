@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dvae import DVAE, DVAEConfig
 from training.adversaries.adversary_settings import PixelSettings
-from training.adversaries.beside_the_dvae import Batch, PixelAdversary
+from training.adversaries.beside_the_dvae import DVAEStep, PixelAdversary
 from training.loop.losses import dvae_losses, high_frequency_power
 
 COLOURS = torch.tensor([[0.3, 0.5, 0.7], [0.7, 0.3, 0.5], [0.5, 0.7, 0.3], [0.6, 0.6, 0.6]])
@@ -38,7 +38,7 @@ def trained(weight: float, steps: int = 1000) -> tuple[float, float]:
         pixel_values = draw(16, generator)
         output = dvae(pixel_values, temperature=max(1 - step / 300, 0.1))
         losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight=0.0)
-        batch = Batch(pixel_values, output, losses, 0.0)
+        batch = DVAEStep(pixel_values, output, losses, 0.0)
         losses |= adversary.losses(step, batch)
         optimizer.zero_grad()
         losses["loss"].backward()

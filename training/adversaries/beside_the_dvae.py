@@ -40,7 +40,7 @@ from .objectives import GAN_OBJECTIVES, adaptive_weight, r1_penalty
 from .score_function import score_function_surrogate
 
 
-class Batch(NamedTuple):
+class DVAEStep(NamedTuple):
     """What an adversary sees of a step: pixels (B, 3, H, W), the dVAE's output, its losses so far, and β."""
 
     pixel_values: Tensor
@@ -68,11 +68,11 @@ class Adversary:
         weights = {name: p.detach() for name, p in self.network.named_parameters()}
         return functional_call(self.network, weights, inputs)
 
-    def losses(self, step: int, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, step: int, batch: DVAEStep) -> dict[str, Tensor]:
         """Numbers of a step, among them "loss": the dVAE's own with this adversary's part added. {} before `start`."""
         return self.added(batch) if self.speaks(step) else {}
 
-    def learn(self, step: int, batch: Batch) -> dict[str, Tensor]:
+    def learn(self, step: int, batch: DVAEStep) -> dict[str, Tensor]:
         """One optimiser step of the network, after the dVAE's, unless spoilt. {} before `start − warmup`."""
         if not self.learns(step):
             return {}
@@ -102,7 +102,7 @@ class PixelAdversary(Adversary):
         self.likelihood, self.last_layer = dvae.likelihood, dvae.decoder.last_layer
         self.objective = GAN_OBJECTIVES[settings.objective]()
 
-    def added(self, batch: Batch) -> dict[str, Tensor]:
+    def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         fake = self.likelihood.median(batch.output.maps)
         adversarial = self.objective.generator(self.judge(fake))
         weight = adaptive_weight(
@@ -112,7 +112,7 @@ class PixelAdversary(Adversary):
         loss = batch.losses["loss"] + weight * adversarial
         return {"loss": loss, "adversarial_loss": adversarial, "adversarial_weight": weight}
 
-    def own_losses(self, batch: Batch) -> dict[str, Tensor]:
+    def own_losses(self, batch: DVAEStep) -> dict[str, Tensor]:
         real = self.likelihood.map_pixels(batch.pixel_values)
         fake = self.likelihood.median(batch.output.maps.detach())
         real.requires_grad_(self.settings.r1 > 0)
@@ -170,7 +170,7 @@ class PosteriorAdversary(Adversary):
         self.posterior, self.num_pixel_channels = dvae.posterior, dvae.config.num_pixel_channels
         self.baseline = RunningMean(settings.baseline).to(accelerator.device)
 
-    def added(self, batch: Batch) -> dict[str, Tensor]:
+    def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         output, numbers = batch.output, self.kl(batch.output)
         closed = output.kl.mean()
         instead = batch.kl_weight * (numbers.pop("surrogate") - closed) / self.num_pixel_channels
@@ -200,7 +200,7 @@ class PosteriorAdversary(Adversary):
             "surrogate": surrogate,
         }
 
-    def own_losses(self, batch: Batch) -> dict[str, Tensor]:
+    def own_losses(self, batch: DVAEStep) -> dict[str, Tensor]:
         hidden_states = batch.output.hidden_states.detach()
         with torch.no_grad():
             log_r = self.posterior.marginal_log_probs(hidden_states, self.settings.draws)
@@ -232,14 +232,14 @@ class StyleAdversary(Adversary):
         self.style, self.num_pixel_channels = dvae.style, dvae.config.num_pixel_channels
         self.ratio = DensityRatioKL(dvae.style.posterior, dvae.style.prior, self.network, draws=settings.draws)
 
-    def added(self, batch: Batch) -> dict[str, Tensor]:
+    def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         output = batch.output
         log_q = self.ratio.log_q(self.style.features(output.hidden_states), output.style)
         slack = (output.style_log_q - log_q).mean()  # what the closed bound counts too much: I(z; ε | x)
         loss = batch.losses["loss"] - batch.kl_weight * slack / self.num_pixel_channels
         return {"loss": loss, "style_kl_ratio": output.style_kl.mean() - slack}
 
-    def own_losses(self, batch: Batch) -> dict[str, Tensor]:
+    def own_losses(self, batch: DVAEStep) -> dict[str, Tensor]:
         features = self.style.features(batch.output.hidden_states.detach())
         return {"discriminator_loss": self.ratio.discriminator_loss(features, batch.output.style, self.wrapped)}
 

@@ -24,7 +24,7 @@ from PIL import Image as PillowImage
 
 from .armchair import COLOURS, WOODS, ArmchairShape, draw_armchair, tint
 from .cutouts import encode, fit, is_visible, make_opaque, render
-from .packages import CLIPART, EMOJI, ICONS, NAMES, OWN, Source, download, download_clipart, iconify_svg, read_json
+from .packages import CLIPART, EMOJI, ICONS, NAMES, OWN, Package, download, download_clipart, iconify_svg, read_json
 
 SHARD_ROWS = 3000
 HELD_OUT = 0.05  # of an emoji's pictures; at most one a concept, so about 4 % of all
@@ -64,7 +64,7 @@ class Concept:
 
 
 @dataclass
-class Row:
+class CutoutRow:
     """One row of the dataset; `image` holds the bytes of a square RGBA WebP."""
 
     image: bytes
@@ -105,7 +105,7 @@ def is_drawable(name: str, *, group: str) -> bool:
     return group != "Symbols" or name in KEPT_SYMBOLS
 
 
-def read_drawings(source: Source, cache: Path) -> dict[str, bytes]:
+def read_drawings(source: Package, cache: Path) -> dict[str, bytes]:
     """A package's drawings as {code points: SVG or WebP bytes}."""
     archive = download(source, cache)
     if source.package.startswith("@iconify-json"):
@@ -123,16 +123,18 @@ def read_iconify(archive: Path) -> dict[str, bytes]:
     }
 
 
-def make_row(drawing: PillowImage.Image, *, size: int, style: str, source: Source, name: str, **parts) -> Row | None:
+def make_row(
+    drawing: PillowImage.Image, *, size: int, style: str, source: Package, name: str, **parts
+) -> CutoutRow | None:
     """Fit a drawing and add what the source says; None where hardly anything would be seen on white."""
     picture = fit(drawing, size)
     if not is_visible(picture):
         return None
     parts = {"attribution": source.attribution, "emoji": ""} | parts
-    return Row(encode(picture), name, style=style, source=source.name, license=source.license, **parts)
+    return CutoutRow(encode(picture), name, style=style, source=source.name, license=source.license, **parts)
 
 
-def emoji_rows(cache: Path, size: int) -> Iterator[Row | None]:
+def emoji_rows(cache: Path, size: int) -> Iterator[CutoutRow | None]:
     concepts = read_concepts(cache)
     for style, source in EMOJI.items():
         drawings = read_drawings(source, cache)
@@ -142,7 +144,7 @@ def emoji_rows(cache: Path, size: int) -> Iterator[Row | None]:
                 yield make_row(render(drawings[concept.code]), size=size, style=style, source=source, **parts)
 
 
-def clipart_rows(cache: Path, size: int) -> Iterator[Row | None]:
+def clipart_rows(cache: Path, size: int) -> Iterator[CutoutRow | None]:
     """The drawings that clipart.tsv lists: path, name, keywords."""
     folder = download_clipart(CLIPART, cache)
     for path, name, keywords in read_table("clipart"):
@@ -156,7 +158,7 @@ def clipart_rows(cache: Path, size: int) -> Iterator[Row | None]:
         yield make_row(render(svg), size=size, style="clipart", source=CLIPART, **parts)
 
 
-def icon_rows(cache: Path, size: int) -> Iterator[Row | None]:
+def icon_rows(cache: Path, size: int) -> Iterator[CutoutRow | None]:
     """The furniture that icons.tsv lists (package, icon, name, keywords), in each of the named colours."""
     collections = {key: read_json(download(source, cache), "icons.json") for key, source in ICONS.items()}
     for package, icon, name, keywords in read_table("icons"):
@@ -166,7 +168,7 @@ def icon_rows(cache: Path, size: int) -> Iterator[Row | None]:
             yield make_row(make_opaque(render(svg)), size=size, style="icon", source=ICONS[package], **parts)
 
 
-def armchair_rows(size: int, *, each: int = 8) -> Iterator[Row | None]:
+def armchair_rows(size: int, *, each: int = 8) -> Iterator[CutoutRow | None]:
     """Armchairs of our own drawing, `each` in each of the named colours."""
     rng = Random(0)
     for colour, rgb in COLOURS.items():
@@ -191,7 +193,7 @@ def unit_hash(*words: str) -> float:
     return int.from_bytes(hashlib.sha256("|".join(words).encode()).digest()[:6], "big") / 2**48
 
 
-def split(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+def split(rows: list[CutoutRow]) -> tuple[list[CutoutRow], list[CutoutRow]]:
     """(training, validation): at most one style of a concept is held out, by hash, and only if enough others stay."""
     styles = defaultdict(set)
     for row in rows:
@@ -205,7 +207,7 @@ def split(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     return training, [row for row in rows if (row.name, row.style) in held_out]
 
 
-def write_parquet(rows: list[Row], output: Path, name: str) -> None:
+def write_parquet(rows: list[CutoutRow], output: Path, name: str) -> None:
     """Write NAME-00000-of-0000N.parquet, in an order that mixes the styles and depends on the rows alone."""
     rows = sorted(rows, key=lambda row: unit_hash(row.name, row.style, hashlib.sha256(row.image).hexdigest()))
     shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
@@ -215,7 +217,7 @@ def write_parquet(rows: list[Row], output: Path, name: str) -> None:
         Dataset.from_list(examples, features=FEATURES).to_parquet(path)
 
 
-def write_sheets(rows: list[Row], folder: Path, *, columns: int = 20, thumbnail: int = 64) -> None:
+def write_sheets(rows: list[CutoutRow], folder: Path, *, columns: int = 20, thumbnail: int = 64) -> None:
     """Write pages of thumbnails on white, sorted by name, for a person to look through."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = sorted(rows, key=lambda row: (row.style not in EMOJI, row.name, row.style))
@@ -227,7 +229,7 @@ def write_sheets(rows: list[Row], folder: Path, *, columns: int = 20, thumbnail:
         page.convert("RGB").save(folder / f"sheet-{start // columns**2:02d}.png")
 
 
-def report(splits: dict[str, list[Row]]) -> None:
+def report(splits: dict[str, list[CutoutRow]]) -> None:
     """Print the number of pictures of each style and licence in each split."""
     counts = Counter((row.style, row.license, name) for name, rows in splits.items() for row in rows)
     print(f"{'style':14}{'licence':14}" + "".join(f"{name:>12}" for name in splits))
@@ -235,7 +237,7 @@ def report(splits: dict[str, list[Row]]) -> None:
         print(f"{style:14}{license:14}" + "".join(f"{counts[style, license, name]:12}" for name in splits))
 
 
-def build_rows(cache: Path, size: int) -> list[Row]:
+def build_rows(cache: Path, size: int) -> list[CutoutRow]:
     parts = emoji_rows(cache, size), clipart_rows(cache, size), icon_rows(cache, size), armchair_rows(size)
     return [row for row in chain(*parts) if row is not None]
 

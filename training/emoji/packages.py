@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Source:
+class Package:
     """Where a style's pictures come from, and under which licence."""
 
     package: str
@@ -30,33 +30,33 @@ class Source:
 
 MICROSOFT = "Fluent Emoji, © Microsoft Corporation, MIT License"
 EMOJI = {
-    "twemoji": Source(
+    "twemoji": Package(
         "@twemoji/svg",
         "15.0.0",
         "CC-BY-4.0",
         "Twemoji, © Twitter, Inc and other contributors, CC-BY 4.0; cropped and resized",
     ),
-    "noto": Source("@iconify-json/noto", "1.2.9", "Apache-2.0", "Noto Emoji, © Google Inc, Apache License 2.0"),
-    "fluent flat": Source("@iconify-json/fluent-emoji-flat", "1.2.6", "MIT", MICROSOFT),
-    "fluent 3d": Source("@lobehub/fluent-emoji-3d", "1.1.0", "MIT", MICROSOFT + "; packaged by LobeHub"),
+    "noto": Package("@iconify-json/noto", "1.2.9", "Apache-2.0", "Noto Emoji, © Google Inc, Apache License 2.0"),
+    "fluent flat": Package("@iconify-json/fluent-emoji-flat", "1.2.6", "MIT", MICROSOFT),
+    "fluent 3d": Package("@lobehub/fluent-emoji-3d", "1.1.0", "MIT", MICROSOFT + "; packaged by LobeHub"),
 }
 ICONS = {
-    "ph": Source("@iconify-json/ph", "1.2.2", "MIT", "Phosphor Icons, © Phosphor Icons, MIT License"),
-    "solar": Source("@iconify-json/solar", "1.2.13", "CC-BY-4.0", "Solar, © 480 Design, CC-BY 4.0; coloured"),
-    "mdi": Source("@iconify-json/mdi", "1.2.3", "Apache-2.0", "Material Design Icons, © Pictogrammers, Apache 2.0"),
-    "game-icons": Source(
+    "ph": Package("@iconify-json/ph", "1.2.2", "MIT", "Phosphor Icons, © Phosphor Icons, MIT License"),
+    "solar": Package("@iconify-json/solar", "1.2.13", "CC-BY-4.0", "Solar, © 480 Design, CC-BY 4.0; coloured"),
+    "mdi": Package("@iconify-json/mdi", "1.2.3", "Apache-2.0", "Material Design Icons, © Pictogrammers, Apache 2.0"),
+    "game-icons": Package(
         "@iconify-json/game-icons",
         "1.2.4",
         "CC-BY-3.0",
         "Delapouite, Lorc and Caro Asercion, game-icons.net, CC-BY 3.0; coloured",
     ),
 }
-CLIPART = Source("openclipart-svg", "1:0.18+dfsg-19", "CC-PDDC", "Open Clip Art Library, public domain")
-OWN = Source("armchair", "1", "Apache-2.0", "drawn by training/emoji/armchair.py")
-NAMES = Source("cldr-annotations-full", "48.2.0", "Unicode-3.0", "© Unicode, Inc.")
+CLIPART = Package("openclipart-svg", "1:0.18+dfsg-19", "CC-PDDC", "Open Clip Art Library, public domain")
+OWN = Package("armchair", "1", "Apache-2.0", "drawn by training/emoji/armchair.py")
+NAMES = Package("cldr-annotations-full", "48.2.0", "Unicode-3.0", "© Unicode, Inc.")
 
 
-def download(source: Source, cache: Path) -> Path:
+def download(source: Package, cache: Path) -> Path:
     """Download an npm package with npm, once; return the .tgz."""
     archive = cache / f"{source.package.strip('@').replace('/', '-')}-{source.version}.tgz"
     if not archive.exists():
@@ -64,7 +64,7 @@ def download(source: Source, cache: Path) -> Path:
     return archive
 
 
-def download_clipart(source: Source, cache: Path) -> Path:
+def download_clipart(source: Package, cache: Path) -> Path:
     """Download and unpack Debian's package with apt-get and dpkg, once; return the folder of its SVG files."""
     folder = cache / source.package
     if not folder.exists():

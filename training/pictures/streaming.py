@@ -41,7 +41,7 @@ class Place(NamedTuple):
     rows: int = 0
 
 
-class Batch(NamedTuple):
+class LaneBatch(NamedTuple):
     """
     drawn: uint8 (B, 3, S, S), or what `collate` made. place: the lane's after it. seen: rows it took. skipped: names,
     reasons.
@@ -123,7 +123,7 @@ class LaneBatches(IterableDataset):
         self.places = [Place()] * len(own_lanes)
         self.turn = 0  # which of them gives the next batch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[LaneBatch]:
         worker = get_worker_info()
         own = (self.turn + (worker.id if worker else 0)) % len(self.places)
         rows = self._rows(self.first_lane + own, self.places[own])
@@ -138,7 +138,7 @@ class LaneBatches(IterableDataset):
                 except BrokenRow as broken:
                     skipped.append((row.where, str(broken)))
                     tally.add(row, str(broken))
-            yield Batch(self.collate(drawn), place, tally.seen - seen, skipped)
+            yield LaneBatch(self.collate(drawn), place, tally.seen - seen, skipped)
 
     def _rows(self, lane: int, place: Place) -> Iterator[tuple[Place, Row]]:
         """The lane's rows from a place on, each with the place after it."""

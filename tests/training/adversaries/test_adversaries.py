@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from dvae import DVAE, POSTERIORS, CodeDiscriminator, DVAEConfig, PatchDiscriminator
 from training.adversaries.adversary_settings import PixelSettings, PosteriorSettings
 from training.adversaries.beside_the_dvae import (
-    Batch,
+    DVAEStep,
     PixelAdversary,
     PosteriorAdversary,
     RunningMean,
@@ -26,10 +26,10 @@ def tiny(posterior: str = "implicit") -> DVAE:
     return DVAE(DVAEConfig(**SIZES, posterior=posterior)).train()
 
 
-def step_of(dvae: DVAE, kl_weight: float = 1.0) -> Batch:
+def step_of(dvae: DVAE, kl_weight: float = 1.0) -> DVAEStep:
     pixel_values = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     output = dvae(pixel_values, temperature=0.7)
-    return Batch(pixel_values, output, dvae_losses(pixel_values, output, dvae.likelihood, kl_weight), kl_weight)
+    return DVAEStep(pixel_values, output, dvae_losses(pixel_values, output, dvae.likelihood, kl_weight), kl_weight)
 
 
 def adversary_of(dvae: DVAE, kind: str, **settings):

@@ -68,10 +68,10 @@ def test_pictures_are_square_cutouts_that_fill_their_frame(splits):
 
 
 def test_the_builder_refuses_share_alike_sources():
-    from training.emoji.packages import Source
+    from training.emoji.packages import Package
 
     with pytest.raises(ValueError, match="share-alike"):
-        Source("openmoji", "15.0.0", "CC-BY-SA-4.0", "OpenMoji")
+        Package("openmoji", "15.0.0", "CC-BY-SA-4.0", "OpenMoji")
 
 
 def test_the_same_drawing_gives_the_same_bytes_and_the_split_depends_on_the_rows_alone():
