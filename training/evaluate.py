@@ -17,7 +17,14 @@ from pipelines import TextToImagePipeline
 from .codes.cache import encode_now
 from .codes.cached import FirstCaptions
 from .codes.views import Contents
-from .evaluation.feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
+from .evaluation.feature_metrics import (
+    CLIPFeatures,
+    Extractor,
+    TextExtractor,
+    caption_fit,
+    frechet_distance,
+    load_extractor,
+)
 from .evaluation.report import report
 from .evaluation.surgery import estimate_surgery
 from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_images
@@ -44,22 +51,22 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.instantiate(parser.parse_args(argv))
     if (args.features or args.clip) and args.generated < 2:
         raise ValueError(f"generated={args.generated} must be at least 2: --features and --clip judge what is painted")
-    judges = load_judges(args.features, args.clip)
+    extractors = load_extractors(args.features, args.clip)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numbers = evaluate_pipeline(pipeline.to(device), args.data, args.heldout_pairs, args.surgery_pictures, device)
-    if judges:
-        numbers |= evaluate_pictures(pipeline, args.data, judges, args.generated, device)
+    if extractors:
+        numbers |= evaluate_pictures(pipeline, args.data, extractors, args.generated, device)
     settings = {name: getattr(args, name) for name in ("model", "features", "clip", "generated")}
     report(numbers, settings | {"data": args.data.path}, args.json, args.markdown)
 
 
-def load_judges(features: str | None, clip: str | None) -> dict[str, Extractor]:
+def load_extractors(features: str | None, clip: str | None) -> dict[str, Extractor]:
     """By the flags' names; first of all the work, so that a wrong one costs nothing."""
-    judges = {name: load_extractor(wanted) for name, wanted in (("features", features), ("clip", clip)) if wanted}
-    if not isinstance(judges.get("clip"), CLIPFeatures | None):
+    extractors = {name: load_extractor(wanted) for name, wanted in (("features", features), ("clip", clip)) if wanted}
+    if not isinstance(extractors.get("clip"), CLIPFeatures | None):
         raise ValueError(f"--clip {clip} is no CLIP: give it to --features")
-    return judges
+    return extractors
 
 
 def evaluate_pipeline(
@@ -97,14 +104,14 @@ def evaluate_pipeline(
 def evaluate_pictures(
     pipeline: TextToImagePipeline,
     data: DataArguments,
-    judges: dict[str, Extractor],
+    extractors: dict[str, Extractor],
     generated: int,
     device: torch.device,
 ) -> dict[str, float]:
     """
     Of the validation split's captioned pictures, and of pictures painted from its first `generated` captions, seeds 0,
-    1, …, with the pipeline's own settings: in judges["features"] rfid and fid; by judges["clip"] clip_score; and
-    r_precision; each of the real pictures too, as what can be had.
+    1, …, with the pipeline's own settings: in extractors["features"] rfid and fid; by extractors["clip"] clip_score;
+    and r_precision; each of the real pictures too, as what can be had.
     """
     validation = Pictures(load_split(data, "validation", KINDS), data, pipeline.dvae.config.image_size)
     captions = validation.captions(len(validation))
@@ -117,17 +124,17 @@ def evaluate_pictures(
     ]
     painted = torch.cat(painted).to(device)
     numbers = {}
-    if "features" in judges:
-        extractor = judges["features"].to(device)
+    if "features" in extractors:
+        extractor = extractors["features"].to(device)
         reconstructed = torch.cat([pipeline.dvae.reconstruct(part) for part in real.split(64)])
         numbers["rfid"] = frechet_distance(extractor, real, reconstructed)
         numbers["fid"] = frechet_distance(extractor, real, painted)
-    judge = judges.get("clip", judges.get("features"))
-    if isinstance(judge, Judge):
+    of_texts = extractors.get("clip", extractors.get("features"))
+    if isinstance(of_texts, TextExtractor):
         for name, pictures in (("", painted), ("real_", real[captioned[:generated]])):
-            fit = caption_fit(judge.to(device), pictures, captions)
+            fit = caption_fit(of_texts.to(device), pictures, captions)
             numbers[f"{name}r_precision"] = fit["r_precision"]
-            if isinstance(judge, CLIPFeatures):
+            if isinstance(of_texts, CLIPFeatures):
                 numbers[f"{name}clip_score"] = fit["score"]
     return numbers
 

@@ -8,6 +8,7 @@ training.finish put into the pipeline, and checkpoints beside it.
 """
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
 from .evaluation.validation import validation_images
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
+from .loop.loop_training import LoopTraining
 from .loop.pretrained import find_part, part_of_run, picture_size, tokenizer_digest
 from .loop.run import Run
 from .loop.run_log import save_numbers
@@ -130,28 +132,45 @@ def train(
     accelerator: Accelerator,
     output_dir: Path,
 ) -> None:
-    training: RerankerTraining = args.training
-    reranker = reranker.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        reranker.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
-    )
     loader = captioned_batches(pictures, tokenizer, args, accelerator)
-    model, optimizer = accelerator.prepare(reranker.train(), optimizer)
 
     def evaluate(average: SmallCLIP, run: Run) -> None:
         report(average, tokenizer, validation, run)
 
-    facts = {"tokenizer": tokenizer_digest(tokenizer)}
-    parts = {"model": reranker, "optimizer": optimizer, "report": evaluate, "facts": facts}
-    run = Run("reranker", training, accelerator, output_dir, **parts, **stream_parts(loader))
+    learn("reranker", reranker, tokenizer, loader, args.training, accelerator, output_dir, evaluate)
+
+
+def learn(
+    name: str,
+    model: SmallCLIP,
+    tokenizer: PriorTokenizer,
+    loader: DataLoader | StreamLoader,
+    training: LoopTraining,
+    accelerator: Accelerator,
+    output_dir: Path,
+    report: Callable[[SmallCLIP, Run], None],
+) -> None:
+    """The run, called `name`, of a contrastive model on the batches of `CollateCaptions`; the scorer's is another."""
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+    )
+    wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
+    parts = {
+        "model": model,
+        "optimizer": optimizer,
+        "report": report,
+        "facts": {"tokenizer": tokenizer_digest(tokenizer)},
+    }
+    run = Run(name, training, accelerator, output_dir, **parts, **stream_parts(loader))
     with run:
-        for images, text_ids, names in run.batches(loader):
+        for images, text_ids, subjects in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
-            with accelerator.accumulate(model):
+            with accelerator.accumulate(wrapped):
                 pixel_values = augment(to_pixel_values(images, accelerator.device))
-                logits = model(pixel_values, text_ids.to(accelerator.device)).logits_per_image
-                loss = contrastive_loss(logits, names.to(accelerator.device))
+                logits = wrapped(pixel_values, text_ids.to(accelerator.device)).logits_per_image
+                loss = contrastive_loss(logits, subjects.to(accelerator.device))
                 run.descend(loss)
             run.end_step({"loss": loss}, lr=lr)
 

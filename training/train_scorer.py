@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
-from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
 from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
@@ -24,25 +24,32 @@ from prior_transformer import PriorTokenizer
 
 from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
-from .evaluation.scorer import augment, contrastive_loss, r_precision, ranks
-from .loop.precision import cpu_computes_bf16
+from .evaluation.scorer import r_precision, ranks
+from .loop.engine import make_accelerator
+from .loop.loop_training import LoopTraining
 from .loop.pretrained import picture_size
-from .loop.schedules import warmup_cosine
+from .loop.run import Run
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, shuffled
+from .pictures.loaders import own_batches
 from .pictures.splits import load_split
 from .presets.reading import parse
 from .sets import KINDS
+from .train_reranker import CollateCaptions, learn
 
 
 @dataclass
-class ScorerTraining:
-    """steps of batch_size pictures. prompts: how many short names are painted and scored; load: skip the training."""
+class ScorerTraining(LoopTraining):
+    """prompts: how many short names are painted and scored. load: take the scorer that is there; train nothing."""
 
     steps: int = 900
     batch_size: int = 128
+    mixed_precision: str = "bf16"
     lr: float = 2e-3
-    seed: int = 0
+    lr_end: float = 1e-5
+    warmup_steps: int = 50
+    weight_decay: float = 0.05
+    ema: float = 0.0
     prompts: int = 200
     load: bool = False
 
@@ -50,6 +57,7 @@ class ScorerTraining:
 def main(argv: list[str] | None = None) -> None:
     args = parse("scorer", ScorerTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
+    set_seed(training.seed)
     tokenizer = PriorTokenizer.from_pretrained(output_dir / "tokenizer")
     if not isinstance(load_split(args.data, "train", KINDS).kind, NamedCutouts):
         raise ValueError(
@@ -58,40 +66,43 @@ def main(argv: list[str] | None = None) -> None:
         )
     image_size = picture_size(output_dir / "dvae")
     pictures = Pictures(load_split(args.data, "train", KINDS), args.data, image_size)
-    if training.load:
-        scorer = SmallCLIP.from_pretrained(output_dir / "scorer", dtype=torch.float32)
-    else:
+    if not training.load:
         scorer = SmallCLIP(SmallCLIPConfig(text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id))
-        train(scorer, tokenizer, pictures, training)
-        scorer.save_pretrained(output_dir / "scorer")
+        train(scorer, tokenizer, pictures, training, output_dir)
+    scorer = SmallCLIP.from_pretrained(output_dir / "scorer", dtype=torch.float32)
     scores = score(scorer.eval(), tokenizer, pictures, args.data, training, output_dir / "pipeline")
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     for name, value in scores.items():
         print(f"{name:40} {value:.3f}")
 
 
-def train(scorer: SmallCLIP, tokenizer: PriorTokenizer, pictures: Pictures, training: ScorerTraining) -> None:
-    names, places = name_places(pictures)
-    name_ids = tokenizer.encode_captions(names)
-    images = torch.from_numpy(np.stack([pictures.single(i)[0] for i in range(len(pictures))])).permute(0, 3, 1, 2)
-    torch.manual_seed(training.seed)
-    optimizer = torch.optim.AdamW(scorer.parameters(), lr=training.lr, weight_decay=0.05, fused=True)
-    scorer.train()
-    bar = tqdm(range(training.steps), desc="scorer")
-    for step in bar:
-        batch = [
-            shuffled(step * training.batch_size + j, len(images), training.seed) for j in range(training.batch_size)
-        ]
-        own = places[batch]
-        pixel_values = augment(images[batch].float() / 255)
-        for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(step, training.lr, 1e-5, 50, training.steps)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_computes_bf16()):
-            loss = contrastive_loss(scorer(pixel_values, name_ids[own]).logits_per_image, own)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
+class NamedPictures(torch.utils.data.Dataset):
+    """`length` draws, each a picture (uint8 (3, S, S)), its name, and its name again: that is what it shows."""
+
+    def __init__(self, pictures: Pictures, length: int, seed: int):
+        self.pictures, self.length, self.seed = pictures, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> tuple[Tensor, str, str]:
+        image, parts = self.pictures.single(shuffled(i, len(self.pictures), self.seed))
+        name = parts["things"][0]["name"]
+        return torch.from_numpy(image.copy()).permute(2, 0, 1), name, name
+
+
+def train(
+    scorer: SmallCLIP, tokenizer: PriorTokenizer, pictures: Pictures, training: ScorerTraining, output_dir: Path
+) -> None:
+    """Leaves output_dir/scorer, and its checkpoints beside it."""
+    accelerator = make_accelerator(training)
+    drawn = NamedPictures(pictures, training.steps * training.batch_size, training.seed)
+    loader = own_batches(drawn, training, accelerator, collate=CollateCaptions(tokenizer, bpe_dropout=0.0))
+
+    def save(average: SmallCLIP, run: Run) -> None:
+        average.save_pretrained(output_dir / "scorer")
+
+    learn("scorer", scorer, tokenizer, loader, training, accelerator, output_dir, save)
 
 
 def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:

@@ -26,7 +26,7 @@ from training.pictures.splits import load_split
 
 ADVERSARIES = {
     "--model.posterior": "implicit",
-    "--training.pixel_adversary": '{"num_layers": 1, "width": 8, "start": 8, "warmup": 4, "r1": 1.0}',
+    "--training.pixel_adversary": '{"num_layers": 1, "width": 8, "start": 8, "warmup": 4, "r1_gamma": 1.0}',
     "--training.posterior_adversary": '{"width": 8, "start": 6, "warmup": 6, "draws": 2}',
     "--model.style_size": "3",
     "--model.style_prior": "flow",

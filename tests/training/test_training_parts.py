@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from training.adversaries.adversary_settings import PixelSettings
 from training.codes.kmeans import assign, kmeans
 from training.loop.loop_training import LoopTraining
 from training.loop.losses import high_frequency_power, psnr
@@ -75,6 +76,13 @@ def test_every_preset_is_read_by_every_trainer(config):
     assert dvae.model["image_size"] == yaml.safe_load(Path(path).read_text())["dvae"]["model"]["image_size"]
     assert parse("prior", PriorTraining, [path]).training.steps > 0
     assert parse("tokenizer", TokenizerTraining, [path]).training.vocab_size > 256
+
+
+def test_an_older_presets_key_is_read(tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text("output_dir: run\ndvae: {training: {steps: 7, pixel_adversary: {r1: 2.0, width: 8}}}\n")
+    training = parse("dvae", DVAETraining, [str(path)]).training
+    assert (training.steps, training.pixel_adversary) == (7, PixelSettings(r1_gamma=2.0, width=8))
 
 
 @pytest.mark.parametrize(

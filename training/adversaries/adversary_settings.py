@@ -23,13 +23,14 @@ class PixelSettings(AdversarySettings):
     """
     weight: the adversary's gradient at the decoder's last layer, as a multiple of the reconstruction's.
     num_layers: of the patch discriminator: a receptive field of 16, 34 or 70 pixels at 1, 2 or 3.
-    objective: "hinge", "non_saturating" or "minimax". r1: γ of γ/2 · E‖∇D‖² on pictures; 0 leaves it out.
+    objective: "hinge", "non_saturating" or "minimax". r1_gamma: γ of γ/2 · E‖∇D‖² on pictures; 0
+        leaves it out.
     """
 
     weight: float = 0.5
     num_layers: int = 2
     objective: str = "hinge"
-    r1: float = 0.0
+    r1_gamma: float = 0.0
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from dvae import Moments
 
 from ..loop.schedules import cosine
-from ..loop.stepping import set_lr
+from ..loop.stepping import minimise, set_lr
 
 
 class DensityRatioKL:
@@ -144,16 +144,10 @@ def train_latent_model(
                 x = sample(training.batch_size)
                 with torch.no_grad():
                     z = model.posterior(x).z
-                _descend(own, adversary.discriminator_loss(x, z))
+                minimise(adversary.discriminator_loss(x, z), own)
         parts = model.elbo(sample(training.batch_size), adversary)
         kl_weight = cosine(step, 0.0, 1.0, training.kl_steps)
-        _descend(optimizer, (kl_weight * parts["kl"] - parts["log_likelihood"]).mean())
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+        minimise((kl_weight * parts["kl"] - parts["log_likelihood"]).mean(), optimizer)
 
 
 class Bound(NamedTuple):

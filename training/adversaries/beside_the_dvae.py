@@ -115,12 +115,12 @@ class PixelAdversary(Adversary):
     def own_losses(self, batch: DVAEStep) -> dict[str, Tensor]:
         real = self.likelihood.map_pixels(batch.pixel_values)
         fake = self.likelihood.median(batch.output.maps.detach())
-        real.requires_grad_(self.settings.r1 > 0)
+        real.requires_grad_(self.settings.r1_gamma > 0)
         real_logits, fake_logits = self.wrapped(torch.cat([real, fake])).float().chunk(2)
         numbers = {"discriminator_loss": self.objective.discriminator(real_logits, fake_logits)}
-        if self.settings.r1 > 0:
+        if self.settings.r1_gamma > 0:
             penalty = r1_penalty(real_logits, real)
-            numbers["discriminator_loss"] = numbers["discriminator_loss"] + self.settings.r1 / 2 * penalty
+            numbers["discriminator_loss"] = numbers["discriminator_loss"] + self.settings.r1_gamma / 2 * penalty
             numbers["r1"] = penalty
         return numbers | {"real_logits": real_logits.mean(), "fake_logits": fake_logits.mean()}
 

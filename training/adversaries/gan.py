@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from ..loop.stepping import minimise
 from .objectives import GAN_OBJECTIVES, gan_value, r1_penalty
 
 Sampler = Callable[[int], Tensor]
@@ -95,20 +96,13 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
-def descend(loss: Tensor, optimizer: Optimizer) -> None:
-    """Backward, and a step."""
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-
-
 def discriminator_step(
     discriminator: nn.Module,
     optimizer: Optimizer,
     real: Tensor,
     fake: Tensor,
     settings: GANSettings,
-    descend: Callable[[Tensor, Optimizer], None] = descend,
+    descend: Callable[[Tensor, Optimizer], None] = minimise,
 ) -> dict[str, Tensor]:
     losses = discriminator_losses(discriminator, real, fake, settings)
     descend(losses["discriminator_loss"], optimizer)
@@ -125,7 +119,7 @@ def gan_step(
     sample_latents: Sampler,
     batch_size: int,
     settings: GANSettings,
-    descend: Callable[[Tensor, Optimizer], None] = descend,
+    descend: Callable[[Tensor, Optimizer], None] = minimise,
 ) -> dict[str, Tensor]:
     """One step of the generator after `discriminator_steps` of the discriminator -> their losses, detached scalars."""
     for _ in range(settings.discriminator_steps):

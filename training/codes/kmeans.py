@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dvae.categoricals import squared_distances
+
 
 def kmeans(points: Tensor, k: int, seed: int, iterations: int = 10) -> tuple[Tensor, Tensor]:
     """
@@ -28,11 +30,8 @@ def kmeans(points: Tensor, k: int, seed: int, iterations: int = 10) -> tuple[Ten
 
 def assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """points (N, E), centres (k, E) -> the nearest centre (N,) and its squared distance (N,), in chunks."""
-    shift = centres.mean(0)  # what all share would cost the squares their digits
-    nearest = [chunk_distances(chunk - shift, centres - shift).min(dim=1) for chunk in points.split(8192)]
+    nearest = []
+    for chunk in points.split(8192):
+        distances = squared_distances(chunk[:, :, None, None], centres)[:, :, 0, 0]  # (n, k)
+        nearest.append(distances.clamp_min(0).min(dim=1))
     return torch.cat([m.indices for m in nearest]), torch.cat([m.values for m in nearest])
-
-
-def chunk_distances(chunk: Tensor, centres: Tensor) -> Tensor:
-    squared = chunk.pow(2).sum(1, keepdim=True) - 2 * chunk @ centres.T + centres.pow(2).sum(1)
-    return squared.clamp_min(0)

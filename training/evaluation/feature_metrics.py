@@ -52,8 +52,8 @@ class CLIPFeatures(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        judge = CLIPReranker.from_pretrained(name)
-        self.model, self.processor = judge.model, judge.processor
+        clip = CLIPReranker.from_pretrained(name)
+        self.model, self.processor = clip.model, clip.processor
         self.num_features = self.embed_text(["a"]).shape[1]
         self.eval()
 
@@ -110,8 +110,8 @@ class InceptionFeatures(nn.Module):
         return self.inception((images - IMAGENET_MEAN.to(images)) / IMAGENET_STD.to(images))
 
 
-Judge = SmallCLIPFeatures | CLIPFeatures
-Extractor = Judge | InceptionFeatures
+TextExtractor = SmallCLIPFeatures | CLIPFeatures  # of texts too, in the same space
+Extractor = TextExtractor | InceptionFeatures
 
 
 def load_extractor(name: str) -> Extractor:
@@ -144,20 +144,20 @@ def frechet_distance(extractor: Extractor, real: Tensor, fake: Tensor) -> float:
 
 
 @torch.no_grad()
-def similarities(judge: Judge, pixel_values: Tensor, texts: list[str]) -> Tensor:
+def similarities(extractor: TextExtractor, pixel_values: Tensor, texts: list[str]) -> Tensor:
     """Pictures (n, 3, S, S) and m texts -> their cosines (n, m)."""
-    images = torch.cat([F.normalize(judge(part), dim=-1) for part in pixel_values.split(BATCH_SIZE)])
-    parts = [judge.embed_text(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)]
+    images = torch.cat([F.normalize(extractor(part), dim=-1) for part in pixel_values.split(BATCH_SIZE)])
+    parts = [extractor.embed_text(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)]
     return (images @ F.normalize(torch.cat(parts), dim=-1).T).cpu()
 
 
-def caption_fit(judge: Judge, pixel_values: Tensor, captions: list[str]) -> dict[str, float]:
+def caption_fit(extractor: TextExtractor, pixel_values: Tensor, captions: list[str]) -> dict[str, float]:
     """
     Pictures (n, 3, S, S) and their captions -> score: the mean of 100 · max(cosine, 0), CLIP score with a CLIP
     (arXiv 2104.08718); r_precision: how often its own caption is the nearest of 100 different ones.
     """
     texts = list(dict.fromkeys(captions))  # equal captions are one
     own = torch.tensor([texts.index(caption) for caption in captions])
-    cosines = similarities(judge, pixel_values, texts)
+    cosines = similarities(extractor, pixel_values, texts)
     score = 100 * cosines.gather(1, own[:, None]).clamp_min(0).mean()
     return {"score": score.item(), "r_precision": own_name_first(cosines, own, captions=100).mean().item()}

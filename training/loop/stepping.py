@@ -54,6 +54,13 @@ def descend(
     return not broken, stopping
 
 
+def minimise(loss: Tensor, optimizer: Optimizer) -> None:
+    """Backward, and a step: of a loop without a run."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
 def forget_errors(models: Iterable[nn.Module]) -> None:
     """PowerSGD adds to a step's gradients what it left out of the last one's: not finite, where those were not."""
     for model in models:

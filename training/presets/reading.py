@@ -59,8 +59,17 @@ def read_preset(path: Path, section: str) -> dict[str, Any]:
     unknown = set(preset) - set(SECTIONS)
     if unknown:
         raise ValueError(f"{path}: unknown key {sorted(unknown)[0]!r}; a preset holds {', '.join(SECTIONS)}")
-    own = preset.get(section) or {}
+    own = renamed(preset.get(section) or {})
     if section == "tokenizer":
         own = {"training": own}
     shared = {key: preset[key] for key in ("output_dir", "data") if key in preset}
     return {**shared, **own}
+
+
+def renamed(section: dict[str, Any]) -> dict[str, Any]:
+    """A section with the keys of today in place of those of older presets."""
+    settings = (section.get("training") or {}).get("pixel_adversary")
+    if not isinstance(settings, dict) or "r1" not in settings:
+        return section
+    settings = {"r1_gamma" if key == "r1" else key: value for key, value in settings.items()}
+    return {**section, "training": {**section["training"], "pixel_adversary": settings}}

@@ -146,12 +146,12 @@ def gaussian_fits(mixture: GaussianMixture, divergence: str) -> list[GaussianFit
     mixture = GaussianMixture(mixture.weights, (mixture.means - mean) / scale, mixture.scales / scale)
     count = len(mixture.means)
     parts = [mixture.part(first, last) for first in range(count) for last in range(first, count)]
-    fits = [_descend(mixture, DIVERGENCES[divergence], *part.moments()) for part in parts]
+    fits = [_fit_from(mixture, DIVERGENCES[divergence], *part.moments()) for part in parts]
     mean, scale = mean.item(), scale.item()
     return [GaussianFit(mean + scale * fit.mean, scale * fit.scale, fit.divergence) for fit in fits]
 
 
-def _descend(mixture: GaussianMixture, measure: Callable, mean: Tensor, scale: Tensor) -> GaussianFit:
+def _fit_from(mixture: GaussianMixture, measure: Callable, mean: Tensor, scale: Tensor) -> GaussianFit:
     """L-BFGS on the mean and the log of the scale, from one start."""
     mean, log_scale = mean.clone().requires_grad_(), scale.log().requires_grad_()
     optimizer = torch.optim.LBFGS(
