@@ -89,8 +89,9 @@ def test_the_things_of_a_pair_are_cut_out_whole_wherever_they_stand(kind):
 
 def test_pairs_to_judge_are_held_out_and_always_the_same():
     cutout = np.full((16, 16, 4), 90, np.uint8)
-    rows = [{"name": f"thing {i}", "keywords": [], "style": "noto"} for i in range(40)]
-    pictures = SimpleNamespace(rows=rows, images=[cutout] * 40, image_size=16)
+    things = [{"name": f"thing {i}", "keywords": [], "style": "noto"} for i in range(40)]
+    parts = [{"kind": "single", "things": [thing]} for thing in things]
+    pictures = SimpleNamespace(parts=parts, images=[cutout] * 40, image_size=16)
     pairs, again = heldout_pairs(pictures, 12), heldout_pairs(pictures, 12)
     assert torch.equal(pairs.images, again.images) and pairs.prompts == again.prompts
     assert pairs.images.shape == (12, 3, 16, 16) and 0 < pairs.vertical.sum() < 12
