@@ -16,7 +16,8 @@ class Average:
     ema ← decay · ema + (1 − decay) · weights, in float32; the first update copies. Buffers are copied always.
 
     It is made after Accelerate prepared the model, so that its tensors lie where the model's lie: of a sharded model
-    each process averages its shards.
+    each process averages its shards. torch's `AveragedModel` is a copy of the module, which FSDP2 refuses to make, and
+    has no way back to the model.
     """
 
     def __init__(self, model: PreTrainedModel, decay: float):

@@ -54,7 +54,8 @@ def json_column(values: list[Any]) -> pa.Array:
 def csv_table(file: IO[bytes], path: str) -> pa.Table:
     """
     All columns as text: a caption may be a number. A row of another length than the header, with bytes that are no
-    UTF-8, or with a quote that stays open, is one of nothing.
+    UTF-8, or with a quote that stays open, is one of nothing: to pandas, which datasets reads with, such a quote ends
+    the file, or swallows the rows up to the next one.
     """
     lines = list(io.TextIOWrapper(io.BytesIO(file.read()), "utf-8-sig", errors="surrogateescape", newline=""))
     try:
