@@ -34,3 +34,28 @@ def test_links_lead_somewhere(page):
 def test_types_are_shipped(package):
     assert (ROOT / package / "py.typed").exists()
     assert re.search(rf'^{package} = \[.*"py.typed"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+def named_in_the_tree() -> list[str]:
+    """Each path that the front page's tree names; what the words behind a folder name lies in that folder."""
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree\n\n```\n")[1].split("```")[0]
+    found, top = [], ""
+    for line in tree.splitlines():
+        heads, words = (re.findall(r"[\w*]+(?:\.(?:py|sh|md)\b|/)", part) for part in split_at_gap(line))
+        if not line.startswith(" "):
+            top, heads, folder = heads[0], [""], heads[0]
+        else:
+            folder = top + heads[0] if heads[0].endswith("/") else top
+        found += [top + name for name in heads] + [folder + name for name in words]
+    return found
+
+
+def split_at_gap(line: str) -> tuple[str, str]:
+    """`    a/, b/    words` -> (`a/, b/`, `words`)."""
+    heads, _, words = line.strip().partition("  ")
+    return heads, words
+
+
+@pytest.mark.parametrize("path", named_in_the_tree())
+def test_the_tree_is_the_tree(path):
+    assert list(ROOT.glob(path)), path
