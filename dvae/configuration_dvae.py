@@ -93,8 +93,9 @@ class DVAEConfig(CheckedConfig):
     @property
     def blocks(self) -> tuple[int, ...]:
         """Residual blocks of each group, from full resolution down to the grid."""
-        same = isinstance(self.blocks_per_group, int)
-        return (self.blocks_per_group,) * len(self.widths) if same else tuple(self.blocks_per_group)
+        if isinstance(self.blocks_per_group, int):
+            return (self.blocks_per_group,) * len(self.widths)
+        return tuple(self.blocks_per_group)
 
     @property
     def grid_size(self) -> int:

@@ -53,7 +53,8 @@ class GANGenerator(PreTrainedModel):
         """N(0, 1 / fan_in), as the dVAE: the grid has unit variance, as its codebook."""
         if isinstance(module, nn.Conv2d | nn.Linear):
             init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
 
     def forward(self, z: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.config.latent_size:

@@ -2,19 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .categoricals import sample_codes
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS
-from .posteriors import POSTERIORS, FaintConv2d, LatentPosterior
+from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior
 from .style import NoStyle, Style, StyleOutput
 
 
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
     @property
     def last_layer(self) -> nn.Conv2d:
         """The 1×1 convolution to the maps: where an adaptive weight measures gradients."""
-        return self.blocks[-1]
+        return cast(nn.Conv2d, self.blocks[-1])
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.blocks(latents)
@@ -176,13 +176,14 @@ class DVAE(PreTrainedModel):
             fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
             faint = 0.01 if isinstance(module, FaintConv2d) else 1.0
             init.normal_(module.weight, std=faint / math.sqrt(fan_in))
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif type(module) is nn.Linear:  # not the masked ones of a flow, which start as their library has them
             init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif hasattr(module, "log_scale"):
+        elif isinstance(module, CodebookGumbelPosterior):
             init.zeros_(module.log_scale)
 
     def check_pixels(self, pixel_values: Tensor) -> None:

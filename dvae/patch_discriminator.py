@@ -89,7 +89,8 @@ class PatchDiscriminator(PreTrainedModel):
         """Convolutions N(0, 0.02²), as pix2pix has them; norms the identity."""
         if isinstance(module, nn.Conv2d):
             init.normal_(module.weight, std=0.02)
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, ChannelNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)

@@ -193,7 +193,8 @@ class ImplicitPosterior(CodebookGumbelPosterior):
         """
         fixed = torch.Generator(hidden_states.device).manual_seed(0)
         given = (self.logits_given(hidden_states, noise[None]) for noise in self.draw_noise(draws, fixed))
-        return torch.log(sum(F.softmax(logits, dim=1) for logits in given) / draws + 1e-20)
+        total = sum((F.softmax(logits, dim=1) for logits in given), start=hidden_states.new_zeros(()))
+        return torch.log(total / draws + 1e-20)
 
 
 class VectorQuantizedPosterior(LatentPosterior):

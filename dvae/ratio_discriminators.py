@@ -64,7 +64,8 @@ class CodeDiscriminator(PreTrainedModel):
         """Everything N(0, 1 / fan_in); look-ups N(0, 1)."""
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
 
