@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .settings import SamplingSettings
+from .drawing.settings import SamplingSettings
 
 EMBEDDED = Path(__file__).parent / "embedded"
 INDEX_NAME = "model_index.json"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .decoding import Decoder
-from .settings import SamplingSettings
+from .drawing.settings import SamplingSettings
 
 Callback = Callable[[int, Tensor], None]
 

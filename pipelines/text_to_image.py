@@ -14,12 +14,12 @@ from torch import Tensor
 from . import editing, judging
 from .batches import BATCH_SIZE, in_batches
 from .checks import check_count, check_prompts
+from .drawing.settings import Region, SamplingSettings
 from .judging import Judge
 from .output import Images, TextToImagePipelineOutput
 from .painting import draw_seeds, paint, plan, watch
 from .sampling import Callback, check_codes, draw_codes, draw_keys, evaluating
 from .saving import SavedPipeline
-from .settings import Region, SamplingSettings
 
 __all__ = ["TextToImagePipeline", "TextToImagePipelineOutput"]
 

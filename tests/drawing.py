@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pipelines.drawing.settings import SamplingSettings
 from pipelines.painting import watch
 from pipelines.sampling import Callback, draw_codes
-from pipelines.settings import SamplingSettings
 
 
 def generate_codes(

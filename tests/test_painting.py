@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipelines import TextToImagePipeline
+from pipelines.drawing.settings import SamplingSettings
 from pipelines.painting import NOT_DRAWN
-from pipelines.settings import SamplingSettings
 
 PROMPTS = ["an armchair", "a red apple"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from ..settings import SamplingSettings
+from ..drawing.settings import SamplingSettings
 
 logger = logging.getLogger("uvicorn.error")
 

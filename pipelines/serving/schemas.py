@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..settings import MAX_GUIDANCE_SCALE
+from ..drawing.settings import MAX_GUIDANCE_SCALE
 from .settings import ServerSettings
 
 SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
