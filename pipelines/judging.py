@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .batches import in_batches
 from .checks import check_prompts
-from .sampling import check_codes, evaluating
+from .drawing.sampling import check_codes, evaluating
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline

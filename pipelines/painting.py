@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checks import check_count, check_prompts, check_seeds
+from .drawing.sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
 from .drawing.settings import SamplingSettings
 from .judging import Judge, Reranker, default_judge, find_judge, judge_codes, sees_pictures
 from .output import TextToImagePipelineOutput
-from .sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pipelines.drawing.sampling import Callback, draw_codes
 from pipelines.drawing.settings import SamplingSettings
 from pipelines.painting import watch
-from pipelines.sampling import Callback, draw_codes
 
 
 def generate_codes(

@@ -8,8 +8,8 @@ import torch
 from drawing import generate_codes
 
 from pipelines.decoding import Decoder
+from pipelines.drawing.sampling import draw_keys
 from pipelines.drawing.settings import SamplingSettings
-from pipelines.sampling import draw_keys
 from prior_transformer import PriorTransformer
 
 PROMPTS = ["an armchair", "a red apple", "an armchair", "an armchair"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pipelines.sampling import draw_keys, filter_logits, gumbel_noise, sample_codes
+from pipelines.drawing.sampling import draw_keys, filter_logits, gumbel_noise, sample_codes
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1, 2])

@@ -9,8 +9,8 @@ import torch
 from drawing import generate_codes
 from torch import Tensor
 
+from pipelines.drawing.sampling import draw_keys, filter_logits, guide, sample_codes
 from pipelines.drawing.settings import SamplingSettings
-from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
 from prior_transformer import PriorTransformer
 
 PROMPTS = ["an armchair", "a red apple", "two cats"]

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from torch import Tensor
 
 from ..checks import check_prompts, check_seeds
+from ..drawing.sampling import check_settings
 from ..drawing.settings import SamplingSettings
 from ..painting import negative_prompts
-from ..sampling import check_settings
 from ..text_to_image import TextToImagePipeline
 from .batching import Batcher, Job
 from .errors import APIError

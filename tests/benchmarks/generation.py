@@ -34,8 +34,8 @@ from torch import nn
 
 from pipelines import TextToImagePipeline
 from pipelines.decoding import Decoder
+from pipelines.drawing.sampling import draw_keys, filter_logits, guide, sample_codes
 from pipelines.quantization import quantize_prior
-from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 FIGURE = Path(__file__).parent / "generation.png"

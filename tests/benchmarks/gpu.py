@@ -17,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipelines.decoding import Decoder
-from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
+from pipelines.drawing.sampling import draw_keys, filter_logits, guide, sample_codes
 from prior_transformer import PriorTransformer
 
 from .generation import make_prior, make_texts

@@ -9,7 +9,7 @@ import torch
 from dvae import gumbel_softmax
 from dvae import sample_codes as sample_grid
 from dvae.categoricals import gumbel_noise as noise_like
-from pipelines.sampling import draw_keys, gumbel_noise, sample_codes
+from pipelines.drawing.sampling import draw_keys, gumbel_noise, sample_codes
 from training.score_function import score_function_surrogate
 
 P = torch.tensor([0.5, 0.25, 0.12, 0.08, 0.04, 0.01], dtype=torch.float64)

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from dvae import DVAE, DVAEConfig, codebook_usage, count_codes, sample_codes
-from pipelines.sampling import draw_keys
-from pipelines.sampling import sample_codes as sample_by_keys
+from pipelines.drawing.sampling import draw_keys
+from pipelines.drawing.sampling import sample_codes as sample_by_keys
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 from training.losses import dvae_losses
 from training.schedules import cosine

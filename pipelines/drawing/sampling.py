@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .decoding import Decoder
-from .drawing.settings import SamplingSettings
+from ..decoding import Decoder
+from .settings import SamplingSettings
 
 Callback = Callable[[int, Tensor], None]
 
