@@ -7,7 +7,7 @@ import pytest
 import torch
 from drawing import generate_codes
 
-from pipelines.decoding import Decoder
+from pipelines.drawing.decoder import Decoder
 from pipelines.drawing.sampling import draw_keys
 from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer

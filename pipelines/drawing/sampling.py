@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..decoding import Decoder
+from .decoder import Decoder
 from .settings import SamplingSettings
 
 Callback = Callable[[int, Tensor], None]

@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 from pipelines import TextToImagePipeline
-from pipelines.decoding import Decoder
+from pipelines.drawing.decoder import Decoder
 from pipelines.drawing.sampling import draw_keys, filter_logits, guide, sample_codes
 from pipelines.quantization import quantize_prior
 from prior_transformer import PriorTransformer, PriorTransformerConfig

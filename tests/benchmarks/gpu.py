@@ -16,7 +16,7 @@ import copy
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipelines.decoding import Decoder
+from pipelines.drawing.decoder import Decoder
 from pipelines.drawing.sampling import draw_keys, filter_logits, guide, sample_codes
 from prior_transformer import PriorTransformer
 
