@@ -17,6 +17,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .drawing.settings import SamplingSettings
+from .judges.small_clip import SmallCLIP
 from .loading import load_component, load_samples, save_component
 from .locate import (
     INDEX_NAME,
@@ -29,7 +30,6 @@ from .locate import (
 )
 from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
-from .small_clip import SmallCLIP
 
 
 class SavedPipeline(ModelHubMixin):

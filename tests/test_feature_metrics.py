@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.models import inception_v3
 
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from training import evaluate
 from training.evaluation_report import markdown
 from training.feature_metrics import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from training.pair_scores import cut_things, heldout_pairs
 from training.pretrained import picture_size
 from training.scenes import draw_scene, is_heldout_pair

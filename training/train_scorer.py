@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .arguments import parse
