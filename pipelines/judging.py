@@ -228,6 +228,6 @@ def heat_map(values: np.ndarray, size: int) -> Image.Image:
 @lru_cache(maxsize=1)
 def load_reranker(name: str | Path) -> Reranker:
     """The last one loaded is kept."""
-    from .reranking import CLIPReranker
+    from .judges.clip import CLIPReranker
 
     return CLIPReranker.from_pretrained(name)

@@ -109,7 +109,7 @@ def test_each_name_finds_its_extractor(scorer, clip, tmp_path):
 
 def test_a_clips_embeddings_are_its_own(clip):
     """Of a picture and a text together, as the pipeline's reranker scores them."""
-    from pipelines.reranking import CLIPReranker
+    from pipelines.judges.clip import CLIPReranker
 
     texts = ["a red square", "green", "blue square"]
     images = [Image.new("RGB", (20, 16), colour) for colour in ("red", "green", "blue")]

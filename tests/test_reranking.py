@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from pipelines.reranking import CLIPReranker
+from pipelines.judges.clip import CLIPReranker
 
 COLOURS = ["red", "green", "blue"]
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision.models import inception_v3
 from torchvision.transforms.v2.functional import to_pil_image
 
+from pipelines.judges.clip import CLIPReranker
 from pipelines.judges.small_clip import SmallCLIP
-from pipelines.reranking import CLIPReranker
 from prior_transformer import PriorTokenizer
 
 from .scorer import own_name_first
