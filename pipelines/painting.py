@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .checks import check_count, check_prompts, check_seeds
 from .drawing.sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
 from .drawing.settings import SamplingSettings
-from .judging import Judge, Reranker, default_judge, find_judge, judge_codes, sees_pictures
+from .judges.judging import Judge, Reranker, default_judge, find_judge, judge_codes, sees_pictures
 from .output import TextToImagePipelineOutput
 
 if TYPE_CHECKING:

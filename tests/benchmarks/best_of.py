@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
+from pipelines.judges.judging import Reranker, find_judge, judge_codes
 from pipelines.judges.small_clip import SmallCLIP
-from pipelines.judging import Reranker, find_judge, judge_codes
 from prior_transformer import PriorTokenizer
 from training.data import Pictures, load_split
 from training.data_arguments import DataArguments

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .batches import in_batches
-from .checks import check_prompts
-from .drawing.sampling import check_codes, evaluating
+from ..batches import in_batches
+from ..checks import check_prompts
+from ..drawing.sampling import check_codes, evaluating
 
 if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipeline
+    from ..text_to_image import TextToImagePipeline
 
 Reranker = Callable[[list[str], list[Image.Image]], Tensor | np.ndarray | list[float]]
 """Prompts and as many pictures -> scores (B,), higher is better; NaN is the worst."""
@@ -228,6 +228,6 @@ def heat_map(values: np.ndarray, size: int) -> Image.Image:
 @lru_cache(maxsize=1)
 def load_reranker(name: str | Path) -> Reranker:
     """The last one loaded is kept."""
-    from .judges.clip import CLIPReranker
+    from .clip import CLIPReranker
 
     return CLIPReranker.from_pretrained(name)
