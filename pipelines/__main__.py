@@ -12,7 +12,7 @@ from PIL import Image
 
 from .checks import check_count, check_prompts, check_seeds
 from .drawing.settings import SamplingSettings
-from .locate import find_pipeline
+from .folder.locate import find_pipeline
 from .one_line import OneLineParser, one_line
 from .pictures import is_file_name, save_pictures
 from .starting import load

@@ -17,9 +17,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .drawing.settings import SamplingSettings
-from .judges.small_clip import SmallCLIP
-from .loading import load_component, load_samples, save_component
-from .locate import (
+from .folder.locate import (
     INDEX_NAME,
     RERANKER,
     SAMPLES_NAME,
@@ -28,6 +26,8 @@ from .locate import (
     has_reranker,
     read_index,
 )
+from .judges.small_clip import SmallCLIP
+from .loading import load_component, load_samples, save_component
 from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
 

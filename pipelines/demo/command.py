@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ..locate import find_pipeline
+from ..folder.locate import find_pipeline
 from ..one_line import OneLineParser, one_line
 from ..starting import check_installed, load
 

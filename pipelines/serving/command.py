@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..locate import find_pipeline
+from ..folder.locate import find_pipeline
 from ..one_line import OneLineParser, one_line
 from ..starting import check_installed, load
 from .settings import ServerSettings
