@@ -17,6 +17,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .drawing.settings import SamplingSettings
+from .folder.components import load_component, load_samples, save_component
 from .folder.locate import (
     INDEX_NAME,
     RERANKER,
@@ -27,7 +28,6 @@ from .folder.locate import (
     read_index,
 )
 from .judges.small_clip import SmallCLIP
-from .loading import load_component, load_samples, save_component
 from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
 

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel
 
-from .folder.locate import REMEDY, SAMPLES_NAME
+from .locate import REMEDY, SAMPLES_NAME
 
 
 def load_component(component_class: type, folder: Path, **options: Any) -> Any:
