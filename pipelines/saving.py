@@ -27,8 +27,8 @@ from .folder.locate import (
     has_reranker,
     read_index,
 )
+from .folder.model_card import write_model_card
 from .judges.small_clip import SmallCLIP
-from .model_card import write_model_card
 from .quantization import Kind, quantize_prior
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.drawing.settings import SamplingSettings
-from pipelines.model_card import write_model_card
+from pipelines.folder.model_card import write_model_card
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 FILES = {
