@@ -14,9 +14,9 @@ from PIL import Image
 from dvae import DVAE, DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .checks import check_components
 from .drawing.settings import SamplingSettings
+from .folder.adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .folder.components import load_component, load_samples, save_component
 from .folder.locate import (
     INDEX_NAME,

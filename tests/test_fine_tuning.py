@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines import TextToImagePipeline
-from pipelines.adapters import add_adapter, drop_adapter, merge_adapter
+from pipelines.folder.adapters import add_adapter, drop_adapter, merge_adapter
 from pipelines.folder.locate import EMBEDDED
 from prior_transformer import PriorTokenizer
 from training import train_dvae, train_prior
