@@ -16,11 +16,11 @@ from .batches import BATCH_SIZE, in_batches
 from .checks import check_count, check_prompts
 from .drawing.sampling import Callback, check_codes, draw_codes, draw_keys, evaluating
 from .drawing.settings import Region, SamplingSettings
+from .folder.saving import SavedPipeline
 from .judges import judging
 from .judges.judging import Judge
 from .output import Images, TextToImagePipelineOutput
 from .painting import draw_seeds, paint, plan, watch
-from .saving import SavedPipeline
 
 __all__ = ["TextToImagePipeline", "TextToImagePipelineOutput"]
 

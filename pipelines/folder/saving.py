@@ -14,11 +14,13 @@ from PIL import Image
 from dvae import DVAE, DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer
 
-from .checks import check_components
-from .drawing.settings import SamplingSettings
-from .folder.adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
-from .folder.components import load_component, load_samples, save_component
-from .folder.locate import (
+from ..checks import check_components
+from ..drawing.settings import SamplingSettings
+from ..judges.small_clip import SmallCLIP
+from ..quantization import Kind, quantize_prior
+from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
+from .components import load_component, load_samples, save_component
+from .locate import (
     INDEX_NAME,
     RERANKER,
     SAMPLES_NAME,
@@ -27,9 +29,7 @@ from .folder.locate import (
     has_reranker,
     read_index,
 )
-from .folder.model_card import write_model_card
-from .judges.small_clip import SmallCLIP
-from .quantization import Kind, quantize_prior
+from .model_card import write_model_card
 
 
 class SavedPipeline(ModelHubMixin):
