@@ -17,10 +17,10 @@ from .batching import Batcher, Job
 from .errors import APIError
 from .metrics import Metrics
 from .orders import Order
-from .painting import Painter
 from .schemas import ImagesRequest
 from .settings import ServerSettings
 from .store import PictureStore
+from .worker import Painter
 
 
 class Service:
