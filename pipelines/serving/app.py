@@ -14,10 +14,10 @@ from ..text_to_image import TextToImagePipeline
 from .batching import PaintingFailed
 from .errors import APIError, add_error_handlers, error_event
 from .guards import Bounded, Counted, Keyed
+from .limits import ServerSettings
 from .orders import Order
 from .schemas import ErrorResponse, Health, ImagesResponse, Model, ModelList, images_request
 from .service import Attention, Service
-from .settings import ServerSettings
 
 
 def create_app(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..folder.locate import find_pipeline
 from ..one_line import OneLineParser, one_line
 from ..starting import check_installed, load
-from .settings import ServerSettings
+from .limits import ServerSettings
 
 if TYPE_CHECKING:
     from ..text_to_image import TextToImagePipeline

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ..drawing.settings import MAX_GUIDANCE_SCALE
-from .settings import ServerSettings
+from .limits import ServerSettings
 
 SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
 Format = Literal["png", "jpeg", "webp"]

@@ -15,10 +15,10 @@ from ..painting import negative_prompts
 from ..text_to_image import TextToImagePipeline
 from .batching import Batcher, Job
 from .errors import APIError
+from .limits import ServerSettings
 from .metrics import Metrics
 from .orders import Order
 from .schemas import ImagesRequest
-from .settings import ServerSettings
 from .store import PictureStore
 from .worker import Painter
 
