@@ -15,9 +15,9 @@ import torch
 from running_server import client_of, until
 
 from pipelines.__main__ import main
+from pipelines.commands import load
 from pipelines.serving import command
 from pipelines.serving.command import bind, build_parser, find_key, model_name
-from pipelines.starting import load
 
 ROOT = Path(__file__).parent.parent
 

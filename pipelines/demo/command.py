@@ -4,9 +4,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ..commands import check_installed, load
 from ..folder.locate import find_pipeline
 from ..one_line import OneLineParser, one_line
-from ..starting import check_installed, load
 
 if TYPE_CHECKING:
     from ..text_to_image import TextToImagePipeline

@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..commands import check_installed, load
 from ..folder.locate import find_pipeline
 from ..one_line import OneLineParser, one_line
-from ..starting import check_installed, load
 from .limits import ServerSettings
 
 if TYPE_CHECKING:
