@@ -17,11 +17,11 @@ from torch import Tensor
 
 from dvae import DVAEImageProcessor
 
-from .batches import in_batches
 from .blending import BlendedPrior
 from .checks import check_count, check_prompts, check_share
 from .output import Images, TextToImagePipelineOutput
 from .painting import Given, Painting, draw_seeds, paint, plan
+from .running import in_batches
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from . import editing
-from .batches import BATCH_SIZE, in_batches
 from .checks import check_count, check_prompts
 from .drawing.sampling import Callback, check_codes, draw_codes, draw_keys, evaluating
 from .drawing.settings import Region, SamplingSettings
@@ -21,6 +20,7 @@ from .judges import judging
 from .judges.judging import Judge
 from .output import Images, TextToImagePipelineOutput
 from .painting import draw_seeds, paint, plan, watch
+from .running import BATCH_SIZE, in_batches
 
 __all__ = ["TextToImagePipeline", "TextToImagePipelineOutput"]
 

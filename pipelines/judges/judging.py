@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..batches import in_batches
 from ..checks import check_prompts
 from ..drawing.sampling import check_codes, evaluating
+from ..running import in_batches
 
 if TYPE_CHECKING:
     from ..text_to_image import TextToImagePipeline
