@@ -19,8 +19,9 @@ from dvae import DVAEImageProcessor
 
 from .blending import BlendedPrior
 from .checks import check_count, check_prompts, check_share
+from .drawing.keys import draw_seeds
 from .output import Images, TextToImagePipelineOutput
-from .painting import Given, Painting, draw_seeds, paint, plan
+from .painting import Given, Painting, paint, plan
 from .running import in_batches
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """One call of the pipeline: its arguments checked, its codes drawn, its pictures while they grow, the best kept."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -8,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .checks import check_count, check_prompts, check_seeds
-from .drawing.sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
-from .drawing.settings import SamplingSettings
+from .checks import check_count, check_prompts
+from .drawing.keys import draw_keys, draw_seeds
+from .drawing.loop import Callback, draw_codes, watch
+from .drawing.settings import SamplingSettings, check_settings
 from .judges.judging import Judge, Reranker, default_judge, find_judge, judge_codes, sees_pictures
 from .output import TextToImagePipelineOutput
+from .running import evaluating
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline
@@ -141,17 +141,6 @@ def negative_prompts(
     return others * (num_prompts // len(others))
 
 
-def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt: int) -> list[int]:
-    """One seed an image: s, s + 1, … for every prompt from an int s, those of a list, or fresh ones."""
-    check_seeds(seed, num_prompts * images_per_prompt)
-    if seed is None:
-        return [secrets.randbelow(2**32) for _ in range(num_prompts * images_per_prompt)]
-    if isinstance(seed, list | tuple):
-        return [int(value) for value in seed]
-    check_seeds(int(seed) + images_per_prompt - 1, 1)  # the last one paints its picture again, too
-    return [int(seed) + i for _ in range(num_prompts) for i in range(images_per_prompt)]
-
-
 def paint(
     pipeline: "TextToImagePipeline", painting: Painting, prior: Any = None, every: int | None = None
 ) -> Iterator[TextToImagePipelineOutput]:
@@ -181,19 +170,6 @@ def moments(given: Given | None, total: int, every: int) -> set[int]:
     """How many codes are done when the last drawn one of each `every` in raster order is, but for the very last."""
     drawn = range(total) if given is None else (~given.mask).any(dim=0).nonzero()[:, 0].tolist()
     return {i + 1 for i, following in pairwise(drawn) if i // every < following // every}
-
-
-def watch(
-    draws: Iterator[tuple[int, Tensor]], total: int, progress_bar: bool, callback: Callback | None
-) -> Iterator[tuple[int, Tensor]]:
-    """Copies of `draw_codes`' items, as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
-    with tqdm(total=total, unit="code", disable=not progress_bar) as bar:
-        for done, codes in draws:
-            bar.update(done - bar.n)
-            if callback is not None and done > 0:
-                callback(done - 1, codes[:, :done].clone())
-            yield done, codes.clone()
-        bar.update(total - bar.n)
 
 
 def _whole(pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from . import editing
 from .checks import check_count, check_prompts
-from .drawing.sampling import Callback, check_codes, draw_codes, draw_keys, evaluating
+from .drawing.keys import draw_keys, draw_seeds
+from .drawing.loop import Callback, check_codes, draw_codes, watch
 from .drawing.settings import Region, SamplingSettings
 from .folder.saving import SavedPipeline
 from .judges import judging
 from .judges.judging import Judge
 from .output import Images, TextToImagePipelineOutput
-from .painting import draw_seeds, paint, plan, watch
-from .running import BATCH_SIZE, in_batches
+from .painting import paint, plan
+from .running import BATCH_SIZE, evaluating, in_batches
 
 __all__ = ["TextToImagePipeline", "TextToImagePipelineOutput"]
 

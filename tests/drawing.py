@@ -4,9 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelines.drawing.sampling import Callback, draw_codes
+from pipelines.drawing.loop import Callback, draw_codes, watch
 from pipelines.drawing.settings import SamplingSettings
-from pipelines.painting import watch
 
 
 def generate_codes(

@@ -10,7 +10,7 @@ from drawing import generate_codes
 from test_training import pictures, write_preset  # noqa: F401, a fixture
 
 from pipelines import TextToImagePipeline
-from pipelines.drawing.sampling import draw_keys
+from pipelines.drawing.keys import draw_keys
 from pipelines.drawing.settings import SamplingSettings
 from training import encode_dataset, train_dvae, train_prior, train_tokenizer
 from training.states import load_state

@@ -8,7 +8,7 @@ import torch
 from drawing import generate_codes
 
 from pipelines.drawing.decoder import Decoder
-from pipelines.drawing.sampling import draw_keys
+from pipelines.drawing.keys import draw_keys
 from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer
 

@@ -16,8 +16,7 @@ from accelerate.utils import set_seed
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines.checks import check_components
-from pipelines.drawing.sampling import check_settings
-from pipelines.drawing.settings import SamplingSettings
+from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 

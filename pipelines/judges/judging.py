@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..checks import check_prompts
-from ..drawing.sampling import check_codes, evaluating
-from ..running import in_batches
+from ..drawing.loop import check_codes
+from ..running import evaluating, in_batches
 
 if TYPE_CHECKING:
     from ..text_to_image import TextToImagePipeline

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 from torch import Tensor
 
 from ..checks import check_prompts, check_seeds
-from ..drawing.sampling import check_settings
-from ..drawing.settings import SamplingSettings
+from ..drawing.settings import SamplingSettings, check_settings
 from ..painting import negative_prompts
 from ..text_to_image import TextToImagePipeline
 from .batching import Batcher, Job
