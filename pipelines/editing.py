@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from dvae import DVAEImageProcessor
+from prior_transformer import PriorTransformer
 
-from .blending import BlendedPrior
 from .checks import check_count, check_prompts, check_share
 from .drawing.keys import draw_seeds
 from .output import Images, TextToImagePipelineOutput
 from .painting import Given, Painting, paint, plan
-from .running import in_batches
+from .running import evaluating, in_batches
 
 if TYPE_CHECKING:
     from .text_to_image import TextToImagePipeline
@@ -209,18 +209,20 @@ def interpolate(
         raise TypeError(f"interpolate paints one picture a step, without {sorted(several)[0]}; call it for each seed")
     ends = check_prompts([prompt_a, prompt_b], allow_empty=True)
     painting = plan(pipeline, [prompt_a] * steps, seed=draw_seeds(seed, 1, 1) * steps, **options)
-    prior, step = BlendedPrior(pipeline.prior, steps), torch.arange(steps, device=pipeline.device)
-    a, b = pipeline.encode_prompt(ends)
-    if (others := painting.other_text_ids) is not None:
-        others = prior.join_captions(others, others, step)
-    weights = [i / (steps - 1) for i in range(steps)]
+    weights = torch.arange(steps, device=pipeline.device) / (steps - 1)
     painting = replace(
         painting,
-        prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in weights],
-        text_ids=prior.join_captions(a, b, step),
-        other_text_ids=others,
+        prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in (i / (steps - 1) for i in range(steps))],
+        captions=mix_captions(pipeline.prior, *pipeline.encode_prompt(ends), weights),
     )
-    return last(paint(pipeline, painting, prior))
+    return last(paint(pipeline, painting))
+
+
+def mix_captions(prior: PriorTransformer, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Text ids (T,) of two captions, weights w (n,) -> prefixes (n, 1 + T, D): shares 1 − w and w of their embeddings."""
+    with evaluating(prior), torch.no_grad():
+        a, b = (prior.embed_text(ids[None]) for ids in (a, b))
+        return torch.lerp(a, b, weights.to(a.dtype)[:, None, None])
 
 
 def _given(

@@ -58,8 +58,8 @@ class Painting:
     """The arguments of a call, checked and complete; lists and tensors have a row a candidate, R = B · best_of."""
 
     prompts: list[str]
-    text_ids: Tensor
-    other_text_ids: Tensor | None
+    captions: Tensor
+    other_captions: Tensor | None
     seeds: list[int]
     sampling: SamplingSettings
     given: Given | None
@@ -112,8 +112,8 @@ def plan(
         reranker = find_judge(pipeline, "reranker", reranker, prompts)  # a CLIP is loaded before any code is drawn
     return Painting(
         prompts=[text for text in prompts for _ in range(rows)],
-        text_ids=pipeline.encode_prompt(prompts).repeat_interleave(rows, dim=0),
-        other_text_ids=others and pipeline.encode_prompt(others).repeat_interleave(rows, dim=0),
+        captions=pipeline.encode_prompt(prompts).repeat_interleave(rows, dim=0),
+        other_captions=others and pipeline.encode_prompt(others).repeat_interleave(rows, dim=0),
         seeds=seeds,
         sampling=settings,
         given=given and given.repeat(rows),
@@ -142,21 +142,20 @@ def negative_prompts(
 
 
 def paint(
-    pipeline: "TextToImagePipeline", painting: Painting, prior: Any = None, every: int | None = None
+    pipeline: "TextToImagePipeline", painting: Painting, every: int | None = None
 ) -> Iterator[TextToImagePipelineOutput]:
     """Yields the pictures so far after each `every` codes of the grid, and in the end the whole pictures.
 
-    prior: what draws, when not the pipeline's own. every: None yields the end alone.
+    every: None yields the end alone.
     """
-    prior = pipeline.prior if prior is None else prior
     total = pipeline.prior.config.grid_size**2
     with evaluating(pipeline.prior):
         draws = draw_codes(
-            prior,
-            painting.text_ids,
+            pipeline.prior,
+            painting.captions,
             draw_keys(painting.seeds, total),
             painting.sampling,
-            other_text_ids=painting.other_text_ids,
+            other_captions=painting.other_captions,
             **(painting.given.to_draw() if painting.given else {}),
         )
         due = set() if every is None else moments(painting.given, total, every)

@@ -163,7 +163,7 @@ class TextToImagePipeline(SavedPipeline):
             text_ids.to(self.device).repeat_interleave(num_images_per_prompt, dim=0),
             draw_keys(draw_seeds(seed, len(text_ids), num_images_per_prompt), side**2),
             self.settings(**sampling),
-            other_text_ids=others,
+            other_captions=others,
             fixed_codes=fixed_codes,
             fixed_mask=fixed_mask,
         )

@@ -179,7 +179,7 @@ def test_guidance_scale_one_is_unguided_and_zero_unconditional(prior, text_ids):
     ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0))
     assert torch.equal(ignored, generate_codes(prior, empty, keys))
     others = text_ids.roll(1, dims=0)
-    ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0), other_text_ids=others)
+    ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0), other_captions=others)
     assert torch.equal(ignored, generate_codes(prior, others, keys))
     conditional, unconditional = torch.randn(2, 3, 5).unbind()
     torch.testing.assert_close(guide(conditional, unconditional, 1), conditional)

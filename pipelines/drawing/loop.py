@@ -17,11 +17,11 @@ Callback = Callable[[int, Tensor], None]
 
 def draw_codes(
     prior: Any,
-    text_ids: Tensor,
+    captions: Tensor,
     keys: Tensor,
     settings: SamplingSettings | None = None,
     *,
-    other_text_ids: Tensor | None = None,
+    other_captions: Tensor | None = None,
     fixed_codes: Tensor | None = None,
     fixed_mask: Tensor | None = None,
     posterior_logits: Tensor | None = None,
@@ -31,10 +31,10 @@ def draw_codes(
 
     Args:
         prior: any model of the protocol in decoder.py.
-        text_ids: (B, T) int64, one caption a picture; it is read, never written.
+        captions: one a picture, text ids (B, T) int64 or their prefixes (B, 1 + T, D), as `Decoder` takes them.
         keys: (B, N) int64 by `draw_keys`, N = grid_size²: keys[b, i] is the chance in code i of picture b.
         settings: how to draw; None is the plain model at temperature 1.
-        other_text_ids: (B, T) the captions that guidance steers away from; None is the empty one.
+        other_captions: those that guidance steers away from, likewise; None is the empty one.
         fixed_codes, fixed_mask: (B, N) int64 and bool, both or neither: the codes of the mask stay as given, the
             others, whatever is written there, are drawn, each seeing the codes before it and none after it.
         posterior_logits, strength: (B, N, K), what a picture says of its codes; they are drawn from
@@ -48,28 +48,28 @@ def draw_codes(
         ValueError: when a shape or a fixed code does not fit the prior.
     """
     settings = settings or SamplingSettings()
-    batch_size, length = len(text_ids), prior.config.grid_size**2
+    batch_size, length = len(captions), prior.config.grid_size**2
     if fixed_codes is None and fixed_mask is None:
-        fixed_codes = text_ids.new_zeros(batch_size, length)
+        fixed_codes = torch.zeros(batch_size, length, dtype=torch.int64, device=captions.device)
         fixed_mask = torch.zeros_like(fixed_codes, dtype=torch.bool)
-    _check(prior, text_ids, keys, settings, fixed_codes, fixed_mask)
-    device = text_ids.device
+    _check(prior, captions, keys, settings, fixed_codes, fixed_mask)
+    device = captions.device
     if settings.guidance_scale == 1:
-        other_text_ids = None
-    elif other_text_ids is None:
-        other_text_ids = prior.null_text_ids(batch_size).to(device)
+        other_captions = None
+    elif other_captions is None:
+        other_captions = prior.null_text_ids(batch_size).to(device)
     fixed_codes, fixed_mask = fixed_codes.to(device), fixed_mask.to(device)
     posterior = None if strength == 1 else posterior_logits.float().log_softmax(dim=-1).to(device)
     return _draw(
-        prior, text_ids, other_text_ids, keys.to(device), settings, fixed_codes, fixed_mask, posterior, strength
+        prior, captions, other_captions, keys.to(device), settings, fixed_codes, fixed_mask, posterior, strength
     )
 
 
 @torch.inference_mode()
 def _draw(
     prior: Any,
-    text_ids: Tensor,
-    other_text_ids: Tensor | None,
+    captions: Tensor,
+    other_captions: Tensor | None,
     keys: Tensor,
     settings: SamplingSettings,
     fixed_codes: Tensor,
@@ -85,12 +85,12 @@ def _draw(
     yield 0, codes
     if not to_draw:
         return
-    decoder, first, last = Decoder(prior, text_ids, other_text_ids), to_draw[0], to_draw[-1]
+    decoder, first, last = Decoder(prior, captions, other_captions), to_draw[0], to_draw[-1]
     for i in range(first, last + 1):
         logits = decoder.prefill(codes[:, :i]) if i == first else decoder.step(codes[:, i - 1 : i], i - 1)
         if i not in to_draw:
             continue
-        if other_text_ids is not None:
+        if other_captions is not None:
             logits = guide(*logits.chunk(2), scales[i])
         if posterior is not None:
             logits = torch.lerp(posterior[:, i], logits.log_softmax(dim=-1), strength)
@@ -113,10 +113,10 @@ def watch(
 
 
 def _check(
-    prior: Any, text_ids: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
+    prior: Any, captions: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
 ) -> None:
     """Both numbers and the remedy, before anything is computed."""
-    batch_size, length, vocab_size = len(text_ids), prior.config.grid_size**2, prior.config.image_vocab_size
+    batch_size, length, vocab_size = len(captions), prior.config.grid_size**2, prior.config.image_vocab_size
     if keys.shape != (batch_size, length):
         raise ValueError(
             f"keys have shape {tuple(keys.shape)}, but {batch_size} captions of {length} codes each need "
