@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from .checks import check_count, check_prompts, check_seeds
-from .commands import load
+from .commands import OneLineParser, load, one_line
 from .drawing.settings import SamplingSettings
 from .folder.locate import find_pipeline
-from .one_line import OneLineParser, one_line
 from .pictures import is_file_name, save_pictures
 
 if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipelineOutput
+    from .output import TextToImagePipelineOutput
 
 EXAMPLES = """\
 examples:
