@@ -8,7 +8,7 @@ import torch
 
 from pipelines import TextToImagePipeline
 from pipelines.drawing.settings import SamplingSettings
-from pipelines.painting import NOT_DRAWN
+from pipelines.steps import NOT_DRAWN
 
 PROMPTS = ["an armchair", "a red apple"]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models import inception_v3
 from torchvision.transforms.v2.functional import to_pil_image
 
-from pipelines.judges.clip import CLIPReranker
+from pipelines.judges.clip import CLIPJudge
 from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 
@@ -52,7 +52,7 @@ class CLIPFeatures(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        judge = CLIPReranker.from_pretrained(name)
+        judge = CLIPJudge.from_pretrained(name)
         self.model, self.processor = judge.model, judge.processor
         self.num_features = self.embed_text(["a"]).shape[1]
         self.eval()

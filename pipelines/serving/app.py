@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ..text_to_image import TextToImagePipeline
+from ..steps import PipelineSteps
 from .batching import PaintingFailed
 from .errors import APIError, add_error_handlers, error_event
 from .guards import Bounded, Counted, Keyed
@@ -21,7 +21,7 @@ from .service import Attention, Service
 
 
 def create_app(
-    pipeline: TextToImagePipeline,
+    pipeline: PipelineSteps,
     *,
     name: str = "armchair",
     settings: ServerSettings | None = None,

@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from torch import Tensor
 
-from ..checks import check_prompts, check_seeds
+from ..checks import check_negative_prompts, check_prompts, check_seeds
 from ..drawing.settings import SamplingSettings, check_settings
-from ..painting import negative_prompts
-from ..text_to_image import TextToImagePipeline
+from ..steps import PipelineSteps
 from .batching import Batcher, Job
 from .errors import APIError
 from .limits import ServerSettings
@@ -25,7 +24,7 @@ from .worker import Painter
 class Service:
     """What the routes share. name: of the model, as clients see it."""
 
-    def __init__(self, pipeline: TextToImagePipeline, name: str, settings: ServerSettings):
+    def __init__(self, pipeline: PipelineSteps, name: str, settings: ServerSettings):
         self.pipeline, self.name, self.settings = pipeline, name, settings
         self.started = int(time.time())
         self.store = PictureStore(settings.max_store)
@@ -109,7 +108,7 @@ class Service:
     def _negative_ids(self, request: ImagesRequest, sampling: SamplingSettings) -> Tensor:
         """(1, T), the empty caption where nothing is steered away from: so all prompts fit one batch."""
         try:
-            prompts = negative_prompts(request.negative_prompt, 1, sampling)
+            prompts = check_negative_prompts(request.negative_prompt, 1, sampling.guidance_scale)
         except ValueError as error:
             raise APIError(400, str(error), param="negative_prompt") from error
         if prompts is None:

@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..painting import decode_unfinished
-from ..text_to_image import TextToImagePipeline
+from ..steps import PipelineSteps
 from .batching import Event, Picture, Report
 
 
@@ -23,7 +22,7 @@ class Painter:
     Decoding 8 of 64 px alone took 3 % longer than decoding them at once.
     """
 
-    def __init__(self, pipeline: TextToImagePipeline):
+    def __init__(self, pipeline: PipelineSteps):
         self.pipeline = pipeline
         self.side = pipeline.prior.config.grid_size
 
@@ -60,7 +59,7 @@ class Painter:
         """The picture of its first codes (1, m), as the pipeline's own `stream` shows it."""
         done = codes.shape[1]
         codes = torch.nn.functional.pad(codes, (0, self.side**2 - done), value=-1)
-        return self._image(decode_unfinished(self.pipeline, codes.unflatten(1, (self.side, self.side)), done))
+        return self._image(self.pipeline.decode_unfinished(codes.unflatten(1, (self.side, self.side)), done))
 
     def _image(self, pixel_values: Tensor) -> Image.Image:
         return self.pipeline.postprocess(pixel_values)[0]
