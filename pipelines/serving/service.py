@@ -18,7 +18,7 @@ from .metrics import Metrics
 from .orders import Order
 from .schemas import ImagesRequest
 from .store import PictureStore
-from .worker import Painter
+from .worker import Worker
 
 
 class Service:
@@ -30,7 +30,7 @@ class Service:
         self.store = PictureStore(settings.max_store)
         self.metrics = Metrics(lambda: self.batcher.waiting, settings.max_batch)
         self.batcher = Batcher(
-            Painter(pipeline),
+            Worker(pipeline),
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             batch_wait=settings.batch_wait,

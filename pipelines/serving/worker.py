@@ -7,14 +7,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..steps import PipelineSteps
-from .batching import Event, Picture, Report
+from .batching import Event, Report, WorkItem
 
 
 class _NobodyWaits(Exception):
     """Every picture of the batch was dropped while it was painted."""
 
 
-class Painter:
+class Worker:
     """Paints batches with one pipeline.
 
     A picture depends on its own prompt and seed, to the last bit: the codes are drawn together, where what the batch
@@ -26,7 +26,7 @@ class Painter:
         self.pipeline = pipeline
         self.side = pipeline.prior.config.grid_size
 
-    def __call__(self, batch: list[Picture], report: Report) -> None:
+    def __call__(self, batch: list[WorkItem], report: Report) -> None:
         """Paint pictures of equal settings and report each, its partial ones first."""
         try:
             codes = self.pipeline.generate_codes(
@@ -41,7 +41,7 @@ class Painter:
         for picture, own in zip(batch, codes, strict=True):
             report(picture, Event(picture.index, self._image(self.pipeline.decode_codes(own[None]))))
 
-    def _after_code(self, batch: list[Picture], codes: Tensor, report: Report) -> None:
+    def _after_code(self, batch: list[WorkItem], codes: Tensor, report: Report) -> None:
         """codes: (B, m), the first m. Stops the loop when nobody waits; reports the partial pictures that are due."""
         if all(picture.job.dropped for picture in batch):
             raise _NobodyWaits
