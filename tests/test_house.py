@@ -45,3 +45,46 @@ def test_who_imports_whom(path):
 def test_files_are_short_and_named(path):
     assert path.name not in ("utils.py", "common.py", "helpers.py")
     assert len(path.read_text(encoding="utf-8").splitlines()) < 300
+
+
+PIPELINES = {path for path in SOURCES if path.relative_to(ROOT).parts[0] == "pipelines"}
+DOOR = ROOT / "pipelines" / "__init__.py"
+
+
+def files_imported_by(path: Path) -> set[Path]:
+    """Of its own package, wherever the import stands: in a function, or for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.ImportFrom) and node.level):
+            continue
+        module = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+        if module.with_suffix(".py").is_file():
+            found.add(module.with_suffix(".py"))
+        else:  # a package: its files by name, or names of its own
+            files = {module / f"{alias.name}.py" for alias in node.names}
+            found |= {file if file.is_file() else module / "__init__.py" for file in files}
+    return found
+
+
+def test_every_file_that_is_imported_is_there():
+    for path in SOURCES:
+        assert all(file.is_file() for file in files_imported_by(path)), path
+
+
+def test_the_pipeline_is_imported_by_its_door_alone():
+    """Types included: what lies below knows nothing of it, and commands load it by its public name."""
+    importing = {path for path in PIPELINES if ROOT / "pipelines" / "text_to_image.py" in files_imported_by(path)}
+    assert importing == {DOOR}
+
+
+def test_the_door_is_opened_by_commands_alone():
+    importing = {path.relative_to(ROOT / "pipelines") for path in PIPELINES if DOOR in files_imported_by(path)}
+    assert importing and all(path.name == "commands.py" or path.parts[0] == "demo" for path in importing)
+
+
+def test_no_files_of_the_pipelines_import_each_other_in_a_circle():
+    """Imports for types included. Files that import none of the rest are taken away until none is left."""
+    rest = {path: files_imported_by(path) for path in PIPELINES}
+    while free := {path for path, imports in rest.items() if not imports & rest.keys()}:
+        rest = {path: imports for path, imports in rest.items() if path not in free}
+    assert not rest
