@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .judges.judging import Judge
 
 OutputType = Literal["pil", "np", "pt"]
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)

@@ -125,13 +125,13 @@ class EditingPipeline(PaintingPipeline):
             raise ValueError(f"steps={steps} is below 2; pass at least the two ends")
         if several := {"num_images_per_prompt", "best_of", "reranker"} & set(options):
             raise TypeError(f"interpolate paints one picture a step, without {min(several)}; call it for each seed")
-        ends = check_prompts([prompt_a, prompt_b], allow_empty=True)
+        a, b = self.encode_prompt(check_prompts([prompt_a, prompt_b], allow_empty=True))
         painting = self._plan(Call.of([prompt_a] * steps, seed=draw_seeds(seed, 1, 1) * steps, **options))
         shares = [k / (steps - 1) for k in range(steps)]
         painting = replace(
             painting,
             prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in shares],
-            captions=mix_captions(self.prior, *self.encode_prompt(ends), torch.tensor(shares)),
+            captions=mix_captions(self.prior, a, b, torch.tensor(shares)),
         )
         return self._paint(painting)
 

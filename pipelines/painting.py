@@ -92,11 +92,11 @@ class PaintingPipeline(PipelineSteps):
             call=call,
             prompts=[text for text in prompts for _ in range(rows)],
             captions=self.encode_prompt(prompts).repeat_interleave(rows, dim=0),
-            other_captions=others and self.encode_prompt(others).repeat_interleave(rows, dim=0),
+            other_captions=None if others is None else self.encode_prompt(others).repeat_interleave(rows, dim=0),
             seeds=draw_seeds(call.seed, len(prompts), rows),
             sampling=sampling,
             judge=self._judge_of(call),
-            given=given and given.repeat(rows),
+            given=None if given is None else given.repeat(rows),
         )
 
     def _judge_of(self, call: Call) -> str | PictureJudge | None:
@@ -147,7 +147,7 @@ class PaintingPipeline(PipelineSteps):
         """All codes (R, h, w) -> the pictures, of best_of candidates each the one that the judge puts first."""
         best_of, style = painting.call.best_of, painting.style
         keep, scores, pixel_values = torch.arange(len(codes)), None, None
-        if best_of > 1:
+        if painting.judge is not None:
             if sees_pictures(painting.judge):  # of all candidates, as they are returned
                 pixel_values = self.decode_codes(codes, style)
             scores = self.judge_codes(painting.prompts, codes, painting.judge, pixel_values=pixel_values).cpu()

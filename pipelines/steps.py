@@ -193,7 +193,7 @@ class PipelineSteps(SavedPipeline):
     @property
     def _grid(self) -> tuple[int, int]:
         """(h, w) of a picture's codes."""
-        return (self.prior.config.grid_size,) * 2
+        return self.prior.config.grid_size, self.prior.config.grid_size
 
     def _draw(
         self,

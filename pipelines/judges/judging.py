@@ -45,12 +45,13 @@ def find_judge(argument: str, judge: Judge, prompts: list[str], *, has_reranker:
     Raises TypeError for what cannot judge, ValueError where every picture would be judged alike or the pipeline has no
     reranker, OSError for no CLIP.
     """
-    if not (isinstance(judge, str | Path) or callable(judge)):
+    if callable(judge):
+        return judge
+    if not isinstance(judge, str | Path):
         what = f"{argument}={judge!r} is a {type(judge).__name__}"
         raise TypeError(f"{what}; pass 'likelihood', 'pmi', 'reranker', a CLIP's folder or Hub id")
-    terms = judge.split("+") if isinstance(judge, str) else [""]
-    if not set(terms) <= set(TERMS):
-        return judge if callable(judge) else load_clip(judge)
+    if isinstance(judge, Path) or not set(terms := judge.split("+")) <= set(TERMS):
+        return load_clip(judge)
     if "reranker" in terms and not has_reranker:
         raise ValueError(f"{argument}={judge!r}, but this pipeline has no reranker; pass 'likelihood', or a CLIP")
     if "likelihood" not in terms and not all(text.strip() for text in prompts):
