@@ -1,6 +1,7 @@
 """Who imports whom, read from the sources: the rule that keeps the models portable and the packages few."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def imports_of(path: Path) -> list[tuple[int, str]]:
 
 def test_the_packages_are_there():
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(MAY_IMPORT)
+
+
+def test_every_package_is_in_the_distribution():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    found = {".".join(path.relative_to(ROOT).parent.parts) for path in SOURCES if path.name == "__init__.py"}
+    assert set(listed) == found and len(listed) == len(found)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
