@@ -5,20 +5,21 @@ import io
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .checks import check_count, check_prompts, check_seeds
-from .locate import find_pipeline
-from .one_line import OneLineParser, one_line
+from .calls import Call
+from .checks import check_prompts
+from .commands import OneLineParser, load, one_line
+from .drawing.settings import SamplingSettings
+from .folder.locate import find_pipeline
 from .pictures import is_file_name, save_pictures
-from .settings import SamplingSettings
-from .starting import load
 
 if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipelineOutput
+    from .output import TextToImagePipelineOutput
 
 EXAMPLES = """\
 examples:
@@ -33,7 +34,6 @@ examples:
 Each picture's metadata holds its prompt, seed, sampler and model, so any picture can be painted again.
 """
 
-SAMPLER = ("temperature", "top_k", "top_p", "min_p", "guidance_scale", "guidance_region")
 EDITS = ("rows", "mask", "strength")
 MAX_COLUMNS = 8  # of a sheet of one prompt
 
@@ -174,10 +174,7 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"there is no picture {str(path)!r}; pass a file")
     args.prompts = args.prompts or ([""] if args.image else [])
     check_prompts(args.prompts, allow_empty=args.image is not None)
-    check_count("num_images_per_prompt", args.num)
-    check_count("best_of", args.best_of)
-    check_seeds(args.seed, num_images=1)
-    SamplingSettings(**{name: value for name, value in sampler(args).items() if value is not None})
+    Call(**options(args))
     num_images = len(args.prompts) * args.num
     if is_file_name(args.out) and num_images > 1 and not args.grid:
         raise ValueError(
@@ -197,8 +194,18 @@ def columns(args: argparse.Namespace) -> int | None:
     return args.num if len(args.prompts) > 1 else min(args.num, MAX_COLUMNS)
 
 
-def sampler(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in SAMPLER}
+def options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a call."""
+    return {
+        "prompt": args.prompts,
+        "negative_prompt": args.negative_prompt,
+        "num_images_per_prompt": args.num,
+        **{field.name: getattr(args, field.name) for field in fields(SamplingSettings)},
+        "seed": args.seed,
+        "best_of": args.best_of,
+        "reranker": args.reranker,
+        "progress_bar": sys.stderr.isatty(),
+    }
 
 
 def made_by(args: argparse.Namespace) -> dict[str, Any]:
@@ -210,25 +217,15 @@ def made_by(args: argparse.Namespace) -> dict[str, Any]:
 
 def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
     folder = find_pipeline(args.model)  # a wrong name fails here, before the heavy imports
-    pipeline = load(folder)
-    options = {
-        "prompt": args.prompts,
-        "negative_prompt": args.negative_prompt,
-        "num_images_per_prompt": args.num,
-        **sampler(args),
-        "seed": args.seed,
-        "best_of": args.best_of,
-        "reranker": args.reranker,
-        "progress_bar": sys.stderr.isatty(),
-    }
+    pipeline, call = load(folder), options(args)
     if args.image is None:
-        return pipeline(**options)
+        return pipeline(**call)
     image = Image.open(args.image)
     if args.mask is not None:
-        return pipeline.inpaint(image=image, mask=Image.open(args.mask), **options)
+        return pipeline.inpaint(image=image, mask=Image.open(args.mask), **call)
     if args.strength is not None:
-        return pipeline.vary(image=image, strength=args.strength, **options)
-    return pipeline.complete(image=image, rows=args.rows, **options)
+        return pipeline.vary(image=image, strength=args.strength, **call)
+    return pipeline.complete(image=image, rows=args.rows, **call)
 
 
 if __name__ == "__main__":

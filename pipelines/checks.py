@@ -54,6 +54,22 @@ def check_prompts(prompt: str | list[str], *, allow_empty: bool = False) -> list
     return list(prompts)
 
 
+def check_negative_prompts(
+    negative_prompt: str | list[str] | None, num_prompts: int, guidance_scale: float
+) -> list[str] | None:
+    """One a prompt, or None for the empty caption. Raises TypeError or ValueError for what guidance cannot use."""
+    if negative_prompt is None:
+        return None
+    others = check_prompts(negative_prompt, allow_empty=True)
+    if len(others) not in (1, num_prompts):
+        raise ValueError(f"{len(others)} negative prompts for {num_prompts} prompts; pass one for all, or one each")
+    if guidance_scale == 1:
+        raise ValueError(
+            f"negative_prompt={negative_prompt!r} does nothing at guidance_scale=1; pass a scale such as 3"
+        )
+    return others * (num_prompts // len(others))
+
+
 def check_count(name: str, value: int) -> None:
     """Raises TypeError or ValueError unless it is a whole number, 1 or more."""
     if not _is_int(value):

@@ -1,14 +1,12 @@
 """From given pictures, or from two prompts: completion, inpainting, variations, interpolation.
 
-Each function that paints is a method of `TextToImagePipeline`; those that return a `Painting` check and plan what it
-paints, which `stream` shows while it grows. What is kept of a picture is its codes, so also a kept part looks
-as the dVAE reconstructs it. Codes are drawn in raster order: a new code sees the prompt and all codes above it and to
-its left, given or new, and nothing of what is given below it.
+What is kept of a picture is its codes, so also a kept part looks as the dVAE reconstructs it. Codes are drawn in
+raster order. A new code sees the prompt and all codes above it and to its left, given or new. It sees nothing of what
+is given below it.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,235 +14,182 @@ from PIL import Image
 from torch import Tensor
 
 from dvae import DVAEImageProcessor
+from prior_transformer import PriorTransformer
 
-from .batches import in_batches
-from .blending import BlendedPrior
+from .calls import Call
 from .checks import check_count, check_prompts, check_share
-from .output import Images, TextToImagePipelineOutput
-from .painting import Given, Painting, draw_seeds, paint, plan
-
-if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipeline
-
-Picture = Image.Image | np.ndarray
+from .drawing.keys import draw_seeds
+from .output import TextToImagePipelineOutput
+from .painting import Given, Painting, PaintingPipeline
+from .running import evaluating, in_batches
+from .steps import ImageInput
 
 
-def reconstruct(
-    pipeline: "TextToImagePipeline",
-    image: Picture | list[Picture],
-    *,
-    output_type: Literal["pil", "np", "pt"] = "pil",
-) -> Images:
-    """One picture or a list of them through the codes and back, as a call's images: what the dVAE keeps of them."""
-    pixel_values = pipeline.preprocess(image)
-    return pipeline.postprocess(in_batches(pipeline.dvae.reconstruct, pixel_values), output_type)
+class EditingPipeline(PaintingPipeline):
+    """The methods that start from something else than one prompt."""
 
+    def complete(
+        self,
+        prompt: str | list[str],
+        image: ImageInput | list[ImageInput],
+        *,
+        rows: int | None = None,
+        **options: Any,
+    ) -> TextToImagePipelineOutput:
+        """Go on from the top rows of a picture, as in figure 2 of arXiv 2102.12092.
 
-def complete(
-    pipeline: "TextToImagePipeline",
-    prompt: str | list[str],
-    image: Picture | list[Picture],
-    *,
-    rows: int | None = None,
-    **options: Any,
-) -> TextToImagePipelineOutput:
-    """Go on from the top rows of a picture, as in figure 2 of arXiv 2102.12092.
+        Args:
+            prompt: one prompt or a list; "" for none.
+            image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4). The image processor fits it.
+            rows: rows of codes that are kept, of grid_size; half of them unless given.
+            options: as in `__call__`. best_of keeps the best, as there.
 
-    Args:
-        prompt: one prompt or a list; "" for none.
-        image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
-        rows: rows of codes that are kept, of grid_size; half of them unless given.
-        options: as in `TextToImagePipeline.__call__`. best_of keeps the best, as there.
+        Raises:
+            TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+        """
+        return self._paint(self._completion(prompt, image, rows, **options))
 
-    Raises:
-        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
-    """
-    return last(paint(pipeline, completion(pipeline, prompt, image, rows, **options)))
+    def inpaint(
+        self,
+        prompt: str | list[str],
+        image: ImageInput | list[ImageInput],
+        mask: ImageInput,
+        **options: Any,
+    ) -> TextToImagePipelineOutput:
+        """Paint a part of a picture anew. A code is repainted where its cell of pixels touches the mask.
 
+        Raster order sees only what came before. So a hole is filled to go with the prompt and what lies above and to
+        the left, and not with what lies below. best_of=n mends this: of n fillings it keeps the one that makes the
+        whole picture the likeliest, what is below the hole included. With a reranker it is also the truest to the
+        prompt.
 
-def completion(
-    pipeline: "TextToImagePipeline", prompt: Any, image: Any, rows: int | None = None, **options: Any
-) -> Painting:
-    """The checked arguments of `complete`."""
-    side = pipeline.prior.config.grid_size
-    rows = max(side // 2, 1) if rows is None else rows
-    check_count("rows", rows)
-    if rows > side:
-        raise ValueError(f"rows={rows} are more than this model's {side} rows of codes; pass 1 to {side}")
-    keep = torch.zeros(side, side, dtype=torch.bool)
-    keep[:rows] = True
-    prompts, given = _given(pipeline, prompt, image, keep)
-    return plan(pipeline, prompts, given=given, **options)
+        Args:
+            prompt: what the whole picture shows; one or a list; "" for none.
+            image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4). The image processor fits it.
+            mask: of the picture's size, fitted alike: PIL, or an array (H, W) of bool or uint8. White is repainted.
+                What is transparent is black.
+            options: as in `__call__`.
 
+        Raises:
+            TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+        """
+        return self._paint(self._inpainting(prompt, image, mask, **options))
 
-def inpaint(
-    pipeline: "TextToImagePipeline",
-    prompt: str | list[str],
-    image: Picture | list[Picture],
-    mask: Picture,
-    **options: Any,
-) -> TextToImagePipelineOutput:
-    """Paint a part of a picture anew. A code is repainted where its cell of pixels touches the mask.
+    def vary(
+        self,
+        image: ImageInput | list[ImageInput],
+        prompt: str | list[str] = "",
+        *,
+        strength: float = 0.8,
+        **options: Any,
+    ) -> TextToImagePipelineOutput:
+        """Paint variations of a picture.
 
-    Raster order sees only what came before: a hole is filled to go with the prompt and what lies above and to the
-    left, and not with what lies below. best_of=n mends this: of n fillings it keeps the one that makes the whole
-    picture, what is below the hole included, the likeliest, and with a reranker the truest to the prompt.
+        Args:
+            image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4). The image processor fits it.
+            prompt: what the variations show; one or a list; "" for none.
+            strength: s in [0, 1]. A code is drawn from q(code | picture)^(1 − s) · p(code | codes before it,
+                prompt)^s, normalised, of the dVAE's posterior q and the prior p. 1 forgets the picture. 0 asks the
+                dVAE alone.
+            options: as in `__call__`.
 
-    Args:
-        prompt: what the whole picture shows; one or a list; "" for none.
-        image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
-        mask: of the picture's size, fitted alike; white is repainted, what is transparent is black. PIL, or an array
-            (H, W) of bool or uint8.
-        options: as in `TextToImagePipeline.__call__`.
+        Raises:
+            TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+        """
+        return self._paint(self._variation(prompt, image, strength, **options))
 
-    Raises:
-        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
-    """
-    return last(paint(pipeline, inpainting(pipeline, prompt, image, mask, **options)))
+    def interpolate(
+        self,
+        prompt_a: str,
+        prompt_b: str,
+        steps: int = 8,
+        *,
+        seed: int | None = None,
+        **options: Any,
+    ) -> TextToImagePipelineOutput:
+        """From one prompt to another: picture k of n sees shares 1 − w and w of their embeddings, w = k / (n − 1).
 
+        The first picture is that of prompt_a, the last that of prompt_b. All have one seed: the prompt alone changes.
+        The output's `prompts` tell the shares.
 
-def inpainting(pipeline: "TextToImagePipeline", prompt: Any, image: Any, mask: Picture, **options: Any) -> Painting:
-    """The checked arguments of `inpaint`."""
-    on_background = pipeline.image_processor.on_background
-    pictures = [on_background(picture) for picture in (image if isinstance(image, list) else [image])]
-    sizes, white = {picture.size for picture in pictures}, white_pixels(mask)
-    if sizes != {white.shape[::-1]}:
-        raise ValueError(f"the mask is {white.shape[::-1]} but the picture {sorted(sizes)}; pass equal sizes")
-    hole = touched_cells(white, pipeline.prior.config.grid_size)
-    if not hole.any():
-        raise ValueError(
-            f"the mask {white.shape[::-1]} is black in its middle square, so nothing would be repainted; pass one "
-            f"that is white (128 to 255, or True) where to paint: 0 and 1 must be bool, or 0 and 255"
+        Args:
+            steps: n, 2 or more.
+            seed: one for all pictures; None draws one.
+            options: as in `__call__`, but for num_images_per_prompt, best_of and reranker.
+
+        Raises:
+            TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
+        """
+        check_count("steps", steps)
+        if steps < 2:
+            raise ValueError(f"steps={steps} is below 2; pass at least the two ends")
+        if several := {"num_images_per_prompt", "best_of", "reranker"} & set(options):
+            raise TypeError(f"interpolate paints one picture a step, without {min(several)}; call it for each seed")
+        a, b = self.encode_prompt(check_prompts([prompt_a, prompt_b], allow_empty=True))
+        painting = self._plan(Call.of([prompt_a] * steps, seed=draw_seeds(seed, 1, 1) * steps, **options))
+        shares = [k / (steps - 1) for k in range(steps)]
+        painting = replace(
+            painting,
+            prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in shares],
+            captions=mix_captions(self.prior, a, b, torch.tensor(shares)),
         )
-    prompts, given = _given(pipeline, prompt, pictures, ~torch.from_numpy(hole))
-    return plan(pipeline, prompts, given=given, **options)
+        return self._paint(painting)
+
+    # What each paints, which `stream` shows while it grows.
+
+    def _completion(self, prompt: Any, image: Any, rows: int | None, **options: Any) -> Painting:
+        side = self.prior.config.grid_size
+        rows = max(side // 2, 1) if rows is None else rows
+        check_count("rows", rows)
+        if rows > side:
+            raise ValueError(f"rows={rows} are more than this model's {side} rows of codes; pass 1 to {side}")
+        keep = torch.zeros(self._grid, dtype=torch.bool)
+        keep[:rows] = True
+        prompts, given = self._given(prompt, image, keep)
+        return self._plan(Call.of(prompts, **options), given)
+
+    def _inpainting(self, prompt: Any, image: Any, mask: ImageInput, **options: Any) -> Painting:
+        on_background = self.image_processor.on_background
+        pictures = [on_background(picture) for picture in (image if isinstance(image, list) else [image])]
+        sizes, white = {picture.size for picture in pictures}, white_pixels(mask)
+        if sizes != {white.shape[::-1]}:
+            raise ValueError(f"the mask is {white.shape[::-1]} but the picture {sorted(sizes)}; pass equal sizes")
+        hole = touched_cells(white, self.prior.config.grid_size)
+        if not hole.any():
+            raise ValueError(
+                f"the mask {white.shape[::-1]} is black in its middle square, so nothing would be repainted; pass one "
+                f"that is white (128 to 255, or True) where to paint: 0 and 1 must be bool, or 0 and 255"
+            )
+        prompts, given = self._given(prompt, pictures, ~torch.from_numpy(hole))
+        return self._plan(Call.of(prompts, **options), given)
+
+    def _variation(self, prompt: Any, image: Any, strength: float, **options: Any) -> Painting:
+        check_share("strength", strength)
+        prompts, given = self._given(prompt, image, torch.zeros(self._grid, dtype=torch.bool))
+        return self._plan(Call.of(prompts, **options), replace(given, strength=strength))
+
+    def _given(self, prompt: str | list[str], image: Any, keep: Tensor) -> tuple[list[str], Given]:
+        """Prompts and their pictures, one of either for all of the other, of whose codes those of keep (h, w) stay."""
+        prompts, pixel_values = check_prompts(prompt, allow_empty=True), self.preprocess(image)
+        num_prompts = max(len(prompts), len(pixel_values))
+        if {len(prompts), len(pixel_values)} - {1, num_prompts}:
+            raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
+        with torch.no_grad():
+            hidden_states = in_batches(self.dvae.encoder, pixel_values).expand(num_prompts, -1, -1, -1)
+            logits = self.dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
+            style = self.dvae.style.encode(hidden_states)
+        mask = keep.flatten().to(logits.device).expand(num_prompts, -1)
+        return prompts * (num_prompts // len(prompts)), Given(logits.argmax(dim=-1), mask, style, logits)
 
 
-def vary(
-    pipeline: "TextToImagePipeline",
-    image: Picture | list[Picture],
-    prompt: str | list[str] = "",
-    *,
-    strength: float = 0.8,
-    **options: Any,
-) -> TextToImagePipelineOutput:
-    """Paint variations of a picture.
-
-    Args:
-        image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4); fitted as the image processor does.
-        prompt: what the variations show; one or a list; "" for none.
-        strength: s in [0, 1]: a code is drawn from q(code | picture)^(1 − s) · p(code | codes before it, prompt)^s,
-            normalised, of the dVAE's posterior q and the prior p. 1 forgets the picture, 0 asks the dVAE alone.
-        options: as in `TextToImagePipeline.__call__`.
-
-    Raises:
-        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
-    """
-    return last(paint(pipeline, variation(pipeline, prompt, image, strength, **options)))
+def mix_captions(prior: PriorTransformer, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Text ids (T,) of two captions -> prefixes (n, 1 + T, D), shares 1 − w and w of both; weights: w, (n,)."""
+    with evaluating(prior), torch.no_grad():
+        a, b = (prior.embed_text(ids[None]) for ids in (a, b))
+        return torch.lerp(a, b, weights.to(a)[:, None, None])
 
 
-def variation(pipeline: "TextToImagePipeline", prompt: Any, image: Any, strength: float, **options: Any) -> Painting:
-    """The checked arguments of `vary`."""
-    check_share("strength", strength)
-    side = pipeline.prior.config.grid_size
-    prompts, given = _given(pipeline, prompt, image, torch.zeros(side, side, dtype=torch.bool))
-    return plan(pipeline, prompts, given=replace(given, strength=strength), **options)
-
-
-def plan_stream(
-    pipeline: "TextToImagePipeline",
-    prompt: Any,
-    *,
-    image: Any = None,
-    mask: Picture | None = None,
-    rows: int | None = None,
-    strength: float | None = None,
-    **options: Any,
-) -> Painting:
-    """The checked arguments of the call without a picture, or of `inpaint`, `vary` or `complete` by what is given."""
-    chosen = {"mask": mask, "rows": rows, "strength": strength}
-    names = [name for name, value in chosen.items() if value is not None]
-    if image is None and names:
-        raise TypeError(f"{names[0]} without a picture has nothing to start from; pass image=…, too")
-    if len(names) > 1:
-        raise TypeError(
-            f"{' and '.join(names)} exclude one another; pass mask to inpaint, rows to complete or strength to vary"
-        )
-    if image is None:
-        return plan(pipeline, prompt, **options)
-    if mask is not None:
-        return inpainting(pipeline, prompt, image, mask, **options)
-    if strength is not None:
-        return variation(pipeline, prompt, image, strength, **options)
-    return completion(pipeline, prompt, image, rows, **options)
-
-
-def interpolate(
-    pipeline: "TextToImagePipeline",
-    prompt_a: str,
-    prompt_b: str,
-    steps: int = 8,
-    *,
-    seed: int | None = None,
-    **options: Any,
-) -> TextToImagePipelineOutput:
-    """From one prompt to another: picture k of n sees shares 1 − w and w of their embeddings, w = k / (n − 1).
-
-    The first picture is that of prompt_a, the last that of prompt_b. All have one seed: the prompt alone changes, and
-    the output's `prompts` tell the shares.
-
-    Args:
-        steps: n, 2 or more.
-        seed: one for all pictures; None draws one.
-        options: as in `TextToImagePipeline.__call__`, but for num_images_per_prompt, best_of and reranker.
-
-    Raises:
-        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
-    """
-    check_count("steps", steps)
-    if steps < 2:
-        raise ValueError(f"steps={steps} is below 2; pass at least the two ends")
-    if several := {"num_images_per_prompt", "best_of", "reranker"} & set(options):
-        raise TypeError(f"interpolate paints one picture a step, without {sorted(several)[0]}; call it for each seed")
-    ends = check_prompts([prompt_a, prompt_b], allow_empty=True)
-    painting = plan(pipeline, [prompt_a] * steps, seed=draw_seeds(seed, 1, 1) * steps, **options)
-    prior, step = BlendedPrior(pipeline.prior, steps), torch.arange(steps, device=pipeline.device)
-    a, b = pipeline.encode_prompt(ends)
-    if (others := painting.other_text_ids) is not None:
-        others = prior.join_captions(others, others, step)
-    weights = [i / (steps - 1) for i in range(steps)]
-    painting = replace(
-        painting,
-        prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in weights],
-        text_ids=prior.join_captions(a, b, step),
-        other_text_ids=others,
-    )
-    return last(paint(pipeline, painting, prior))
-
-
-def _given(
-    pipeline: "TextToImagePipeline", prompt: str | list[str], image: Any, keep: Tensor
-) -> tuple[list[str], Given]:
-    """Prompts and their pictures, one of either for all of the other, of whose codes those of keep (h, w) stay."""
-    prompts, pixel_values = check_prompts(prompt, allow_empty=True), pipeline.preprocess(image)
-    num_prompts = max(len(prompts), len(pixel_values))
-    if {len(prompts), len(pixel_values)} - {1, num_prompts}:
-        raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
-    dvae = pipeline.dvae
-    with torch.no_grad():
-        hidden_states = in_batches(dvae.encoder, pixel_values).expand(num_prompts, -1, -1, -1)
-        logits = dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
-        style = dvae.style.encode(hidden_states)
-    mask = keep.flatten().to(logits.device).expand(num_prompts, -1)
-    return prompts * (num_prompts // len(prompts)), Given(logits.argmax(dim=-1), mask, style, logits)
-
-
-def last(outputs: Iterator[TextToImagePipelineOutput]) -> TextToImagePipelineOutput:
-    (output,) = outputs
-    return output
-
-
-def white_pixels(mask: Picture) -> np.ndarray:
+def white_pixels(mask: ImageInput) -> np.ndarray:
     """A mask -> bool (H, W): True, or white from level 128 on when what is transparent lies on black."""
     if isinstance(mask, Image.Image):
         mask = np.asarray(DVAEImageProcessor(1, background=(0, 0, 0)).on_background(mask).convert("L"))

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .settings import SamplingSettings
+from .drawing.settings import SamplingSettings
 
 Images = list[Image.Image] | np.ndarray | Tensor
 

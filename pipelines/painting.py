@@ -1,25 +1,20 @@
-"""One call of the pipeline: its arguments checked, its codes drawn, its pictures while they grow, the best kept."""
+"""How a call paints: its arguments completed, its codes drawn, its pictures while they grow, the best kept."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .checks import check_count, check_prompts, check_seeds
-from .judging import Judge, Reranker, default_judge, find_judge, judge_codes, sees_pictures
+from .calls import Call
+from .checks import check_negative_prompts
+from .drawing.keys import draw_seeds
+from .drawing.settings import SamplingSettings, check_settings
+from .judges.judging import PictureJudge, sees_pictures
 from .output import TextToImagePipelineOutput
-from .sampling import Callback, check_settings, draw_codes, draw_keys, evaluating
-from .settings import SamplingSettings
-
-if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipeline
-
-NOT_DRAWN = 0.85  # the light grey of what a stream has not come to
+from .steps import PipelineSteps
 
 
 @dataclass(frozen=True)
@@ -55,203 +50,127 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Painting:
-    """The arguments of a call, checked and complete; lists and tensors have a row a candidate, R = B · best_of."""
+    """A call made complete by its pipeline. Lists and tensors have a row a candidate, R = prompts · candidates.
 
+    captions, other_captions: (R, …), of the prompts and of what guidance steers away from, as `Decoder` takes them.
+    judge: who chooses among best_of.
+    """
+
+    call: Call
     prompts: list[str]
-    text_ids: Tensor
-    other_text_ids: Tensor | None
+    captions: Tensor
+    other_captions: Tensor | None
     seeds: list[int]
     sampling: SamplingSettings
+    judge: str | PictureJudge | None
     given: Given | None
-    best_of: int
-    reranker: str | Reranker | None
-    output_type: Literal["pil", "np", "pt"]
-    progress_bar: bool
-    callback: Callback | None
+
+    @property
+    def style(self) -> Tensor | None:
+        return None if self.given is None else self.given.style
 
 
-def plan(
-    pipeline: "TextToImagePipeline",
-    prompt: str | list[str],
-    *,
-    negative_prompt: str | list[str] | None = None,
-    num_images_per_prompt: int = 1,
-    seed: int | list[int] | None = None,
-    output_type: Literal["pil", "np", "pt"] = "pil",
-    progress_bar: bool = True,
-    callback: Callback | None = None,
-    best_of: int = 1,
-    reranker: Judge | None = None,
-    given: Given | None = None,
-    **sampling: Any,
-) -> Painting:
-    """Check the arguments of a call, which are those of `TextToImagePipeline.__call__`, and fill in its defaults.
+class PaintingPipeline(PipelineSteps):
+    """The steps in a row, which every method that paints takes."""
 
-    Raises:
-        TypeError, ValueError: when an argument cannot be used, saying what to pass instead.
-        OSError: when there is no such reranker.
-    """
-    prompts = check_prompts(prompt, allow_empty=True)
-    check_count("num_images_per_prompt", num_images_per_prompt)
-    check_count("best_of", best_of)
-    if output_type not in ("pil", "np", "pt"):
-        raise ValueError(f"output_type={output_type!r} is unknown; pass 'pil', 'np' or 'pt'")
-    settings = pipeline.settings(**sampling)
-    check_settings(settings, pipeline.prior)
-    rows = num_images_per_prompt * best_of
-    if best_of == 1 and reranker is not None:
-        raise ValueError(f"reranker={reranker!r} has nothing to judge at best_of=1; pass best_of, such as 8")
-    if settings.guidance_scale == 1 and settings.guidance_region != pipeline.sampling.guidance_region:
-        raise ValueError(
-            f"guidance_region={settings.guidance_region} does nothing at guidance_scale=1; pass a scale such as 3"
+    def _plan(self, call: Call, given: Given | None = None) -> Painting:
+        """The call with the pipeline's own settings filled in, and what it needs made ready.
+
+        Raises:
+            ValueError: when its arguments do not fit this pipeline, saying what to pass instead.
+            OSError: when there is no such judge.
+        """
+        prompts, rows = call.prompts, call.candidates
+        sampling = self.settings(**call.sampling)
+        check_settings(sampling, self.prior)
+        if sampling.guidance_scale == 1 and sampling.guidance_region != self.sampling.guidance_region:
+            raise ValueError(
+                f"guidance_region={sampling.guidance_region} does nothing at guidance_scale=1; pass a scale such as 3"
+            )
+        others = check_negative_prompts(call.negative_prompt, len(prompts), sampling.guidance_scale)
+        return Painting(
+            call=call,
+            prompts=[text for text in prompts for _ in range(rows)],
+            captions=self.encode_prompt(prompts).repeat_interleave(rows, dim=0),
+            other_captions=None if others is None else self.encode_prompt(others).repeat_interleave(rows, dim=0),
+            seeds=draw_seeds(call.seed, len(prompts), rows),
+            sampling=sampling,
+            judge=self._judge_of(call),
+            given=None if given is None else given.repeat(rows),
         )
-    others = negative_prompts(negative_prompt, len(prompts), settings)
-    seeds = draw_seeds(seed, len(prompts), rows)
-    if best_of > 1:
-        reranker = default_judge(pipeline, "likelihood", "likelihood+reranker") if reranker is None else reranker
-        reranker = find_judge(pipeline, "reranker", reranker, prompts)  # a CLIP is loaded before any code is drawn
-    return Painting(
-        prompts=[text for text in prompts for _ in range(rows)],
-        text_ids=pipeline.encode_prompt(prompts).repeat_interleave(rows, dim=0),
-        other_text_ids=others and pipeline.encode_prompt(others).repeat_interleave(rows, dim=0),
-        seeds=seeds,
-        sampling=settings,
-        given=given and given.repeat(rows),
-        best_of=best_of,
-        reranker=reranker,
-        output_type=output_type,
-        progress_bar=progress_bar,
-        callback=callback,
-    )
 
+    def _judge_of(self, call: Call) -> str | PictureJudge | None:
+        """Who chooses among best_of; a CLIP is loaded here, before any code is drawn."""
+        if call.best_of == 1:
+            return None
+        own = "likelihood" if self.reranker is None else "likelihood+reranker"
+        return self.find_judge("reranker", own if call.reranker is None else call.reranker, call.prompts)
 
-def negative_prompts(
-    negative_prompt: str | list[str] | None, num_prompts: int, settings: SamplingSettings
-) -> list[str] | None:
-    """One a prompt, or None for the empty caption. Raises TypeError or ValueError for what guidance cannot use."""
-    if negative_prompt is None:
-        return None
-    others = check_prompts(negative_prompt, allow_empty=True)
-    if len(others) not in (1, num_prompts):
-        raise ValueError(f"{len(others)} negative prompts for {num_prompts} prompts; pass one for all, or one each")
-    if settings.guidance_scale == 1:
-        raise ValueError(
-            f"negative_prompt={negative_prompt!r} does nothing at guidance_scale=1; pass a scale such as 3"
-        )
-    return others * (num_prompts // len(others))
+    def _paint(self, painting: Painting) -> TextToImagePipelineOutput:
+        """The whole pictures."""
+        (output,) = self._grow(painting)
+        return output
 
+    def _grow(self, painting: Painting, every: int | None = None) -> Iterator[TextToImagePipelineOutput]:
+        """Yields the pictures so far after each `every` codes of the grid, and in the end the whole pictures.
 
-def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt: int) -> list[int]:
-    """One seed an image: s, s + 1, … for every prompt from an int s, those of a list, or fresh ones."""
-    check_seeds(seed, num_prompts * images_per_prompt)
-    if seed is None:
-        return [secrets.randbelow(2**32) for _ in range(num_prompts * images_per_prompt)]
-    if isinstance(seed, list | tuple):
-        return [int(value) for value in seed]
-    check_seeds(int(seed) + images_per_prompt - 1, 1)  # the last one paints its picture again, too
-    return [int(seed) + i for _ in range(num_prompts) for i in range(images_per_prompt)]
-
-
-def paint(
-    pipeline: "TextToImagePipeline", painting: Painting, prior: Any = None, every: int | None = None
-) -> Iterator[TextToImagePipelineOutput]:
-    """Yields the pictures so far after each `every` codes of the grid, and in the end the whole pictures.
-
-    prior: what draws, when not the pipeline's own. every: None yields the end alone.
-    """
-    prior = pipeline.prior if prior is None else prior
-    total = pipeline.prior.config.grid_size**2
-    with evaluating(pipeline.prior):
-        draws = draw_codes(
-            prior,
-            painting.text_ids,
-            draw_keys(painting.seeds, total),
+        every: None yields the end alone.
+        """
+        due = set() if every is None else moments(painting.given, self.prior.config.grid_size**2, every)
+        draws = self._draw(
+            painting.captions,
+            painting.seeds,
             painting.sampling,
-            other_text_ids=painting.other_text_ids,
+            other_captions=painting.other_captions,
+            progress_bar=painting.call.progress_bar,
+            callback=painting.call.callback,
             **(painting.given.to_draw() if painting.given else {}),
         )
-        due = set() if every is None else moments(painting.given, total, every)
-        for done, codes in watch(draws, total, painting.progress_bar, painting.callback):
+        for done, codes in draws:
             if done in due:
-                yield _partial(pipeline, painting, codes, done)
-        yield _whole(pipeline, painting, codes)
+                yield self._unfinished(painting, codes.unflatten(1, self._grid), done)
+        yield self._finished(painting, codes.unflatten(1, self._grid))
+
+    def _unfinished(self, painting: Painting, codes: Tensor, done: int) -> TextToImagePipelineOutput:
+        """Codes (R, h, w), −1 where there is none yet -> the pictures so far."""
+        return TextToImagePipelineOutput(
+            images=self.postprocess(self.decode_unfinished(codes, done, painting.style), painting.call.output_type),
+            codes=codes,
+            prompts=painting.prompts,
+            seeds=painting.seeds,
+            sampling=painting.sampling,
+            step=done,
+            total=codes[0].numel(),
+        )
+
+    def _finished(self, painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:
+        """All codes (R, h, w) -> the pictures, of best_of candidates each the one that the judge puts first."""
+        best_of, style = painting.call.best_of, painting.style
+        keep, scores, pixel_values = torch.arange(len(codes)), None, None
+        if painting.judge is not None:
+            if sees_pictures(painting.judge):  # of all candidates, as they are returned
+                pixel_values = self.decode_codes(codes, style)
+            scores = self.judge_codes(painting.prompts, codes, painting.judge, pixel_values=pixel_values).cpu()
+            keep = torch.arange(0, len(codes), best_of) + scores.unflatten(0, (-1, best_of)).argmax(dim=1)  # (B,)
+        codes = codes[keep]
+        if pixel_values is None:
+            pixel_values = self.decode_codes(codes, None if style is None else style[keep])
+        else:
+            pixel_values = pixel_values[keep]
+        rows = keep.tolist()
+        return TextToImagePipelineOutput(
+            images=self.postprocess(pixel_values, painting.call.output_type),
+            codes=codes,
+            prompts=[painting.prompts[row] for row in rows],
+            seeds=[painting.seeds[row] for row in rows],
+            sampling=painting.sampling,
+            step=codes[0].numel(),
+            total=codes[0].numel(),
+            scores=None if scores is None else scores[keep],
+        )
 
 
 def moments(given: Given | None, total: int, every: int) -> set[int]:
     """How many codes are done when the last drawn one of each `every` in raster order is, but for the very last."""
     drawn = range(total) if given is None else (~given.mask).any(dim=0).nonzero()[:, 0].tolist()
     return {i + 1 for i, following in pairwise(drawn) if i // every < following // every}
-
-
-def watch(
-    draws: Iterator[tuple[int, Tensor]], total: int, progress_bar: bool, callback: Callback | None
-) -> Iterator[tuple[int, Tensor]]:
-    """Copies of `draw_codes`' items, as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
-    with tqdm(total=total, unit="code", disable=not progress_bar) as bar:
-        for done, codes in draws:
-            bar.update(done - bar.n)
-            if callback is not None and done > 0:
-                callback(done - 1, codes[:, :done].clone())
-            yield done, codes.clone()
-        bar.update(total - bar.n)
-
-
-def _whole(pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:
-    """All codes (R, N) -> the pictures, of best_of candidates each the one that the reranker puts first."""
-    side = pipeline.prior.config.grid_size
-    codes, style = codes.unflatten(1, (side, side)), painting.given and painting.given.style
-    keep, scores, pixel_values = torch.arange(len(codes)), None, None
-    if painting.best_of > 1:
-        if sees_pictures(painting.reranker):  # of all candidates, as they are returned
-            pixel_values = pipeline.decode_codes(codes, style)
-        scores = judge_codes(pipeline, painting.prompts, codes, painting.reranker, pixel_values=pixel_values).cpu()
-        best = scores.unflatten(0, (-1, painting.best_of)).argmax(dim=1)  # (B,)
-        keep = torch.arange(0, len(codes), painting.best_of) + best
-    rows = keep.tolist()
-    codes = codes[keep]
-    if pixel_values is None:
-        pixel_values = pipeline.decode_codes(codes, None if style is None else style[keep])
-    else:
-        pixel_values = pixel_values[keep]
-    return TextToImagePipelineOutput(
-        images=pipeline.postprocess(pixel_values, painting.output_type),
-        codes=codes,
-        prompts=[painting.prompts[row] for row in rows],
-        seeds=[painting.seeds[row] for row in rows],
-        sampling=painting.sampling,
-        step=side**2,
-        total=side**2,
-        scores=None if scores is None else scores[keep],
-    )
-
-
-def _partial(
-    pipeline: "TextToImagePipeline", painting: Painting, codes: Tensor, done: int
-) -> TextToImagePipelineOutput:
-    """Codes (R, N), −1 where there is none yet -> the pictures so far."""
-    side = pipeline.prior.config.grid_size
-    codes = codes.unflatten(1, (side, side))
-    pixel_values = decode_unfinished(pipeline, codes, done, painting.given and painting.given.style)
-    return TextToImagePipelineOutput(
-        images=pipeline.postprocess(pixel_values, painting.output_type),
-        codes=codes,
-        prompts=painting.prompts,
-        seeds=painting.seeds,
-        sampling=painting.sampling,
-        step=done,
-        total=side**2,
-    )
-
-
-def decode_unfinished(
-    pipeline: "TextToImagePipeline", codes: Tensor, done: int, style: Tensor | None = None
-) -> Tensor:
-    """Codes (B, h, w), −1 where there is none yet -> pixel values (B, 3, H, W), plain grey there, cut at the grid.
-
-    done: codes in raster order, 1 or more.
-    """
-    stand_in = codes.flatten(1)[:, done - 1, None, None]  # the decoder looks past the cut: at more of the last code
-    pixel_values = pipeline.decode_codes(codes.where(codes >= 0, stand_in), style)
-    cell = pixel_values.shape[-1] // codes.shape[-1]
-    missing = (codes < 0).repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)  # (B, H, W)
-    return pixel_values.masked_fill(missing[:, None], NOT_DRAWN)

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipelineOutput
+    from .output import TextToImagePipelineOutput
 
 
 def save_pictures(

@@ -107,3 +107,16 @@ def test_emoji_are_known_in_their_room_and_where_the_sets_are_listed():
 @pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_a_file_is_named_for_what_it_holds(path):
     assert path.name not in ("utils.py", "common.py", "helpers.py")
+
+
+def test_every_folder_of_modules_is_a_package():
+    """The distribution holds packages alone: pyproject.toml finds them."""
+    assert {named(path.parent) for path in SOURCES if not (path.parent / "__init__.py").is_file()} <= {
+        "pipelines/space"
+    }
+
+
+def test_the_pipeline_is_imported_by_its_door_alone():
+    """Types included: what lies below knows nothing of it, and commands load it by its public name."""
+    pipeline = ROOT / "pipelines/text_to_image.py"
+    assert {named(path) for path, files in IMPORTED.items() if pipeline in files} == {"pipelines/__init__.py"}

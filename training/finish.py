@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
-from pipelines.locate import RERANKER
-from pipelines.small_clip import SmallCLIP
+from pipelines.folder.locate import RERANKER
+from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 from .codes.cached import captions_of

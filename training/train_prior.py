@@ -15,10 +15,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from dvae import DVAE, DVAEImageProcessor
-from pipelines.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.checks import check_components
-from pipelines.sampling import check_settings
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.settings import SamplingSettings, check_settings
+from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .codes.cached import CachedCodes, Collate, captions_of

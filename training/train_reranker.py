@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit

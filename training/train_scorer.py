@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from pipelines import TextToImagePipeline
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
 from .emoji.named_cutouts import NamedCutouts

@@ -4,12 +4,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ..locate import find_pipeline
-from ..one_line import OneLineParser, one_line
-from ..starting import check_installed, load
+from ..commands import OneLineParser, check_installed, load, one_line
+from ..folder.locate import find_pipeline
 
 if TYPE_CHECKING:
-    from ..text_to_image import TextToImagePipeline
+    from .. import TextToImagePipeline
 
 EPILOG = """\
 examples:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..locate import EMBEDDED, find_pipeline
+from ..folder.locate import EMBEDDED, find_pipeline
 
 PACKAGES = ("dvae", "prior_transformer", "pipelines")
 FILES = Path(__file__).parent.parent / "space"  # app.py, README.md with the Space's settings, requirements.txt

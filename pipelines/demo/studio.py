@@ -5,14 +5,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ..output import TextToImagePipelineOutput
 from ..pictures import save_pictures
-from ..text_to_image import TextToImagePipeline
+
+if TYPE_CHECKING:
+    from .. import TextToImagePipeline
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Studio:
     The files lie in a folder that goes with the studio. The methods raise what the pipeline raises.
     """
 
-    def __init__(self, pipeline: TextToImagePipeline, name: str):
+    def __init__(self, pipeline: "TextToImagePipeline", name: str):
         self.pipeline, self.name = pipeline, name
         self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-")
         self.folder = Path(self._folder.name)

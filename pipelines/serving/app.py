@@ -10,18 +10,18 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ..text_to_image import TextToImagePipeline
+from ..steps import PipelineSteps
 from .batching import PaintingFailed
 from .errors import APIError, add_error_handlers, error_event
 from .guards import Bounded, Counted, Keyed
+from .limits import ServerSettings
 from .orders import Order
 from .schemas import ErrorResponse, Health, ImagesResponse, Model, ModelList, images_request
 from .service import Attention, Service
-from .settings import ServerSettings
 
 
 def create_app(
-    pipeline: TextToImagePipeline,
+    pipeline: PipelineSteps,
     *,
     name: str = "armchair",
     settings: ServerSettings | None = None,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from ..settings import SamplingSettings
+from ..drawing.settings import SamplingSettings
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -50,7 +50,7 @@ class Job:
     ):
         self.text_ids, self.negative_ids = text_ids, negative_ids
         self.settings, self.partial_images = settings, partial_images
-        self.pictures = [Picture(self, index, seed) for index, seed in enumerate(seeds)]
+        self.pictures = [WorkItem(self, index, seed) for index, seed in enumerate(seeds)]
         self.dropped = False
         self._reports: asyncio.Queue[Event | Exception] = asyncio.Queue()
 
@@ -74,7 +74,7 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class WorkItem:
     """One picture to paint, the index-th of its job."""
 
     job: Job
@@ -82,8 +82,8 @@ class Picture:
     seed: int
 
 
-Report = Callable[[Picture, Event], None]
-Paint = Callable[[list[Picture], Report], None]
+Report = Callable[[WorkItem, Event], None]
+Paint = Callable[[list[WorkItem], Report], None]
 
 
 class QueueFull(Exception):
@@ -110,8 +110,8 @@ class Batcher:
     ):
         self.paint, self.observe = paint, observe
         self.max_batch, self.max_queue, self.batch_wait = max_batch, max_queue, batch_wait
-        self._batch: list[Picture] = []  # being painted
-        self._queue: deque[Picture] = deque()
+        self._batch: list[WorkItem] = []  # being painted
+        self._queue: deque[WorkItem] = deque()
         self._arrival = asyncio.Event()
         self._seconds = 1.0  # of the last batch
 
@@ -153,7 +153,7 @@ class Batcher:
                 for picture in [*self._batch, *self._queue]:
                     picture.job.dropped = True  # so that the thread stops at its next code
 
-    async def _next_batch(self) -> list[Picture]:
+    async def _next_batch(self) -> list[WorkItem]:
         """The first picture that waits, and those behind it that can be painted with it."""
         while True:
             self._queue = deque(picture for picture in self._queue if not picture.job.dropped)

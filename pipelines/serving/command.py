@@ -9,13 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..locate import find_pipeline
-from ..one_line import OneLineParser, one_line
-from ..starting import check_installed, load
-from .settings import ServerSettings
+from ..commands import OneLineParser, check_installed, load, one_line
+from ..folder.locate import find_pipeline
+from .limits import ServerSettings
 
 if TYPE_CHECKING:
-    from ..text_to_image import TextToImagePipeline
+    from ..steps import PipelineSteps
 
 KEY_VARIABLE = "ARMCHAIR_API_KEY"
 
@@ -127,7 +126,7 @@ def cannot_listen(host: str, port: int, error: Exception) -> OSError:
 
 
 def serve(
-    pipeline: "TextToImagePipeline",
+    pipeline: "PipelineSteps",
     args: argparse.Namespace,
     settings: ServerSettings,
     listener: socket.socket,

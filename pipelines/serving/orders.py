@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ..pictures import png_text
 from .batching import Event, Job
-from .schemas import CompletedImage, ImagesResponse, PartialImage, Picture, TokenDetails, Usage
+from .schemas import CompletedImage, ImagesResponse, PaintedImage, PartialImage, TokenDetails, Usage
 
 Keep = Callable[[bytes, str], str]
 
@@ -52,7 +52,7 @@ class Order:
         pictures = []
         for file, picture in zip(files, self.job.pictures, strict=True):
             where = {"url": keep(file, f"image/{self.format}")} if self.as_url else {"b64_json": _base64(file)}
-            pictures.append(Picture(**where, revised_prompt=self.revised_prompt, seed=picture.seed))
+            pictures.append(PaintedImage(**where, revised_prompt=self.revised_prompt, seed=picture.seed))
         return ImagesResponse(created=int(time.time()), data=pictures, usage=self._usage(), **self._looks())
 
     def sse(self, event: Event, file: bytes) -> str:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..settings import MAX_GUIDANCE_SCALE
-from .settings import ServerSettings
+from ..drawing.settings import MAX_GUIDANCE_SCALE
+from .limits import ServerSettings
 
 SIZE = r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
 Format = Literal["png", "jpeg", "webp"]
@@ -76,7 +76,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Picture(BaseModel):
+class PaintedImage(BaseModel):
     """revised_prompt: the prompt as the model reads it, lower case and cut. seed: paints it again; not OpenAI's."""
 
     b64_json: str | None = None
@@ -87,7 +87,7 @@ class Picture(BaseModel):
 
 class ImagesResponse(BaseModel):
     created: int
-    data: list[Picture]
+    data: list[PaintedImage]
     background: Literal["opaque"] = "opaque"
     output_format: Format
     size: str
@@ -108,7 +108,7 @@ class PartialImage(BaseModel):
 
 
 class CompletedImage(BaseModel):
-    """The last server-sent event: the picture. revised_prompt, seed: as in `Picture`, not OpenAI's."""
+    """The last server-sent event: the picture. revised_prompt, seed: as in `PaintedImage`, not OpenAI's."""
 
     type: Literal["image_generation.completed"] = "image_generation.completed"
     b64_json: str

@@ -8,31 +8,29 @@ from collections.abc import Awaitable, Callable
 
 from torch import Tensor
 
-from ..checks import check_prompts, check_seeds
-from ..painting import negative_prompts
-from ..sampling import check_settings
-from ..settings import SamplingSettings
-from ..text_to_image import TextToImagePipeline
+from ..checks import check_negative_prompts, check_prompts, check_seeds
+from ..drawing.settings import SamplingSettings, check_settings
+from ..steps import PipelineSteps
 from .batching import Batcher, Job
 from .errors import APIError
+from .limits import ServerSettings
 from .metrics import Metrics
 from .orders import Order
-from .painting import Painter
 from .schemas import ImagesRequest
-from .settings import ServerSettings
 from .store import PictureStore
+from .worker import Worker
 
 
 class Service:
     """What the routes share. name: of the model, as clients see it."""
 
-    def __init__(self, pipeline: TextToImagePipeline, name: str, settings: ServerSettings):
+    def __init__(self, pipeline: PipelineSteps, name: str, settings: ServerSettings):
         self.pipeline, self.name, self.settings = pipeline, name, settings
         self.started = int(time.time())
         self.store = PictureStore(settings.max_store)
         self.metrics = Metrics(lambda: self.batcher.waiting, settings.max_batch)
         self.batcher = Batcher(
-            Painter(pipeline),
+            Worker(pipeline),
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             batch_wait=settings.batch_wait,
@@ -110,7 +108,7 @@ class Service:
     def _negative_ids(self, request: ImagesRequest, sampling: SamplingSettings) -> Tensor:
         """(1, T), the empty caption where nothing is steered away from: so all prompts fit one batch."""
         try:
-            prompts = negative_prompts(request.negative_prompt, 1, sampling)
+            prompts = check_negative_prompts(request.negative_prompt, 1, sampling.guidance_scale)
         except ValueError as error:
             raise APIError(400, str(error), param="negative_prompt") from error
         if prompts is None:

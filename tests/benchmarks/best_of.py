@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines import TextToImagePipeline
-from pipelines.judging import Reranker, find_judge, judge_codes
-from pipelines.small_clip import SmallCLIP
+from pipelines.judges.judging import PictureJudge
+from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training.emoji.pair_scores import cut_things, heldout_pairs
 from training.emoji.scenes import GROUNDS
@@ -31,7 +31,7 @@ from training.pictures.splits import load_split
 from training.sets import KINDS
 from training.train_scorer import short_names
 
-Judges = dict[str, str | Reranker]
+Judges = dict[str, str | PictureJudge]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     names, own_judges = short_names(every, args.names), ["pmi", "likelihood"]
     if pipeline.reranker is not None:
         own_judges += ["reranker", "likelihood+reranker"]
-    judges = {name: find_judge(pipeline, "reranker", name, names) for name in (*own_judges, *args.reranker)}
+    judges = {name: pipeline.find_judge("reranker", name, names) for name in (*own_judges, *args.reranker)}
 
     places = [every.index(name) for name in names]
     kept = best(pipeline, names, judges, args, lambda i, images: similarity(scorer, images, name_ids[places[i]]))
@@ -85,7 +85,7 @@ def best(
         output = pipeline(prompt, output_type="pt", **options)
         codes, which = output.codes.unique(dim=0, return_inverse=True)  # at a low temperature many are the same
         distinct += len(codes)
-        scores = {by: judge_codes(pipeline, [prompt] * len(codes), codes, who)[which] for by, who in judges.items()}
+        scores = {by: pipeline.judge_codes([prompt] * len(codes), codes, who)[which] for by, who in judges.items()}
         if ceiling:
             scores["judge"] = ceiling(i, output.images)
         for by, n in kept:

@@ -33,9 +33,10 @@ import torch
 from torch import nn
 
 from pipelines import TextToImagePipeline
-from pipelines.decoding import Decoder
+from pipelines.drawing.decoder import Decoder
+from pipelines.drawing.keys import draw_by_keys, draw_keys
+from pipelines.drawing.sampling import filter_logits, guide
 from pipelines.quantization import quantize_prior
-from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 FIGURE = Path(__file__).parent / "generation.png"
@@ -83,7 +84,7 @@ def our_loop(prior: PriorTransformer, batch_size: int, guided: bool, every: int 
     def draw(logits: torch.Tensor, i: int) -> torch.Tensor:
         if guided:
             logits = guide(*logits.chunk(2), 3.0)
-        return sample_codes(filter_logits(logits), keys[:, i])
+        return draw_by_keys(filter_logits(logits), keys[:, i])
 
     def run() -> float:
         with torch.inference_mode():
@@ -102,7 +103,7 @@ def plain_loop(prior: PriorTransformer, batch_size: int, every: int = 2 * EVERY)
 
     def one_code(i: int) -> None:
         logits = prior(prior.join(text_ids, codes[:, :i])).image_logits[:, -1]
-        codes[:, i] = sample_codes(filter_logits(logits), keys[:, i])
+        codes[:, i] = draw_by_keys(filter_logits(logits), keys[:, i])
 
     def run() -> float:
         with torch.inference_mode():
@@ -226,7 +227,7 @@ def step_seconds(prior: PriorTransformer, batch_size: int, steps: int = 8) -> fl
         code = torch.zeros(batch_size, 1, dtype=torch.long)
         keys = draw_keys(list(range(batch_size)), 1)[:, 0]
         times = [
-            cpu_seconds(lambda i=i: sample_codes(filter_logits(decoder.step(code, i)), keys))
+            cpu_seconds(lambda i=i: draw_by_keys(filter_logits(decoder.step(code, i)), keys))
             for i in range(0, length, max(length // steps, 1))
         ]
     return statistics.mean(sorted(times)[: len(times) * 3 // 4])  # without the steps that others disturbed most

@@ -16,8 +16,9 @@ import copy
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipelines.decoding import Decoder
-from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
+from pipelines.drawing.decoder import Decoder
+from pipelines.drawing.keys import draw_by_keys, draw_keys
+from pipelines.drawing.sampling import filter_logits, guide
 from prior_transformer import PriorTransformer
 
 from .generation import make_prior, make_texts
@@ -37,7 +38,7 @@ def paint(prior: PriorTransformer, batch_size: int, guided: bool) -> Step:
         for i in range(length):
             if guided:
                 logits = guide(*logits.chunk(2), 3.0)
-            codes = sample_codes(filter_logits(logits), keys[:, i])
+            codes = draw_by_keys(filter_logits(logits), keys[:, i])
             if i < length - 1:
                 logits = decoder.step(codes[:, None], i)
         return codes.sum()

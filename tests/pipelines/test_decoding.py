@@ -7,9 +7,9 @@ import pytest
 import torch
 from drawing import generate_codes
 
-from pipelines.decoding import Decoder
-from pipelines.sampling import draw_keys
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.decoder import Decoder
+from pipelines.drawing.keys import draw_keys
+from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer
 
 PROMPTS = ["an armchair", "a red apple", "an armchair", "an armchair"]
@@ -49,8 +49,8 @@ def test_logits_are_those_of_the_uncached_model(tiny_prior, text_ids, codes, gui
 def test_each_caption_is_read_once(tiny_prior, text_ids, codes):
     """Four pictures of two captions and four of none are three prefixes, and no picture's logits change."""
     decoder = Decoder(tiny_prior, text_ids, tiny_prior.null_text_ids(4))
-    assert len(decoder.text_ids) == 3
-    assert torch.equal(decoder.text_ids[decoder.rows[:4]], text_ids)
+    assert len(decoder.captions) == 3
+    assert torch.equal(decoder.captions[decoder.rows[:4]], text_ids)
     together = follow(decoder, codes, 0)
     for i in range(4):
         alone = follow(Decoder(tiny_prior, text_ids[[i]]), codes[[i]], 0)
@@ -131,3 +131,18 @@ def test_pictures_are_encoded_in_bounded_batches(tiny_pipeline):
 def test_codes_of_another_model_are_not_decoded(tiny_pipeline, codes, words):
     with pytest.raises(ValueError, match=words):
         tiny_pipeline.decode_codes(codes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_caption_may_come_as_its_embeddings(tiny_prior, text_ids, codes, dtype):
+    """Its logits are those of its ids, guided by ids or embeddings; equal ones are read once, too."""
+    prior = copy.deepcopy(tiny_prior).to(dtype)
+    empty = prior.null_text_ids(4)
+    expected = follow(Decoder(prior, text_ids, empty), codes, 3)
+    for other in (empty, prior.embed_text(empty)):
+        decoder = Decoder(prior, prior.embed_text(text_ids), other)
+        assert len(decoder.captions) == 3
+        torch.testing.assert_close(
+            follow(decoder, codes, 3), expected, rtol=0, atol=0.1 if dtype.itemsize == 2 else 1e-4
+        )

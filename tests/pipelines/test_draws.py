@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from pipelines.sampling import draw_keys, filter_logits, gumbel_noise, sample_codes
+from pipelines.drawing.keys import draw_by_keys, draw_keys, keyed_gumbel
+from pipelines.drawing.sampling import filter_logits
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1, 2])
@@ -43,7 +44,7 @@ def test_frequencies_are_the_probabilities():
     logits = torch.tensor([2.0, -1.0, 0.5, 0.0, -torch.inf, 1.0, -3.0, 0.2, -0.5])
     n = 200_000
     keys = draw_keys(list(range(100)), n // 100).flatten()
-    counts = sample_codes(logits.expand(n, -1), keys).bincount(minlength=9).double()
+    counts = draw_by_keys(logits.expand(n, -1), keys).bincount(minlength=9).double()
     assert counts[4] == 0
     expected = (n * logits.softmax(-1).double())[logits > -torch.inf]
     chi_squared = ((counts[logits > -torch.inf] - expected) ** 2 / expected).sum()
@@ -56,10 +57,10 @@ def test_first_codes_of_neighbouring_seeds_are_independent():
     keys = draw_keys(list(range(n)), 3)
     logits = torch.zeros(n, size)
     for i in range(3):
-        counts = sample_codes(logits, keys[:, i]).bincount(minlength=size).double()
+        counts = draw_by_keys(logits, keys[:, i]).bincount(minlength=size).double()
         chi_squared = ((counts - n / size) ** 2 / (n / size)).sum()
         assert 3.483 < chi_squared < 37.697  # 15 degrees of freedom, 0.1 % on either side
-    pairs = sample_codes(logits, keys[:, 0]) * size + sample_codes(logits, keys[:, 0].roll(1))
+    pairs = draw_by_keys(logits, keys[:, 0]) * size + draw_by_keys(logits, keys[:, 0].roll(1))
     counts = pairs.bincount(minlength=size**2).double()
     chi_squared = ((counts - n / size**2) ** 2 / (n / size**2)).sum()
     assert 190.9 < chi_squared < 330.5  # 255 degrees of freedom
@@ -67,7 +68,7 @@ def test_first_codes_of_neighbouring_seeds_are_independent():
 
 def test_gumbel_noise_has_its_moments():
     """Mean γ = 0.5772, variance π²/6 = 1.6449, within 4 standard errors; each key and code has its own."""
-    noise = gumbel_noise(draw_keys([0], 1000)[0], 1000).double()
+    noise = keyed_gumbel(draw_keys([0], 1000)[0], 1000).double()
     assert noise.isfinite().all()
     assert abs(noise.mean() - 0.577216) < 4 * math.sqrt(1.644934 / noise.numel())
     assert abs(noise.var() - 1.644934) < 4 * math.sqrt(4.4 * 1.644934**2 / noise.numel())
@@ -81,7 +82,7 @@ def test_splitmix64_reference_value():
     """The published generator's first outputs from seed 1234567, as noise."""
     words = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     expected = [-math.log(-math.log1p(-((word >> 11) + 0.5) / 2**53)) for word in words]
-    torch.testing.assert_close(gumbel_noise(torch.tensor([1234567]), 3)[0], torch.tensor(expected))
+    torch.testing.assert_close(keyed_gumbel(torch.tensor([1234567]), 3)[0], torch.tensor(expected))
 
 
 def test_keys_depend_on_their_own_seed():

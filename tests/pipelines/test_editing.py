@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.editing import touched_cells
-from pipelines.painting import NOT_DRAWN
+from pipelines.steps import NOT_DRAWN
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
 QUIET = {"progress_bar": False, "output_type": "pt"}

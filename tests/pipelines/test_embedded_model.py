@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from pipelines import TextToImagePipeline, pipeline
-from pipelines.locate import EMBEDDED
-from pipelines.model_card import write_model_card
+from pipelines.folder.locate import EMBEDDED
+from pipelines.folder.model_card import write_model_card
 
 PROMPTS = ["avocado", "an armchair shaped like an avocado"]
 

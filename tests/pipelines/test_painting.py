@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipelines import TextToImagePipeline
-from pipelines.painting import NOT_DRAWN
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.settings import SamplingSettings
+from pipelines.steps import NOT_DRAWN
 
 PROMPTS = ["an armchair", "a red apple"]
 

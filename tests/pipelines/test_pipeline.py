@@ -1,8 +1,12 @@
 """From a prompt to pictures with tiny real parts: seeds, settings, each step alone, and what is refused."""
 
 import copy
+import inspect
+import re
 import subprocess
 import sys
+from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from processes import ROOT
 import pipelines
 from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
+from pipelines.calls import Call
 
 PROMPTS = ["an armchair", "a red apple"]
 
@@ -231,6 +236,27 @@ def test_the_imported_package_is_this_one():
     assert pipelines.TextToImagePipeline.__module__ == "pipelines.text_to_image"
     with pytest.raises(AttributeError, match="no attribute 'StableDiffusion'"):
         pipelines.StableDiffusion  # noqa: B018
+
+
+def test_help_shows_every_argument_of_a_call():
+    """With its default, and explained; and no method shows more of how it is made than self."""
+    self, *shown = inspect.signature(TextToImagePipeline.__call__).parameters.values()
+    assert self.name == "self"
+    assert {p.name: p.default for p in shown[1:]} == {f.name: f.default for f in fields(Call)[1:]}
+    assert (
+        all(p.kind is p.KEYWORD_ONLY for p in shown[1:]) and shown[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    )
+    explained = re.split(r"\W+", TextToImagePipeline.__call__.__doc__.split("Args:")[1])
+    assert {p.name for p in shown} <= set(explained)
+    methods = inspect.getmembers(TextToImagePipeline, inspect.isfunction)
+    own = [method for _, method in methods if method.__module__.startswith("pipelines.")]
+    assert len(own) > 20 and all(next(iter(inspect.signature(method).parameters)) == "self" for method in own)
+
+
+def test_an_unknown_argument_is_named_and_those_that_are_known(tiny_pipeline):
+    for paint in (tiny_pipeline, tiny_pipeline.stream, partial(tiny_pipeline.interpolate, "an armchair")):
+        with pytest.raises(TypeError, match=r"sed is .*negative_prompt.* seed"):
+            paint("a cat", sed=0)
 
 
 def test_import_is_light_and_starts_nothing():

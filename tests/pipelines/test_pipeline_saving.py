@@ -17,8 +17,8 @@ from saved_files import FILES
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
-from pipelines.model_card import write_model_card
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.settings import SamplingSettings
+from pipelines.folder.model_card import write_model_card
 from prior_transformer import PriorTokenizer, PriorTransformer
 
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from pipelines.reranking import CLIPReranker
+from pipelines.judges.clip import CLIPJudge
 
 COLOURS = ["red", "green", "blue"]
 
@@ -40,7 +40,7 @@ def pictures() -> list[Image.Image]:
 
 def test_scores_are_those_of_the_models_own_logits(folder, pictures):
     """logits_per_image is the cosine times the scale, of each picture with each text; a pair sees no other."""
-    reranker = CLIPReranker.from_pretrained(folder)
+    reranker = CLIPJudge.from_pretrained(folder)
     scores = reranker(COLOURS, pictures)
     inputs = reranker.processor(text=COLOURS, images=pictures, padding="max_length", return_tensors="pt")
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_models_own_logits(folder, pictures):
 
 
 def test_the_pipeline_ranks_and_paints_by_it(tiny_pipeline, folder, pictures):
-    reranker = CLIPReranker.from_pretrained(folder)
+    reranker = CLIPJudge.from_pretrained(folder)
     ranking = tiny_pipeline.rank("green", pictures, by=folder)
     assert ranking.order == ranking.scores.argsort(descending=True).tolist()
     candidates = tiny_pipeline("a red apple", num_images_per_prompt=4, seed=2, progress_bar=False)
@@ -64,7 +64,7 @@ def test_the_pipeline_ranks_and_paints_by_it(tiny_pipeline, folder, pictures):
 
 
 def test_a_long_prompt_is_cut(folder, pictures):
-    assert CLIPReranker.from_pretrained(folder)(["a very long prompt of many letters"], pictures[:1]).isfinite().all()
+    assert CLIPJudge.from_pretrained(folder)(["a very long prompt of many letters"], pictures[:1]).isfinite().all()
 
 
 def test_what_is_no_clip_is_refused(tiny_pipeline, tiny_folder, pictures, monkeypatch):

@@ -9,8 +9,9 @@ import torch
 from drawing import generate_codes
 from torch import Tensor
 
-from pipelines.sampling import draw_keys, filter_logits, guide, sample_codes
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.keys import draw_by_keys, draw_keys
+from pipelines.drawing.sampling import filter_logits, guide
+from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer
 
 PROMPTS = ["an armchair", "a red apple", "two cats"]
@@ -59,7 +60,7 @@ def naive_codes(prior: PriorTransformer, text_ids: Tensor, keys: Tensor, setting
                 logits = unconditional + settings.guidance_scale * (logits - unconditional)
             temperature = on_the_line(settings.temperature, i)
             logits = filter_logits(logits, temperature, settings.top_k, settings.top_p, settings.min_p)
-            codes = torch.cat([codes, sample_codes(logits, keys[:, i])[:, None]], dim=1)
+            codes = torch.cat([codes, draw_by_keys(logits, keys[:, i])[:, None]], dim=1)
     return codes
 
 
@@ -116,7 +117,7 @@ def test_a_given_code_anywhere_is_seen_by_all_that_follow(prior, text_ids):
     codes = text_ids[:, :0]
     with torch.no_grad():
         for i in range(16):
-            drawn = sample_codes(prior(prior.join(text_ids, codes)).image_logits[:, -1], keys[:, i])
+            drawn = draw_by_keys(prior(prior.join(text_ids, codes)).image_logits[:, -1], keys[:, i])
             codes = torch.cat([codes, given[:, i].where(mask[:, i], drawn)[:, None]], dim=1)
     assert torch.equal(generate_codes(prior, text_ids, keys, **fix(given, mask)), codes)
     for b in range(3):
@@ -131,7 +132,7 @@ def test_what_a_picture_says_is_mixed_in(prior, text_ids):
     plain = generate_codes(prior, text_ids, keys)
     assert torch.equal(generate_codes(prior, text_ids, keys, posterior_logits=posterior, strength=1.0), plain)
     alone = generate_codes(prior, text_ids, keys, posterior_logits=posterior, strength=0.0)
-    expected = torch.stack([sample_codes(posterior[:, i], keys[:, i]) for i in range(16)], dim=1)
+    expected = torch.stack([draw_by_keys(posterior[:, i], keys[:, i]) for i in range(16)], dim=1)
     assert torch.equal(alone, expected)
     settings = SamplingSettings(temperature=0)
     both = generate_codes(prior, text_ids, keys, settings, posterior_logits=posterior, strength=0.5)
@@ -178,7 +179,7 @@ def test_guidance_scale_one_is_unguided_and_zero_unconditional(prior, text_ids):
     ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0))
     assert torch.equal(ignored, generate_codes(prior, empty, keys))
     others = text_ids.roll(1, dims=0)
-    ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0), other_text_ids=others)
+    ignored = generate_codes(prior, text_ids, keys, SamplingSettings(guidance_scale=0), other_captions=others)
     assert torch.equal(ignored, generate_codes(prior, others, keys))
     conditional, unconditional = torch.randn(2, 3, 5).unbind()
     torch.testing.assert_close(guide(conditional, unconditional, 1), conditional)

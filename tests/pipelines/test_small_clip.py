@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import AutoModel
 
 from pipelines import TextToImagePipeline
-from pipelines.judging import NATS_A_COSINE
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.judging import NATS_A_COSINE
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 
 PROMPTS = ["an armchair", "a red apple", "two cats"]
 

@@ -4,9 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pipelines.painting import watch
-from pipelines.sampling import Callback, draw_codes
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.loop import Callback, draw_codes, watch
+from pipelines.drawing.settings import SamplingSettings
 
 
 def generate_codes(

@@ -11,7 +11,7 @@ import uvicorn
 
 from pipelines import TextToImagePipeline
 from pipelines.serving.app import create_app
-from pipelines.serving.settings import ServerSettings
+from pipelines.serving.limits import ServerSettings
 
 
 class GatedPipeline(TextToImagePipeline):

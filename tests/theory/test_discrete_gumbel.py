@@ -6,10 +6,9 @@ import math
 import pytest
 import torch
 
-from dvae import gumbel_softmax
-from dvae import sample_codes as sample_grid
-from dvae.categoricals import gumbel_noise as noise_like
-from pipelines.sampling import draw_keys, gumbel_noise, sample_codes
+from dvae import gumbel_softmax, sample_codes
+from dvae.categoricals import gumbel_noise
+from pipelines.drawing.keys import draw_by_keys, draw_keys, keyed_gumbel
 from training.adversaries.score_function import score_function_surrogate
 
 P = torch.tensor([0.5, 0.25, 0.12, 0.08, 0.04, 0.01], dtype=torch.float64)
@@ -18,12 +17,12 @@ N = 1_000_000
 
 def drawn_by_keys(seed: int) -> torch.Tensor:
     keys = draw_keys(list(range(1000 * seed, 1000 * seed + 1000)), N // 1000).flatten()
-    return sample_codes(P.log().float().expand(N, -1), keys)
+    return draw_by_keys(P.log().float().expand(N, -1), keys)
 
 
 def drawn_by_the_posterior(seed: int) -> torch.Tensor:
     logits = P.log().float()[None, :, None, None].expand(1, -1, 1000, N // 1000)
-    return sample_grid(logits, torch.Generator().manual_seed(seed)).flatten()
+    return sample_codes(logits, torch.Generator().manual_seed(seed)).flatten()
 
 
 def rounded_from_the_relaxed(seed: int) -> torch.Tensor:
@@ -44,9 +43,9 @@ def test_gumbel_max_draws_the_categorical(draw):
 def test_the_maximum_is_a_gumbel_again(source):
     """Row 7. max_k (log π_k + g_k) has mean γ = 0.5772 and variance π²/6 = 1.6449, within 4 standard errors."""
     if source == "keys":
-        noise = gumbel_noise(draw_keys([0], N)[0], 6)
+        noise = keyed_gumbel(draw_keys([0], N)[0], 6)
     else:
-        noise = noise_like(torch.zeros(N, 6), torch.Generator().manual_seed(0))
+        noise = gumbel_noise(torch.zeros(N, 6), torch.Generator().manual_seed(0))
     highest = (P.log() + noise).amax(-1)
     assert abs(highest.mean() - 0.577216) < 4 * math.sqrt(1.644934 / N)
     assert abs(highest.var() - 1.644934) < 4 * 1.644934 * math.sqrt(4.4 / N)
@@ -139,7 +138,7 @@ def test_the_score_function_is_without_bias(seed):
     """Row 8. Within 4 standard errors of the enumerated gradient; a baseline takes variance and adds no bias."""
     exact, spreads = enumerated_gradient(), []
     n, points = 200_000, torch.eye(6, dtype=torch.float64)
-    codes = sample_grid(LOGITS[None, :, None, None].expand(1, 6, 1, n), torch.Generator().manual_seed(seed))[0, 0]
+    codes = sample_codes(LOGITS[None, :, None, None].expand(1, 6, 1, n), torch.Generator().manual_seed(seed))[0, 0]
     value = reward(points[codes])
     for baseline in (None, 0.6, value.mean()):
         logits = LOGITS.expand(n, 6).clone().requires_grad_()

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from dvae import DVAE, DVAEConfig, codebook_usage, count_codes, sample_codes
-from pipelines.sampling import draw_keys
-from pipelines.sampling import sample_codes as sample_by_keys
+from pipelines.drawing.keys import draw_by_keys, draw_keys
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 from training.evaluation.surgery import prior_log_prob
 from training.loop.losses import dvae_losses
@@ -182,7 +181,7 @@ def test_samples_are_pictures_of_their_text(dvae, prior):
     codes = torch.empty(4 * n, 0, dtype=torch.long)
     for i in range(4):
         logits = prior(prior.join(text_ids, codes)).image_logits[:, -1]
-        codes = torch.cat([codes, sample_by_keys(logits, keys[:, i])[:, None]], dim=1)
+        codes = torch.cat([codes, draw_by_keys(logits, keys[:, i])[:, None]], dim=1)
     painted = decode(dvae, codes.view(-1, 2, 2)).round()
     own = [(painted[text * n : (text + 1) * n, None] == pictures()[text == TEXTS]).flatten(2) for text in range(4)]
     valid = torch.cat([equal.all(-1).any(-1) for equal in own]).double().mean().item()

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from dvae import DVAE, DVAEConfig
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from training import compare_dvaes
 
 SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codebook_dim": 6, "widths": [8, 12, 16]}

@@ -10,8 +10,8 @@ from drawing import generate_codes
 from squares import write_preset
 
 from pipelines import TextToImagePipeline
-from pipelines.sampling import draw_keys
-from pipelines.settings import SamplingSettings
+from pipelines.drawing.keys import draw_keys
+from pipelines.drawing.settings import SamplingSettings
 from training import encode_dataset, train_dvae, train_prior, train_tokenizer
 from training.loop.states import load_state
 

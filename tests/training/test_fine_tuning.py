@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines import TextToImagePipeline
-from pipelines.adapters import add_adapter, drop_adapter, merge_adapter
-from pipelines.locate import EMBEDDED
+from pipelines.folder.adapters import add_adapter, drop_adapter, merge_adapter
+from pipelines.folder.locate import EMBEDDED
 from prior_transformer import PriorTokenizer
 from training import train_dvae, train_prior
 from training.emoji.about import SOURCES

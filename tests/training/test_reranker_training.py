@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
-from pipelines.small_clip import SmallCLIP
+from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 from training import finish, train_reranker
 from training.emoji.named_cutouts import NamedCutouts

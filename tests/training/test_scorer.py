@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from training.emoji.pair_scores import cut_things, heldout_pairs
 from training.emoji.scenes import draw_scene, is_heldout_pair
 from training.evaluation.scorer import contrastive_loss, r_precision, ranks

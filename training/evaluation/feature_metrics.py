@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision.models import inception_v3
 from torchvision.transforms.v2.functional import to_pil_image
 
-from pipelines.reranking import CLIPReranker
-from pipelines.small_clip import SmallCLIP
+from pipelines.judges.clip import CLIPJudge
+from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
 
 from .scorer import own_name_first
@@ -52,7 +52,7 @@ class CLIPFeatures(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        clip = CLIPReranker.from_pretrained(name)
+        clip = CLIPJudge.from_pretrained(name)
         self.model, self.processor = clip.model, clip.processor
         self.num_features = self.embed_text(["a"]).shape[1]
         self.eval()

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from pipelines.small_clip import SmallCLIP
+from pipelines.judges.small_clip import SmallCLIP
 
 TURN_AND_MIRROR = v2.Compose(
     [v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.85, 1.1), fill=1.0), v2.RandomHorizontalFlip()]

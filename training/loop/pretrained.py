@@ -9,7 +9,7 @@ from torch import nn
 from transformers.utils import cached_file
 
 from dvae import DVAEConfig
-from pipelines.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
+from pipelines.folder.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 from prior_transformer import PriorTokenizer
 
 from .fingerprints import digest_of

@@ -16,9 +16,9 @@ from processes import ROOT
 from running_server import client_of, until
 
 from pipelines.__main__ import main
+from pipelines.commands import load
 from pipelines.serving import command
 from pipelines.serving.command import bind, build_parser, find_key, model_name
-from pipelines.starting import load
 
 
 def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pipeline):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.models import inception_v3
 
-from pipelines.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from training import evaluate
 from training.evaluation.feature_metrics import (
     CLIPFeatures,
@@ -109,12 +109,12 @@ def test_each_name_finds_its_extractor(scorer, clip, tmp_path):
 
 def test_a_clips_embeddings_are_its_own(clip):
     """Of a picture and a text together, as the pipeline's reranker scores them."""
-    from pipelines.reranking import CLIPReranker
+    from pipelines.judges.clip import CLIPJudge
 
     texts = ["a red square", "green", "blue square"]
     images = [Image.new("RGB", (20, 16), colour) for colour in ("red", "green", "blue")]
     pixel_values = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image in images])
-    expected = 100 * CLIPReranker.from_pretrained(clip)(texts, images).clamp_min(0).mean().item()
+    expected = 100 * CLIPJudge.from_pretrained(clip)(texts, images).clamp_min(0).mean().item()
     assert caption_fit(load_extractor(clip), pixel_values, texts)["score"] == pytest.approx(expected, rel=1e-4)
 
 

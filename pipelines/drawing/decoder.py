@@ -27,24 +27,27 @@ class Decoder:
 
     Args:
         prior: any model of the protocol above.
-        text_ids: (B, T) int64, one caption a picture.
-        other_text_ids: (B, T) int64, the captions to steer away from, empty ones as a rule; None without guidance.
+        captions: one a picture: text ids (B, T) int64, or what `embed_text` makes of them, (B, 1 + T, D), which
+            also holds what no ids say, such as a mix of two captions.
+        other_captions: in either form, the captions to steer away from, empty ones as a rule; None without guidance.
     """
 
-    def __init__(self, prior: Any, text_ids: Tensor, other_text_ids: Tensor | None = None):
-        self.prior, self.guided = prior, other_text_ids is not None
-        rows = text_ids if other_text_ids is None else torch.cat([text_ids, other_text_ids])  # (B or 2B, T)
-        self.text_ids, self.rows = rows.unique(dim=0, return_inverse=True)  # (P, T): rows[i] = text_ids[self.rows[i]]
-        self.prefix_length = 1 + rows.shape[1]
-        self.positions = torch.arange(prior.config.grid_size**2, device=rows.device)  # no step waits for the device
+    def __init__(self, prior: Any, captions: Tensor, other_captions: Tensor | None = None):
+        self.prior, self.guided = prior, other_captions is not None
+        rows = [captions] if other_captions is None else [captions, other_captions]
+        if captions.is_floating_point():
+            rows = [self._prefixes(part) for part in rows]
+        # P distinct captions: that of row i is captions[rows[i]]
+        self.captions, self.rows = torch.cat(rows).unique(dim=0, return_inverse=True)
+        self.positions = torch.arange(
+            prior.config.grid_size**2, device=captions.device
+        )  # no step waits for the device
 
     def prefill(self, codes: Tensor) -> Tensor:
         """The text and the known codes (B, n), all at once -> float32 logits (B or 2B, K) of code n."""
-        cache = self.prior.make_cache(len(self.text_ids))
-        hidden_states = self.prior.transform(
-            self.prior.embed_text(self.text_ids), cache=cache, start=0
-        )  # (P, 1 + T, D)
-        hidden_states = hidden_states[self.rows, -1:]
+        cache, prefixes = self.prior.make_cache(len(self.captions)), self._prefixes(self.captions)
+        self.prefix_length = prefixes.shape[1]
+        hidden_states = self.prior.transform(prefixes, cache=cache, start=0)[self.rows, -1:]
         self.cache = cache.expand(self.rows)
         if codes.shape[1] > 0:
             embeddings = self.prior.embed_codes(self._double(codes), start=0)
@@ -56,6 +59,10 @@ class Decoder:
         stop = self.prefix_length + position + 1
         here = self.positions[position : position + 1]
         return self.prior.step(self._double(code[:, 0]), here, self.cache, stop).float()
+
+    def _prefixes(self, captions: Tensor) -> Tensor:
+        """Captions in either form -> (·, 1 + T, D)."""
+        return captions if captions.is_floating_point() else self.prior.embed_text(captions)
 
     def _double(self, codes: Tensor) -> Tensor:
         return torch.cat([codes, codes]) if self.guided else codes

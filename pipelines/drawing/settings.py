@@ -88,6 +88,20 @@ class SamplingSettings:
             raise ValueError(f"guidance_region={self.guidance_region} is empty or below 0; {remedy}")
 
 
+def check_settings(settings: SamplingSettings, prior: Any) -> None:
+    """Raises ValueError where the settings do not fit the prior's codes or grid, with both numbers."""
+    vocab_size, side = prior.config.image_vocab_size, prior.config.grid_size
+    if settings.top_k > vocab_size:
+        raise ValueError(
+            f"top_k={settings.top_k} exceeds this model's {vocab_size} codes; pass {vocab_size} at most, or 0 for all"
+        )
+    if settings.guidance_region is not None and max(settings.guidance_region) > side:
+        raise ValueError(
+            f"guidance_region={settings.guidance_region} leaves this model's grid of {side}×{side} codes; "
+            f"pass a box inside (0, 0, {side}, {side})"
+        )
+
+
 def _check_kind(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = "a whole number" if kind is Integral else "a number"

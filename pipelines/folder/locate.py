@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from .settings import SamplingSettings
+from ..drawing.settings import SamplingSettings
 
-EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED = Path(__file__).parents[1] / "embedded"
 INDEX_NAME = "model_index.json"
 SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoProcessor
 BATCH_SIZE = 64
 
 
-class CLIPReranker:
+class CLIPJudge:
     """Scores pictures by the cosine of their embedding and their prompt's, in [−1, 1] (CLIP, arXiv 2103.00020).
 
     Args:

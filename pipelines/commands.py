@@ -1,11 +1,30 @@
-"""What a command does before it paints: look for the packages of its extra, load the pipeline where it is to paint."""
+"""What commands share: errors in one line, the packages of an extra looked for, the pipeline loaded.
 
+A command stands above the pipeline, which it loads by its public name, here alone.
+"""
+
+import argparse
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from .text_to_image import TextToImagePipeline
+    from . import TextToImagePipeline
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Its errors are one line, not the usage and a line; its epilog keeps its lines."""
+
+    def __init__(self, prog: str, description: str, epilog: str):
+        super().__init__(prog, None, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help lists what can be passed\n")
+
+
+def one_line(message: object) -> str:
+    """White space, line breaks among it, as single spaces."""
+    return " ".join(str(message).split())
 
 
 def check_installed(extra: str, *packages: str) -> None:
@@ -25,7 +44,7 @@ def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> "TextToIm
     import torch
     from transformers.utils import logging
 
-    from .text_to_image import TextToImagePipeline
+    from . import TextToImagePipeline
 
     logging.disable_progress_bar()  # loading takes no time worth a bar
     pipeline = TextToImagePipeline.from_pretrained(folder, dtype=getattr(torch, dtype))

@@ -6,16 +6,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..painting import decode_unfinished
-from ..text_to_image import TextToImagePipeline
-from .batching import Event, Picture, Report
+from ..steps import PipelineSteps
+from .batching import Event, Report, WorkItem
 
 
 class _NobodyWaits(Exception):
     """Every picture of the batch was dropped while it was painted."""
 
 
-class Painter:
+class Worker:
     """Paints batches with one pipeline.
 
     A picture depends on its own prompt and seed, to the last bit: the codes are drawn together, where what the batch
@@ -23,11 +22,11 @@ class Painter:
     Decoding 8 of 64 px alone took 3 % longer than decoding them at once.
     """
 
-    def __init__(self, pipeline: TextToImagePipeline):
+    def __init__(self, pipeline: PipelineSteps):
         self.pipeline = pipeline
         self.side = pipeline.prior.config.grid_size
 
-    def __call__(self, batch: list[Picture], report: Report) -> None:
+    def __call__(self, batch: list[WorkItem], report: Report) -> None:
         """Paint pictures of equal settings and report each, its partial ones first."""
         try:
             codes = self.pipeline.generate_codes(
@@ -42,7 +41,7 @@ class Painter:
         for picture, own in zip(batch, codes, strict=True):
             report(picture, Event(picture.index, self._image(self.pipeline.decode_codes(own[None]))))
 
-    def _after_code(self, batch: list[Picture], codes: Tensor, report: Report) -> None:
+    def _after_code(self, batch: list[WorkItem], codes: Tensor, report: Report) -> None:
         """codes: (B, m), the first m. Stops the loop when nobody waits; reports the partial pictures that are due."""
         if all(picture.job.dropped for picture in batch):
             raise _NobodyWaits
@@ -60,7 +59,7 @@ class Painter:
         """The picture of its first codes (1, m), as the pipeline's own `stream` shows it."""
         done = codes.shape[1]
         codes = torch.nn.functional.pad(codes, (0, self.side**2 - done), value=-1)
-        return self._image(decode_unfinished(self.pipeline, codes.unflatten(1, (self.side, self.side)), done))
+        return self._image(self.pipeline.decode_unfinished(codes.unflatten(1, (self.side, self.side)), done))
 
     def _image(self, pixel_values: Tensor) -> Image.Image:
         return self.pipeline.postprocess(pixel_values)[0]

@@ -14,9 +14,12 @@ from PIL import Image
 from dvae import DVAE, DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer
 
+from ..checks import check_components
+from ..drawing.settings import SamplingSettings
+from ..judges.small_clip import SmallCLIP
+from ..quantization import Kind, quantize_prior
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
-from .checks import check_components
-from .loading import load_component, load_samples, save_component
+from .components import load_component, load_samples, save_component
 from .locate import (
     INDEX_NAME,
     RERANKER,
@@ -27,9 +30,6 @@ from .locate import (
     read_index,
 )
 from .model_card import write_model_card
-from .quantization import Kind, quantize_prior
-from .settings import SamplingSettings
-from .small_clip import SmallCLIP
 
 
 class SavedPipeline(ModelHubMixin):
