@@ -1,0 +1,117 @@
+"""What a set is made of: how a row becomes a picture and a caption, and what the set draws by itself.
+
+Whatever reads pictures knows this interface alone. A set of captioned pictures is `Captioned`; a set that composes
+pictures of its own gives a `Composer`, whose pictures are called scenes.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dvae import DVAEImageProcessor
+
+from .data_arguments import DataArguments
+from .readers import Row
+from .rows import BrokenRow
+
+Parts = dict[str, Any]  # what a caption is written from, as JSON holds it; {"text": …} is a caption as it stands
+
+
+class Composer(ABC):
+    """
+    Draws pictures, as many as are asked for: a set of cut-outs, or a class of one's own.
+
+    version: of what is drawn; with another number no cached codes are of older drawings. pictures: how many are taken
+        as the rows of the set, where it has no others. holds_out: whether it keeps some of what it can draw apart.
+    """
+
+    version: int = 1
+    pictures: int = 10_000
+    holds_out: bool = False
+
+    @abstractmethod
+    def draw(self, rng: Random, held_out: bool = False) -> tuple[Image.Image, str | Parts]:
+        """A picture of any size, and its caption or the parts of it. All chance is `rng`'s, so that a draw can be
+        repeated. held_out: one of those that are kept apart, which are never drawn otherwise.
+        """
+
+    def draw_caption(self, rng: Random) -> Parts:
+        """What the caption of a draw is written from, without the picture where that is less work."""
+        return parts_of(self.draw(rng)[1])
+
+
+def parts_of(caption: str | Parts) -> Parts:
+    return {"text": caption} if isinstance(caption, str) else caption
+
+
+class Captioned:
+    """Rows of a picture and its caption, which stands in one column."""
+
+    named_by: tuple[str, ...] = ()  # the columns that tell a set of this kind from one of captions
+    composes = False  # whether it draws scenes
+    crops = True  # whether a picture may be cropped, as the paper does in training
+    channels = 3  # of what stays in memory
+    version = 0  # of the scenes
+
+    def __init__(self, column: str):
+        self.columns = [column]
+
+    def parts(self, row: Row) -> Parts:
+        """What a row's caption is written from. Raises BrokenRow: "unreadable row", "empty caption" or "caption is no
+        text".
+        """
+        if all(value is None for value in row.columns.values()):
+            raise BrokenRow("unreadable row")
+        text = row.columns.get(self.columns[0])
+        if not isinstance(text, str | None):
+            raise BrokenRow("caption is no text")
+        if text is None or not text.strip():
+            raise BrokenRow("empty caption")
+        return {"text": text}
+
+    @staticmethod
+    def caption(parts: Parts, rng: Random) -> str:
+        """A caption of the parts; where several fit, chance is `rng`'s."""
+        return parts["text"]
+
+    @staticmethod
+    def shown(parts: Parts) -> str:
+        """Names what is to be seen: of equal names either's caption fits both pictures."""
+        return json.dumps(parts, sort_keys=True)
+
+    def keep(self, image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
+        """What stays in memory of a picture: uint8 (S, S, 3), or with alpha (S, S, 4)."""
+        return np.asarray(processor.fit(image))
+
+    def show(self, kept: np.ndarray, parts: Parts) -> np.ndarray:
+        """The picture itself, RGB uint8 (S, S, 3)."""
+        return kept
+
+    def composer(self, parts: Sequence[Parts], kept: Sequence[np.ndarray]) -> Composer:
+        """Of the set's rows. kept: what `keep` made of each; [] where captions alone are wanted."""
+        raise ValueError("pictures with captions are no cut-outs to compose scenes of: set data.scenes to 0")
+
+
+CAPTION_COLUMNS = ("text", "caption")
+
+
+def kind_of(data: DataArguments, columns: list[str], kinds: Sequence[type[Captioned]] = ()) -> Captioned:
+    """
+    kinds: those that a set of names without captions may be, by its columns.
+
+    Raises a ValueError that names the columns where there is no `image`, or neither captions nor names.
+    """
+    candidates = [data.text_column] if data.text_column else [*CAPTION_COLUMNS, "name"]
+    found = [column for column in candidates if column in columns]
+    if "image" not in columns or not found:
+        raise ValueError(f"{data.path} has columns {columns}: it needs `image` and one of {candidates}")
+    if data.text_column is None and found[0] == "name":
+        for kind in kinds:
+            if set(kind.named_by) <= set(columns):
+                return kind()
+    return Captioned(found[0])

@@ -1,0 +1,91 @@
+"""The rows of a set that a run trains on, and those that it holds out."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .data_arguments import DataArguments
+from .generated import Generated, GeneratedReader, composer_in
+from .kinds import Captioned, kind_of
+from .readers import Reader
+from .sources import Source, open_splits
+
+SCENES = ("scenes", "cached_scenes", "scene_share")  # what a preset asks of them, in `data` and in `training`
+STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
+
+
+class Split(Source):
+    """Rows, and the kind of set that they are of."""
+
+    def __init__(self, readers: Sequence[Reader], kind: Captioned, places: np.ndarray | None = None):
+        super().__init__(readers, places)
+        self.kind = kind
+
+    def select(self, which: Sequence[int] | np.ndarray) -> "Split":
+        return Split(self.readers, self.kind, self.places[np.asarray(which, dtype=np.int64)])
+
+
+def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]] = ()) -> Split:
+    """
+    The rows of `data.path`; split is "train" or "validation". kinds: of sets beside those of captioned pictures.
+
+    Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names; or where
+    there are not two pictures, one of them to hold out.
+    """
+    splits = drawn_splits(data.path) if data.path.endswith(".py") else open_splits(data.path, data.streaming)
+    hold_out = data.validation_split not in splits
+    wanted = data.train_split if split == "train" or hold_out else data.validation_split
+    if wanted not in splits:
+        raise ValueError(f"{data.path} has no split {wanted!r}: it has {', '.join(splits)}; say --data.train_split")
+    pictures = of_kind(splits[wanted], data, kinds)
+    if len(pictures) < 1 + hold_out:
+        need = "two pictures, one of them to hold out" if hold_out else "a picture"
+        raise ValueError(f"{data.path} has {len(pictures)} in its split {wanted!r}: a set needs {need}")
+    if hold_out:
+        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
+    limit = len(pictures) if data.max_pictures is None else data.max_pictures
+    if data.streaming and split == "validation":
+        limit = min(limit, STREAMED_VALIDATION)
+    return pictures.select(range(limit)) if limit < len(pictures) else pictures
+
+
+def of_kind(pictures: Source, data: DataArguments, kinds: Sequence[type[Captioned]]) -> Split:
+    """Raises a ValueError that names the columns where all files, or one of them, lack what is needed."""
+    drawn = [reader.composer for reader in pictures.readers if isinstance(reader, GeneratedReader)]
+    kind = Generated(drawn[0]) if drawn else kind_of(data, pictures.columns, kinds)
+    for reader in pictures.readers:
+        if reader.lengths and "image" not in reader.columns:
+            raise ValueError(f"{reader.path} has columns {reader.columns}: it needs `image`, as other files have it")
+    return Split(pictures.readers, kind, pictures.places)
+
+
+def drawn_splits(path: str) -> dict[str, Source]:
+    """Of a Python file: what its composer holds out is the validation split, where it holds out anything."""
+    splits = {"train": Source([GeneratedReader(path)])}
+    if composer_in(path).holds_out:
+        splits["validation"] = Source([GeneratedReader(path, held_out=True)])
+    return splits
+
+
+def _held_out(count: int, held_out: bool) -> np.ndarray:
+    """5 % of the places, from 1 to 1,000, those of the smallest hashes; or the others."""
+    hashes = (int.from_bytes(hashlib.sha1(str(i).encode()).digest()[:8]) for i in range(count))
+    order = np.argsort(np.fromiter(hashes, np.uint64, count), kind="stable")
+    chosen = min(max(count // 20, 1), 1000)
+    return np.sort(order[:chosen] if held_out else order[chosen:])
+
+
+def fit_scenes(args: Any, kinds: Sequence[type[Captioned]], say: Callable[[str], None] = print) -> None:
+    """
+    Takes the scenes that a preset asks for, in `args.data` or `args.training`, as 0 where the set composes none, and
+    says so in a line. Every command does it that draws from a set.
+    """
+    asked = [(part, name) for part in (args.data, args.training) for name in SCENES if vars(part).get(name)]
+    if not asked or load_split(args.data, "train", kinds).kind.composes:
+        return
+    for part, name in asked:
+        setattr(part, name, type(getattr(part, name))())
+    names = ", ".join(name for _, name in asked)
+    say(f"{args.data.path} has captions and no cut-outs to compose scenes of: {names} taken as 0")
