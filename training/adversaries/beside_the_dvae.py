@@ -63,7 +63,7 @@ class Adversary:
     def learns(self, step: int) -> bool:
         return step >= max(self.settings.start - self.settings.warmup, 0)
 
-    def judge(self, *inputs: Tensor) -> Tensor:
+    def frozen_logits(self, *inputs: Tensor) -> Tensor:
         """The network's logits, with a gradient to the inputs and none to its weights."""
         weights = {name: p.detach() for name, p in self.network.named_parameters()}
         return functional_call(self.network, weights, inputs)
@@ -104,7 +104,7 @@ class PixelAdversary(Adversary):
 
     def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         fake = self.likelihood.median(batch.output.maps)
-        adversarial = self.objective.generator(self.judge(fake))
+        adversarial = self.objective.generator(self.frozen_logits(fake))
         weight = adaptive_weight(
             batch.losses["reconstruction_loss"], adversarial, self.last_layer.weight, weight=self.settings.weight
         )
@@ -188,7 +188,7 @@ class PosteriorAdversary(Adversary):
         with torch.no_grad():
             log_r = self.posterior.marginal_log_probs(hidden_states, self.settings.draws)  # (B, K, h, w)
             codes = sample_codes(log_pi)
-            ratio = self.judge(hidden_states, codes).float()  # (B,)
+            ratio = self.frozen_logits(hidden_states, codes).float()  # (B,)
         cross = (log_pi.exp() * log_r).sum(dim=(1, 2, 3)).mean()  # E_q[log r], exact given ε
         uniform = math.log(log_pi.shape[1]) * codes[0].numel()
         log_q = log_pi.gather(1, codes[:, None]).sum(dim=(1, 2, 3))  # (B,)

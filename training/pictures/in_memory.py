@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
 
+from ..loop.stopping import deaf
 from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
 from .kinds import Captioned, Composer, Parts, parts_of
 from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
-from ..loop.stopping import deaf
+
 
 def bytes_decoded(pictures: Split, data: DataArguments, image_size: int) -> int:
     """What `Pictures` takes in memory. With the paper's crops, of squares that are large enough for all of them."""

@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..loop.loop_training import LoopTraining
+from .data_arguments import DataArguments
 from .in_memory import DrawnPictures, Pictures, in_order
 from .kinds import Captioned
 from .splits import load_split
-from .data_arguments import DataArguments
-from ..loop.loop_training import LoopTraining
 from .streaming import StreamedPictures, StreamLoader
 
 TrainingPictures = Pictures | StreamedPictures

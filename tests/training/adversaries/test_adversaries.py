@@ -95,7 +95,7 @@ def test_without_dependence_the_density_ratio_adds_nothing():
     dvae = tiny()
     torch.nn.init.zeros_(dvae.posterior.noise_out.weight)
     adversary = adversary_of(dvae, "posterior")
-    adversary.judge = lambda hidden_states, codes: torch.zeros(len(codes))
+    adversary.frozen_logits = lambda hidden_states, codes: torch.zeros(len(codes))
     batch = step_of(dvae)
     numbers = adversary.losses(0, batch)
     torch.testing.assert_close(numbers["kl_ratio"], batch.losses["kl"], rtol=1e-4, atol=1e-4)

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from training.emoji.named_cutouts import NamedCutouts
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, bytes_decoded
-from training.pictures.splits import load_split
-from training.pictures.readers import Row, TarReader
-from training.emoji.named_cutouts import NamedCutouts
 from training.pictures.kinds import Captioned
+from training.pictures.readers import Row, TarReader
 from training.pictures.rows import BrokenRow, Tally, open_picture
 from training.pictures.sources import open_splits
+from training.pictures.splits import load_split
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
-from training.pictures.splits import load_split
 from training.pictures.lines import json_table
 from training.pictures.readers import LinesReader
 from training.pictures.sources import open_splits
+from training.pictures.splits import load_split
 
 
 def test_a_csv_caption_may_be_a_number_a_quote_or_two_lines(tmp_path):

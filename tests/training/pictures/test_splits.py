@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
-from squares import tiny_dvae
 
 from training import train_dvae, train_tokenizer
 from training.codes.views import Contents
 from training.emoji.named_cutouts import NamedCutouts
-from training.sets import KINDS
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
 from training.pictures.splits import _held_out, load_split
+from training.sets import KINDS
 
 
 def test_parquet_is_read_as_well(pictures, tmp_path):

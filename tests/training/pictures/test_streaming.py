@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from processes import run_processes, ROOT
+from processes import ROOT, run_processes
 
 from training import train_dvae
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
-from training.pictures.splits import load_split
 from training.pictures.loaders import some_pictures
 from training.pictures.readers import ParquetReader
+from training.pictures.splits import load_split
 from training.pictures.streaming import Place, StreamedPictures, StreamLoader, epoch_rows
 
 GOOD = [i for i in range(100) if i not in broken_sets.BROKEN]
