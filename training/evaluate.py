@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from dvae import DVAE, codebook_usage, count_codes
 from pipelines import TextToImagePipeline
-from prior_transformer import PriorTokenizer, PriorTransformer
+from prior_transformer import PriorTokenizer, StreamPrior
 
 from .codes.cached import Collate, encode_pictures
 from .evaluation.feature_metrics import CLIPFeatures, Extractor, Judge, caption_fit, frechet_distance, load_extractor
@@ -172,7 +172,7 @@ def evaluate_dvae(
 
 @torch.no_grad()
 def evaluate_prior(
-    prior: PriorTransformer, tokenizer: PriorTokenizer, encoded: Dataset, batch_size: int = 64
+    prior: StreamPrior, tokenizer: PriorTokenizer, encoded: Dataset, batch_size: int = 64
 ) -> dict[str, float]:
     """nll per text token (pads counted, as in training) and per code, in nats, of one caption a picture."""
     drawn = FirstCaptions(encoded)

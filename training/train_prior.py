@@ -19,7 +19,7 @@ from pipelines.adapters import add_adapter, has_adapter, merge_adapter, save_ada
 from pipelines.checks import check_components
 from pipelines.sampling import check_settings
 from pipelines.settings import SamplingSettings
-from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
+from prior_transformer import PriorTokenizer, StreamPrior, build_prior, load_prior, prior_config
 
 from .codes.cached import CachedCodes, Collate, captions_of
 from .encode_dataset import code_caches
@@ -37,7 +37,7 @@ from .presets.reading import parse
 from .presets.trainers import PriorTraining
 
 
-def main(argv: list[str] | None = None) -> PriorTransformer:
+def main(argv: list[str] | None = None) -> StreamPrior:
     args = parse("prior", PriorTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
@@ -55,10 +55,10 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
 
 def build(
     model: dict | None, training: PriorTraining, dvae: DVAE, tokenizer: PriorTokenizer, accelerator: Accelerator
-) -> PriorTransformer:
+) -> StreamPrior:
     """A prior that fits the dVAE and the tokenizer: their sizes are taken from them."""
     if training.init_from:
-        prior = PriorTransformer.from_pretrained(find_part(training.init_from, "prior"), dtype=torch.float32)
+        prior = load_prior(find_part(training.init_from, "prior"), dtype=torch.float32)
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
         check_tokenizer(tokenizer, training.init_from)
         if training.lora is not None:
@@ -78,7 +78,7 @@ def build(
         there = ", ".join(f"{name}={fitting[name]}" for name in differing)
         raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
-        prior = PriorTransformer(PriorTransformerConfig(**{**(model or {}), **fitting}))
+        prior = build_prior(prior_config({**(model or {}), **fitting}))
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
@@ -86,7 +86,7 @@ def build(
     return fast(prior, accelerator)
 
 
-def check_sampling(training: PriorTraining, prior: PriorTransformer) -> None:
+def check_sampling(training: PriorTraining, prior: StreamPrior) -> None:
     """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
     try:
         check_settings(SamplingSettings(**training.sampling), prior)
@@ -95,7 +95,7 @@ def check_sampling(training: PriorTraining, prior: PriorTransformer) -> None:
         raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
-def fast(prior: PriorTransformer, accelerator: Accelerator) -> PriorTransformer:
+def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
     """In bf16 on a CPU the backward of torch's fused attention takes several times as long as the one written out."""
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
         prior.set_attn_implementation("eager")
@@ -118,7 +118,7 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
 
-    def evaluate(average: PriorTransformer, run: Run) -> None:
+    def evaluate(average: StreamPrior, run: Run) -> None:
         report(average, dvae, tokenizer, encoded, args, run)
 
     facts = {"tokenizer": tokenizer_digest(tokenizer)}
@@ -146,7 +146,7 @@ def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dic
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def report(prior: PriorTransformer, dvae: DVAE, tokenizer: PriorTokenizer, encoded, args, run: Run) -> None:
+def report(prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, encoded, args, run: Run) -> None:
     """
     Evaluates the averaged weights; saves them, the pipeline and a page of samples: an adapter alone, and merged into
     the prior and the pipeline. All is done where the averaged prior lies: of a sharded one on the CPU, as no GPU may

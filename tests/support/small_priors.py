@@ -1,24 +1,28 @@
-"""A prior of five layers on a 3×3 grid, and batches of joint ids."""
+"""A prior of each kind, of five layers on a 3×3 grid, and batches of joint ids."""
 
 import torch
 
-from prior_transformer import PriorTransformer, PriorTransformerConfig
+from prior_transformer import StreamPrior, build_prior, prior_config
 
 T, GRID, K, V = 5, 3, 11, 7  # text length, side of the grid, codes, text ids
 N = GRID**2
-PATTERNS = ["full", "dalle"]
+KINDS = {
+    "full": {"attention_pattern": "full"},
+    "dalle": {"attention_pattern": "dalle", "conv_kernel_size": 3},
+    "sequence": {"model_type": "llama_prior", "rope": "sequence", "qk_norm": False},
+    "grid": {"model_type": "llama_prior", "rope": "grid", "num_key_value_heads": 1},
+}
 
 
-def make_prior(attention_pattern: str = "full", **settings) -> PriorTransformer:
+def make_prior(kind: str = "full", **settings) -> StreamPrior:
     """Five layers, so that "dalle" has every mask; weights wide enough that attention matters."""
     torch.manual_seed(0)
     sizes = {"text_vocab_size": V, "image_vocab_size": K, "text_length": T, "grid_size": GRID}
-    sizes |= {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2, "conv_kernel_size": 3}
-    settings = {"initializer_range": 0.3} | sizes | settings
-    return PriorTransformer(PriorTransformerConfig(attention_pattern=attention_pattern, **settings)).eval()
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2}
+    return build_prior(prior_config({"initializer_range": 0.3} | KINDS[kind] | sizes | settings)).eval()
 
 
-def make_batch(prior: PriorTransformer, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
+def make_batch(prior: StreamPrior, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
     """Joint ids whose captions end in pads."""
     generator = torch.Generator().manual_seed(seed)
     text_ids = torch.randint(1, V, (batch_size, T), generator=generator)

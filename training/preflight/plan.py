@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor, nn
 
 from dvae import DVAE, DVAEConfig
-from prior_transformer import PriorTransformer, PriorTransformerConfig
+from prior_transformer import StreamPrior, build_prior, load_prior_config, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
 from ..loop.engine import leave_processes, ready
@@ -148,9 +148,9 @@ def prior_subject(args, preset: Path) -> Subject:
     """
     start = args.training.init_from
     if start:
-        config = PriorTransformerConfig.from_pretrained(find_part(start, "prior"))
+        config = load_prior_config(find_part(start, "prior"))
     else:
-        config = PriorTransformerConfig(**{**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
+        config = prior_config({**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
 
     def loss(prior: nn.Module, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
@@ -159,16 +159,14 @@ def prior_subject(args, preset: Path) -> Subject:
         return prior(input_ids, labels=input_ids).loss
 
     def build() -> nn.Module:
-        prior = PriorTransformer(config)
+        prior = build_prior(config)
         freeze(prior, args.training.freeze)
         prior = ready(prior, args.training, [])
         prior.embed_text = prior.embeddings.embed_text  # without the checks of ids, which tensors without numbers
         prior.embed_codes = lambda codes, start=0: prior.embeddings.embed_codes(codes, start)  # cannot pass
         return prior
 
-    return Subject(
-        "prior", build, loss, config.text_length + config.image_length, PriorTransformer._no_split_modules[0]
-    )
+    return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])
 
 
 def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
