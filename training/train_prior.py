@@ -26,6 +26,7 @@ from .encode_dataset import code_caches
 from .evaluate import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
 from .loop.run import Run
 from .loop.run_log import HELDOUT_SPLIT, save_numbers
@@ -104,9 +105,7 @@ def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
 
 def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, output_dir: Path) -> None:
     training: PriorTraining = args.training
-    optimizer = torch.optim.AdamW(
-        weight_decay_groups(prior, training.weight_decay), lr=training.lr, betas=training.betas, fused=True
-    )
+    optimizer = OPTIMIZERS[training.optimizer](prior, prior.layers, training)
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     drawn = CachedCodes(
         encoded["train"],
@@ -133,17 +132,6 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
             run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
-
-
-def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """No decay on biases, gains, embeddings and the BOS, as the paper has it (appendix B.3)."""
-    embeddings = {
-        id(p) for module in model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in embeddings]
-    others = [p for p in parameters if p.ndim < 2 or id(p) in embeddings]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def report(prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, encoded, args, run: Run) -> None:
