@@ -1,4 +1,4 @@
-"""A prior of each kind, of five layers on a 3×3 grid, and batches of joint ids."""
+"""A prior of each kind, of five layers on a 3×3 grid, and batches of joint ids; a tiny one for whole pipelines."""
 
 import torch
 
@@ -28,3 +28,11 @@ def make_batch(prior: StreamPrior, batch_size: int = 2, seed: int = 0) -> torch.
     text_ids = torch.randint(1, V, (batch_size, T), generator=generator)
     text_ids[:, T - 2 :] = prior.config.pad_token_id
     return prior.join(text_ids, torch.randint(0, K, (batch_size, N), generator=generator))
+
+
+def make_tiny_prior(text_vocab_size: int, **settings) -> StreamPrior:
+    """Two layers over 6 text tokens and 16 of 32 codes; weights large enough that logits differ by whole nats."""
+    torch.manual_seed(1)
+    sizes = {"text_vocab_size": text_vocab_size, "image_vocab_size": 32, "text_length": 6, "grid_size": 4}
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return build_prior(prior_config({"initializer_range": 0.4, "dropout": 0.1} | sizes | settings)).eval()
