@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from .configuration_prior_transformer import PriorTransformerConfig
 from .prior_block import PriorAttention, PriorBlock, ResidualLinear
+from .stream import StreamEmbeddings
 
 
-class PriorEmbeddings(nn.Module):
+class PriorEmbeddings(StreamEmbeddings):
     """A token's embedding plus its position's: text by index, codes by row and column. BOS is a vector of its own."""
 
     def __init__(self, config: PriorTransformerConfig):
@@ -38,7 +39,6 @@ class PriorEmbeddings(nn.Module):
         return self.dropout(self.image(codes) + position)  # (B, n, D)
 
     def step(self, codes: Tensor, position: Tensor) -> Tensor:
-        """Codes (B,) at one raster position (1,) → (B, D)."""
         place = self.image_row(position // self.grid_size) + self.image_column(position % self.grid_size)  # (1, D)
         return self.image(codes) + place
 

@@ -38,20 +38,21 @@ class LlamaPriorConfig(StreamConfig):
             self.num_key_value_heads = self.num_attention_heads
         super().__post_init__(**kwargs)
 
-    def validate_heads(self):
+    def validate_sizes(self):
+        super().validate_sizes()
         if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be divisible by "
                 f"num_key_value_heads={self.num_key_value_heads}"
             )
-
-    def validate_rope(self):
         parts = {"sequence": 2, "grid": 4}[self.rope]
         if self.head_size % parts:
             raise ValueError(
                 f"hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} must be divisible "
                 f"by {parts}: rope={self.rope!r} turns pairs of a head's entries"
             )
+
+    def validate_rope(self):
         if self.rope_theta <= 0:
             raise ValueError(f"rope_theta={self.rope_theta} must be above 0")
 

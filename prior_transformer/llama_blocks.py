@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .configuration_llama_prior import LlamaPriorConfig
 from .prior_block import PriorAttention, PriorBlock, ResidualLinear
+from .stream import StreamEmbeddings
 
 
 class RMSNorm(nn.Module):
@@ -36,7 +37,7 @@ class SwiGLU(nn.Module):
         return self.output(F.silu(gate) * value)
 
 
-class LlamaEmbeddings(nn.Module):
+class LlamaEmbeddings(StreamEmbeddings):
     """A token's embedding and no position's: attention knows the places. BOS is a vector of its own."""
 
     def __init__(self, config: LlamaPriorConfig):
@@ -54,7 +55,6 @@ class LlamaEmbeddings(nn.Module):
         return self.dropout(self.image(codes))  # (B, n, D)
 
     def step(self, codes: Tensor, position: Tensor) -> Tensor:
-        """Codes (B,) at one raster position (1,) → (B, D)."""
         return self.image(codes)
 
 
@@ -104,10 +104,10 @@ class LlamaAttention(PriorAttention):
         norm = partial(RMSNorm, config.head_size, config.rms_norm_eps) if config.qk_norm else nn.Identity
         self.query_norm, self.key_norm = norm(), norm()
 
-    def heads(self, hidden_states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `PriorAttention.heads`; cos, sin: (n, D/H / 2)."""
+    def heads(self, hidden_states: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `PriorAttention.heads`; places: the two of `rotations`, (n, D/H / 2) each."""
         query, key, value = super().heads(hidden_states)
-        return rotate(self.query_norm(query), cos, sin), rotate(self.key_norm(key), cos, sin), value
+        return rotate(self.query_norm(query), *places), rotate(self.key_norm(key), *places), value
 
 
 def llama_block(config: LlamaPriorConfig, layer_idx: int) -> PriorBlock:

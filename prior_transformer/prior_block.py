@@ -51,8 +51,8 @@ class PriorAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * config.head_size, bias=False)
         self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=False)
 
-    def heads(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, n, D) → queries (B, H, n, D/H), keys and values (B, H/g, n, D/H)."""
+    def heads(self, hidden_states: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, n, D) → queries (B, H, n, D/H), keys and values (B, H/g, n, D/H). places: for who turns them."""
         heads = self.qkv(hidden_states).unflatten(-1, (-1, self.config.head_size))  # (B, n, H + 2 H/g, D/H)
         return heads.transpose(1, 2).split(self.sizes, dim=1)
 

@@ -35,7 +35,7 @@ def build_prior(config: StreamConfig) -> StreamPrior:
 
 def load_prior(name: str | Path, **options: Any) -> StreamPrior:
     """`from_pretrained` of whichever prior a folder or Hub id holds."""
-    return prior_class(_model_type(name)).from_pretrained(name, **options)
+    return prior_class(_model_type(name, **options)).from_pretrained(name, **options)
 
 
 def load_prior_config(name: str | Path) -> StreamConfig:
@@ -43,6 +43,6 @@ def load_prior_config(name: str | Path) -> StreamConfig:
     return prior_class(_model_type(name)).config_class.from_pretrained(name)
 
 
-def _model_type(name: str | Path) -> str:
-    config, _ = PreTrainedConfig.get_config_dict(name)
+def _model_type(name: str | Path, **options: Any) -> str:
+    config, _ = PreTrainedConfig.get_config_dict(name, **options)
     return config.get("model_type", "")

@@ -37,6 +37,26 @@ class PriorOutput(ModelOutput):
     cache: Cache | PriorCache | None = None
 
 
+class StreamEmbeddings(nn.Module):
+    """What a prior's embeddings have; `PriorEmbeddings` and `LlamaEmbeddings` say how. Shapes as in `StreamPrior`."""
+
+    bos: nn.Parameter  # (D,)
+    text: nn.Embedding
+    image: nn.Embedding
+
+    def embed_text(self, text_ids: Tensor) -> Tensor:
+        """Text ids (B, T) → (B, 1 + T, D), BOS first."""
+        raise NotImplementedError
+
+    def embed_codes(self, codes: Tensor, start: int) -> Tensor:
+        """Codes (B, n) at raster positions start..start+n−1 → (B, n, D)."""
+        raise NotImplementedError
+
+    def step(self, codes: Tensor, position: Tensor) -> Tensor:
+        """Codes (B,) at one raster position (1,) → (B, D), without dropout."""
+        raise NotImplementedError
+
+
 class StreamPrior(PreTrainedModel):
     """
     p(text, codes) as one autoregressive stream `[BOS, t_1..t_T, c_1..c_N]`: the hidden state of BOS predicts t_1, …
@@ -48,17 +68,18 @@ class StreamPrior(PreTrainedModel):
     2102.12092, 2.2.
 
     A subclass says what its embeddings, blocks and last norm are, and what attention is told of the places:
-    `_contexts`, `_tables`, `_step_contexts`. The embeddings have a vector `bos`, `text`, and three methods:
-    `embed_text`, `embed_codes`, `step`.
+    `_contexts`, `_tables`, `_step_contexts`.
     """
 
+    config: StreamConfig
+    embeddings: StreamEmbeddings
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules: ClassVar[list[str]] = ["PriorBlock"]
 
-    def __init__(self, config: StreamConfig, embeddings: nn.Module, layers: list[PriorBlock], norm: nn.Module):
+    def __init__(self, config: StreamConfig, embeddings: StreamEmbeddings, layers: list[PriorBlock], norm: nn.Module):
         super().__init__(config)
         self._compiled_step: Callable[..., Tensor] | None = None
         self.embeddings = embeddings
@@ -73,7 +94,7 @@ class StreamPrior(PreTrainedModel):
         """N(0, initializer_range²); divided by sqrt(2 · layers) in the projections that end a residual branch."""
         super()._init_weights(module)
         std = self.config.initializer_range
-        if module is self.embeddings:
+        if isinstance(module, StreamEmbeddings):
             init.normal_(module.bos, std=std)
         elif isinstance(module, ResidualLinear):
             init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
