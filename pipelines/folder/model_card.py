@@ -108,10 +108,9 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
 def _architecture(pipeline: Any) -> dict[str, str]:
     dvae, prior = pipeline.dvae.config, pipeline.prior.config
     widths = ", ".join(map(str, dvae.widths))
-    heads = f"{prior.num_attention_heads} heads, {prior.attention_pattern} attention"
     parts = {
         "dVAE": f"{dvae.posterior} posterior, {dvae.likelihood} likelihood, {widths} channels",
-        "prior": f"{prior.num_hidden_layers} layers of width {prior.hidden_size}, {heads}",
+        "prior": prior.summary,
     }
     if pipeline.reranker is not None:
         parts["reranker"] = f"contrastive, {_count(pipeline.reranker)} parameters; best_of and rank ask it"

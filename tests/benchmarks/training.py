@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dvae import DVAE, DVAEConfig
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 from training.loop.losses import dvae_losses
-from training.train_prior import weight_decay_groups
+from training.loop.optimizers import weight_decay_groups
 
 Step = Callable[[], Tensor]
 SMALL = PriorTransformerConfig(

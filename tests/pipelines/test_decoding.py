@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from drawing import generate_codes
+from small_priors import KINDS, make_tiny_prior
 
 from pipelines.drawing.decoder import Decoder
 from pipelines.drawing.keys import draw_keys
 from pipelines.drawing.settings import SamplingSettings
-from prior_transformer import PriorTransformer
 
 PROMPTS = ["an armchair", "a red apple", "an armchair", "an armchair"]
 
@@ -35,48 +35,45 @@ def codes() -> torch.Tensor:
 @pytest.mark.parametrize("known", [0, 1, 9])
 @pytest.mark.parametrize("guided", [False, True])
 @torch.inference_mode()
-def test_logits_are_those_of_the_uncached_model(tiny_prior, text_ids, codes, guided, known):
-    empty = tiny_prior.null_text_ids(4) if guided else None
-    logits = follow(Decoder(tiny_prior, text_ids, empty), codes, known)
-    expected = tiny_prior(tiny_prior.join(text_ids, codes)).image_logits[:, known:]
+def test_logits_are_those_of_the_uncached_model(any_prior, text_ids, codes, guided, known):
+    empty = any_prior.null_text_ids(4) if guided else None
+    logits = follow(Decoder(any_prior, text_ids, empty), codes, known)
+    expected = any_prior(any_prior.join(text_ids, codes)).image_logits[:, known:]
     if guided:
-        unconditional = tiny_prior(tiny_prior.join(empty, codes)).image_logits[:, known:]
+        unconditional = any_prior(any_prior.join(empty, codes)).image_logits[:, known:]
         expected = torch.cat([expected, unconditional])
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
-def test_each_caption_is_read_once(tiny_prior, text_ids, codes):
+def test_each_caption_is_read_once(any_prior, text_ids, codes):
     """Four pictures of two captions and four of none are three prefixes, and no picture's logits change."""
-    decoder = Decoder(tiny_prior, text_ids, tiny_prior.null_text_ids(4))
+    decoder = Decoder(any_prior, text_ids, any_prior.null_text_ids(4))
     assert len(decoder.captions) == 3
     assert torch.equal(decoder.captions[decoder.rows[:4]], text_ids)
     together = follow(decoder, codes, 0)
     for i in range(4):
-        alone = follow(Decoder(tiny_prior, text_ids[[i]]), codes[[i]], 0)
+        alone = follow(Decoder(any_prior, text_ids[[i]]), codes[[i]], 0)
         torch.testing.assert_close(together[[i]], alone, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
-def test_weights_by_columns_are_the_same_weights(tiny_prior, text_ids, codes):
-    prior = copy.deepcopy(tiny_prior)
+def test_weights_by_columns_are_the_same_weights(any_prior, text_ids, codes):
+    prior = copy.deepcopy(any_prior)
     prior.store_by_columns()
     weight = prior.layers[0].mlp.hidden.weight
     assert weight.stride() == (1, weight.shape[0])
     for name, parameter in prior.named_parameters():
-        assert torch.equal(parameter, tiny_prior.get_parameter(name))
-    expected = follow(Decoder(tiny_prior, text_ids), codes, 0)
+        assert torch.equal(parameter, any_prior.get_parameter(name))
+    expected = follow(Decoder(any_prior, text_ids), codes, 0)
     torch.testing.assert_close(follow(Decoder(prior, text_ids), codes, 0), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pattern", ["full", "dalle"])
-def test_compiled_paints_the_pictures_of_the_eager_step(tiny_prior, text_ids, pattern):
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_paints_the_pictures_of_the_eager_step(tiny_tokenizer, text_ids, kind):
     """At batch sizes 3 and 1, guided and not; each size again, from the graphs that it has."""
-    config = copy.deepcopy(tiny_prior.config)
-    config.attention_pattern = pattern
-    torch.manual_seed(0)
-    eager = PriorTransformer(config).eval()
+    eager = make_tiny_prior(len(tiny_tokenizer), **KINDS[kind])
     compiled = copy.deepcopy(eager)
     compiled.compile_step()
     keys = draw_keys([0, 1, 2], 16)

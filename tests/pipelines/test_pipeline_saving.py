@@ -49,6 +49,16 @@ def test_saved_and_loaded_gives_the_same_pixels(tiny_pipeline, tiny_folder):
     assert not loaded.dvae.training
 
 
+def test_the_config_says_which_prior_it_is(any_pipeline, tmp_path):
+    any_pipeline.save_pretrained(tmp_path)
+    loaded = TextToImagePipeline.from_pretrained(tmp_path)
+    assert type(loaded.prior) is type(any_pipeline.prior)
+    assert torch.equal(paint(loaded).images, paint(any_pipeline).images)
+    told = json.loads((tmp_path / "prior" / "config.json").read_text())
+    assert told["model_type"] == any_pipeline.prior.config.model_type
+    assert any_pipeline.prior.config.summary in (tmp_path / "README.md").read_text()
+
+
 def test_a_subclass_saves_what_the_class_loads(tiny_pipeline, tmp_path):
     class Own(TextToImagePipeline):
         pass
@@ -208,6 +218,8 @@ def with_values(name, **values):
         (without_a_weight, ["prior", "missing_keys"]),
         (with_values("prior/config.json", hidden_size=32), ["prior", "PriorTransformer"]),
         (with_values("prior/config.json", hidden_size="wide"), ["prior", "hidden_size"]),
+        (with_values("prior/config.json", model_type="gpt2"), ["prior", "armchair_prior, llama_prior", "gpt2"]),
+        (without("prior/config.json"), ["prior", "config.json"]),
         (with_values("dvae/config.json", codebok_size=32), ["dvae", "codebok_size"]),
         (with_values("dvae/config.json", image_size=17), ["dvae", "image_size=17"]),
         (with_text("tokenizer/tokenizer.json", "{}"), ["tokenizer", "PriorTokenizer"]),

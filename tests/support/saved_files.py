@@ -25,8 +25,11 @@ CODE = {
     "prior/blocks.py",
     "prior/cache.py",
     "prior/configuration_prior_transformer.py",
+    "prior/configuration_stream.py",
     "prior/masks.py",
     "prior/modeling_prior_transformer.py",
+    "prior/prior_block.py",
+    "prior/stream.py",
     "tokenizer/tokenization_prior.py",
 }
 FILES |= CODE

@@ -1,7 +1,6 @@
 """One curve whatever carries the run: processes, shards, micro-batches, activations kept or computed again."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,50 +10,17 @@ from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType, set_seed
 from processes import ROOT, run_processes
-from safetensors.torch import load_file
-from squares import DVAE_SIZES, write_preset
+from squares import DVAE_SIZES
+from trained import FLAGS
 
 from dvae import DVAE
 from prior_transformer import PriorTransformer
-from training import train_dvae, train_gan, train_prior, train_tokenizer
+from training import train_dvae, train_gan, train_prior
 from training.loop.engine import power_sgd
 from training.presets.trainers import DVAETraining, GANTraining, PriorTraining
 
 CONFIGS = sorted((ROOT / "training" / "configs" / "accelerate").glob("*.yaml"))
-FLAGS = ["--model.dropout", "0", "--training.steps", "10", "--training.evaluate_every", "10"]
 TYPES = {"ddp": "MULTI_GPU", "ddp_nodes": "MULTI_GPU", "fsdp2": "FSDP"}
-
-
-class Trained:
-    """A folder with a tokenizer and a dVAE, for runs of the prior."""
-
-    def __init__(self, folder: Path, preset: str):
-        self.folder, self.preset = folder, preset
-
-    def output_dir(self, name: str) -> list[str]:
-        parts = [f"--training.{part}={self.folder / 'run' / part}" for part in ("tokenizer", "dvae")]
-        return ["--output_dir", str(self.folder / name), *parts]
-
-    def curve(self, name: str, trainer: str = "prior") -> list[float]:
-        lines = [json.loads(line) for line in (self.folder / name / f"{trainer}-log.jsonl").read_text().splitlines()]
-        return [line["loss"] for line in lines if "loss" in line]
-
-    def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / name / "prior" / "model.safetensors")
-
-    def one_process(self, name: str, *flags: str) -> list[float]:
-        train_prior.main([self.preset, *self.output_dir(name), *FLAGS, *flags])
-        return self.curve(name)
-
-
-@pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory) -> Trained:
-    folder = tmp_path_factory.mktemp("engines")
-    trained = Trained(folder, write_preset(folder / "preset.yaml", pictures, folder / "run"))
-    train_tokenizer.main([trained.preset])
-    train_dvae.main([trained.preset, "--training.steps", "12"])
-    trained.one_process("one")
-    return trained
 
 
 @pytest.mark.parametrize("trainer", ["dvae", "gan", "prior"])

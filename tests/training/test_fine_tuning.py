@@ -118,10 +118,10 @@ def test_a_dvae_goes_on_from_a_pipeline_with_its_encoder_frozen(tiny_folder, tin
     assert all(not torch.equal(value, before[name]) for name, value in dvae.decoder.state_dict().items())
 
 
-def test_merged_it_paints_the_same_and_is_saved_whole(tiny_pipeline, tmp_path):
-    pipeline = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior, train=["text"]))
+def test_merged_it_paints_the_same_and_is_saved_whole(any_pipeline, tmp_path):
+    pipeline = with_prior(any_pipeline, adapted(any_pipeline.prior, train=["text"]))
     expected = paint(pipeline)
-    assert not torch.equal(expected.codes, paint(tiny_pipeline).codes)
+    assert not torch.equal(expected.codes, paint(any_pipeline).codes)
     with pytest.raises(ValueError, match="merge_adapter"):
         pipeline.save_pretrained(tmp_path)
     assert torch.equal(paint(pipeline.merge_adapter()).codes, expected.codes)
