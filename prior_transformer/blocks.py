@@ -22,7 +22,7 @@ class PriorEmbeddings(StreamEmbeddings):
         self.text = nn.Embedding(config.text_vocab_size, config.hidden_size)
         self.text_pad = nn.Embedding(config.text_length, config.hidden_size)
         self.text_position = nn.Embedding(config.text_length, config.hidden_size)
-        self.image = nn.Embedding(config.image_vocab_size, config.hidden_size)
+        self.image = nn.Embedding(config.codebook_size, config.hidden_size)
         self.image_row = nn.Embedding(config.grid_size, config.hidden_size)
         self.image_column = nn.Embedding(config.grid_size, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)

@@ -1,34 +1,19 @@
 """What every prior over one stream of text and codes has in its config.json, validated once, here."""
 
-import difflib
-from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-# What transformers itself passes or writes beside the fields.
-_KNOWN_TO_TRANSFORMERS = {
-    "_commit_hash",
-    "_name_or_path",
-    "attn_implementation",
-    "auto_map",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "torch_dtype",
-}
+from .checked_config import CheckedConfig
 
 
 @strict
-class StreamConfig(PreTrainedConfig):
+class StreamConfig(CheckedConfig):
     """
     What the architectures of priors over the stream `[BOS, t_1..t_T, c_1..c_N]` have in common.
 
     text_vocab_size: text tokens, the pad included.
-    image_vocab_size: codes, K of the dVAE.
+    codebook_size: K, codes of the first stage.
     text_length: T, text positions in the stream.
     grid_size: side of the square grid of codes; N = grid_size².
     pad_token_id: the text id of the pad.
@@ -39,8 +24,10 @@ class StreamConfig(PreTrainedConfig):
     Raises an error that holds both numbers for sizes that do not fit, and a `TypeError` for an unknown key.
     """
 
+    attribute_map: ClassVar[dict[str, str]] = {"image_vocab_size": "codebook_size"}  # its name in older folders
+
     text_vocab_size: int = 4096
-    image_vocab_size: int = 1024
+    codebook_size: int = 1024
     text_length: int = 16
     grid_size: int = 8
     pad_token_id: int = 0
@@ -54,12 +41,6 @@ class StreamConfig(PreTrainedConfig):
     image_loss_weight: float | int = 7.0
 
     def __post_init__(self, **kwargs: Any):
-        known = {field.name for field in fields(self)}
-        unknown = [key for key in kwargs if key not in known | _KNOWN_TO_TRANSFORMERS]
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
-            raise TypeError(f"{type(self).__name__} has no key {unknown[0]!r}{hint}")
         if self.intermediate_size is None:
             self.intermediate_size = self.default_intermediate_size
         super().__post_init__(**kwargs)
@@ -67,7 +48,7 @@ class StreamConfig(PreTrainedConfig):
     def validate_sizes(self):
         for name in (
             "text_vocab_size",
-            "image_vocab_size",
+            "codebook_size",
             "text_length",
             "grid_size",
             "hidden_size",

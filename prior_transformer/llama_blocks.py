@@ -44,7 +44,7 @@ class LlamaEmbeddings(StreamEmbeddings):
         super().__init__()
         self.bos = nn.Parameter(torch.empty(config.hidden_size))
         self.text = nn.Embedding(config.text_vocab_size, config.hidden_size)
-        self.image = nn.Embedding(config.image_vocab_size, config.hidden_size)
+        self.image = nn.Embedding(config.codebook_size, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:

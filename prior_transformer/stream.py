@@ -25,7 +25,7 @@ class PriorOutput(ModelOutput):
     loss: (w_t · text_loss + w_i · image_loss) / (w_t + w_i); text_loss, image_loss: means over their own tokens, in
         nats per token.
     text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}; None when decoding goes on after the text.
-    image_logits: (B, m, image_vocab_size), the first entry predicts the code after the last text token (or after the
+    image_logits: (B, m, codebook_size), the first entry predicts the code after the last text token (or after the
         cached tokens).
     """
 
@@ -64,7 +64,7 @@ class StreamPrior(PreTrainedModel):
     the other modality masked out.
 
     Joint ids (`join`): codes are 0..K−1, text ids follow, so a token sampled from the image head is a dVAE code.
-    Shapes: B pictures, T text_length, N = grid_size² codes, K image_vocab_size, D hidden_size. Source: arXiv
+    Shapes: B pictures, T text_length, N = grid_size² codes, K codebook_size, D hidden_size. Source: arXiv
     2102.12092, 2.2.
 
     A subclass says what its embeddings, blocks and last norm are, and what attention is told of the places:
@@ -86,7 +86,7 @@ class StreamPrior(PreTrainedModel):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=False)
-        self.image_head = nn.Linear(config.hidden_size, config.image_vocab_size, bias=False)
+        self.image_head = nn.Linear(config.hidden_size, config.codebook_size, bias=False)
         self.post_init()
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class StreamPrior(PreTrainedModel):
                 f"{codes.shape[1]} codes from position {start} on do not fit into "
                 f"grid_size²={self.config.image_length} positions"
             )
-        _check_range(codes, self.config.image_vocab_size, "codes")
+        _check_range(codes, self.config.codebook_size, "codes")
         return self.embeddings.embed_codes(codes, start)
 
     def transform(self, inputs_embeds: Tensor, cache: Cache | PriorCache | None = None, start: int = 0) -> Tensor:
@@ -219,12 +219,12 @@ class StreamPrior(PreTrainedModel):
 
     def join(self, text_ids: Tensor, codes: Tensor) -> Tensor:
         """Text ids (B, T) and codes (B, n), 0 ≤ n ≤ N → joint ids (B, T + n). The only place that offsets text ids."""
-        return torch.cat([text_ids + self.config.image_vocab_size, codes], dim=1)
+        return torch.cat([text_ids + self.config.codebook_size, codes], dim=1)
 
     def split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of `join`: joint ids (B, T + n) → text ids (B, T), codes (B, n); ignored labels stay ignored."""
         text, codes = input_ids[:, : self.config.text_length], input_ids[:, self.config.text_length :]
-        return torch.where(text == IGNORED, text, text - self.config.image_vocab_size), codes
+        return torch.where(text == IGNORED, text, text - self.config.codebook_size), codes
 
     def forward(
         self, input_ids: Tensor, labels: Tensor | None = None, cache: Cache | PriorCache | None = None

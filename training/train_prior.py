@@ -72,7 +72,7 @@ def build(
         "text_vocab_size": len(tokenizer),
         "text_length": tokenizer.model_max_length,
         "pad_token_id": tokenizer.pad_token_id,
-        "image_vocab_size": dvae.config.codebook_size,
+        "codebook_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
     if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:

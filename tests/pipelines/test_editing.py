@@ -68,7 +68,7 @@ def test_of_a_grid_of_one_code_complete_keeps_this_one(tiny_tokenizer, picture):
     dvae = DVAE(DVAEConfig(codebook_size=32, **sizes)).eval()
     texts = {"text_vocab_size": len(tiny_tokenizer), "text_length": 6}
     layers = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    prior = PriorTransformer(PriorTransformerConfig(image_vocab_size=32, grid_size=1, **texts, **layers)).eval()
+    prior = PriorTransformer(PriorTransformerConfig(codebook_size=32, grid_size=1, **texts, **layers)).eval()
     one = TextToImagePipeline(dvae, prior, tiny_tokenizer, DVAEImageProcessor(size=4))
     assert torch.equal(one.complete("an armchair", picture, seed=0, **QUIET).codes, one.encode_images(picture))
 

@@ -207,7 +207,7 @@ def test_what_cannot_be_used_is_refused(tiny_pipeline, prompt, arguments, error,
 @pytest.mark.parametrize(
     ("part", "attribute", "value", "numbers"),
     [
-        ("dvae", "codebook_size", 64, ["codebook_size=64", "image_vocab_size=32"]),
+        ("dvae", "codebook_size", 64, ["codebook_size=64", "codebook_size=32"]),
         ("dvae", "downsample_factor", 8, ["grid_size=2", "grid_size=4"]),
         ("prior", "text_vocab_size", 1, ["(tokenizer)=", "text_vocab_size=1"]),
         ("prior", "text_length", 7, ["model_max_length=6", "text_length=7"]),

@@ -13,7 +13,7 @@ from prior_transformer import StreamPrior, build_prior, prior_config
 
 def make_prior(hidden_size: int = 64, **settings) -> StreamPrior:
     torch.manual_seed(0)
-    sizes = {"text_vocab_size": 300, "image_vocab_size": 32, "text_length": 6, "grid_size": 4, "num_hidden_layers": 2}
+    sizes = {"text_vocab_size": 300, "codebook_size": 32, "text_length": 6, "grid_size": 4, "num_hidden_layers": 2}
     sizes |= {"hidden_size": hidden_size, "num_attention_heads": 2, "initializer_range": 0.15}
     return build_prior(prior_config(sizes | settings)).eval()
 

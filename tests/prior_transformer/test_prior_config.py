@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
-from prior_transformer import PriorTransformerConfig
+from prior_transformer import LlamaPriorConfig, PriorTransformerConfig
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,13 @@ def test_lengths_of_the_stream():
     config = PriorTransformerConfig(text_length=6, grid_size=4)
     assert (config.image_length, config.stream_length) == (16, 23)
     assert config.intermediate_size == 4 * config.hidden_size
+
+
+@pytest.mark.parametrize("kind", [PriorTransformerConfig, LlamaPriorConfig])
+def test_a_key_of_older_folders_is_read_and_saved_by_its_name_of_today(kind, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind.model_type, "image_vocab_size": 77}))
+    config = kind.from_pretrained(tmp_path)
+    assert config.codebook_size == config.image_vocab_size == kind(image_vocab_size=77).codebook_size == 77
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["codebook_size"] == 77 and "image_vocab_size" not in saved

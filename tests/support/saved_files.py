@@ -24,6 +24,7 @@ CODE = {
     "image_processor/image_processing_dvae.py",
     "prior/blocks.py",
     "prior/cache.py",
+    "prior/checked_config.py",
     "prior/configuration_prior_transformer.py",
     "prior/configuration_stream.py",
     "prior/masks.py",

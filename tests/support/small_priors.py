@@ -17,7 +17,7 @@ KINDS = {
 def make_prior(kind: str = "full", **settings) -> StreamPrior:
     """Five layers, so that "dalle" has every mask; weights wide enough that attention matters."""
     torch.manual_seed(0)
-    sizes = {"text_vocab_size": V, "image_vocab_size": K, "text_length": T, "grid_size": GRID}
+    sizes = {"text_vocab_size": V, "codebook_size": K, "text_length": T, "grid_size": GRID}
     sizes |= {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2}
     return build_prior(prior_config({"initializer_range": 0.3} | KINDS[kind] | sizes | settings)).eval()
 
@@ -33,6 +33,6 @@ def make_batch(prior: StreamPrior, batch_size: int = 2, seed: int = 0) -> torch.
 def make_tiny_prior(text_vocab_size: int, **settings) -> StreamPrior:
     """Two layers over 6 text tokens and 16 of 32 codes; weights large enough that logits differ by whole nats."""
     torch.manual_seed(1)
-    sizes = {"text_vocab_size": text_vocab_size, "image_vocab_size": 32, "text_length": 6, "grid_size": 4}
+    sizes = {"text_vocab_size": text_vocab_size, "codebook_size": 32, "text_length": 6, "grid_size": 4}
     sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     return build_prior(prior_config({"initializer_range": 0.4, "dropout": 0.1} | sizes | settings)).eval()

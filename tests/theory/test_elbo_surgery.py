@@ -109,7 +109,7 @@ def models() -> tuple[DVAE, PriorTransformer]:
         dvae.posterior.head.weight *= 3
     config = PriorTransformerConfig(
         text_vocab_size=5,
-        image_vocab_size=3,
+        codebook_size=3,
         text_length=1,
         grid_size=2,
         hidden_size=16,

@@ -165,7 +165,7 @@ def prior_subject(args, preset: Path) -> Subject:
 
     def loss(prior: nn.Module, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
-        codes = torch.randint(config.image_vocab_size, (batch, config.image_length), device=prior.device)
+        codes = torch.randint(config.codebook_size, (batch, config.image_length), device=prior.device)
         input_ids = prior.join(text_ids, codes)
         return prior(input_ids, labels=input_ids).loss
 
@@ -191,7 +191,7 @@ def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
         "text_vocab_size": tokenizer["vocab_size"],
         "text_length": tokenizer["text_length"],
         "pad_token_id": 0,
-        "image_vocab_size": dvae.codebook_size,
+        "codebook_size": dvae.codebook_size,
         "grid_size": dvae.grid_size,
     }
 
