@@ -73,7 +73,7 @@ def plan_or_train(
     training_type: type,
     train: Callable[[list[str]], Any],
     doc: str,
-    kinds: Sequence[type[Captioned]],
+    kinds: Sequence[type[Captioned]] = (),
 ) -> None:
     """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
     argv = sys.argv[1:]

@@ -19,6 +19,7 @@ from training.preflight.memory import LiveBytes, Memory, sharded_step, whole_ste
 from training.preflight.plan import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
 from training.presets.reading import parse
 from training.presets.trainers import DVAETraining, PriorTraining
+from training.sets import KINDS
 
 GIB = 2**30
 
@@ -129,15 +130,15 @@ def test_what_does_not_fit_is_said_with_what_would_help():
 
 def test_a_plan_is_a_page_and_trains_nothing(tmp_path):
     args = args_of("prior", tmp_path, "--training.batch_size", "8", "--data.max_pictures", "8")
-    page = plan("prior", args, DryRun(gpus=2, steps=0), ROOT / "training" / "configs" / "emoji_cpu.yaml")
+    page = plan("prior", args, DryRun(gpus=2, steps=0), ROOT / "training" / "configs" / "emoji_cpu.yaml", KINDS)
     assert "10.68 M parameters" in page and "2 GPUs, ddp" in page and "a GPU-hour" in page
     assert "data: 8 pictures" in page and "of the first 8 rows 0 cannot be used (none broken)" in page
     assert list(tmp_path.iterdir()) == []
     args.data.path = broken_sets.write("folder", tmp_path / "own", count=8)
-    page = plan("prior", args, DryRun(steps=0), Path("nowhere"))
+    page = plan("prior", args, DryRun(steps=0), Path("nowhere"), KINDS)
     assert "no cut-outs to compose scenes of: scenes, cached_scenes, scene_share taken as 0" in page
     with pytest.raises(ValueError, match="batch_size=8 must be divisible by 3 processes"):
-        plan("prior", args, DryRun(gpus=3, steps=0), Path("nowhere"))
+        plan("prior", args, DryRun(gpus=3, steps=0), Path("nowhere"), KINDS)
 
 
 def test_settings_are_yaml_and_a_typo_is_named():
