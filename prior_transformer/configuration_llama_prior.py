@@ -28,7 +28,7 @@ class LlamaPriorConfig(StreamConfig):
     model_type = "llama_prior"
 
     num_key_value_heads: int | None = None
-    rope: Literal["sequence", "grid"] = "grid"
+    rope: Literal["sequence", "grid"] = "sequence"
     rope_theta: float | int = 10_000.0
     qk_norm: bool = True
     rms_norm_eps: float = 1e-5

@@ -43,7 +43,7 @@ def tiny_prior(tiny_tokenizer: PriorTokenizer) -> PriorTransformer:
 @pytest.fixture(scope="session")
 def tiny_llama_prior(tiny_tokenizer: PriorTokenizer) -> LlamaPrior:
     """The same sizes, in which two heads of queries share one of keys and values."""
-    return make_tiny_prior(len(tiny_tokenizer), model_type="llama_prior", num_key_value_heads=1)
+    return make_tiny_prior(len(tiny_tokenizer), model_type="llama_prior", rope="grid", num_key_value_heads=1)
 
 
 @pytest.fixture(params=["tiny_prior", "tiny_llama_prior"])

@@ -140,8 +140,11 @@ def test_the_norm_is_torchs_and_of_float32_in_half_precision():
     [
         ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_attention_heads=4.*num_key_value_heads=3"),
         ({"num_key_value_heads": 0}, "num_attention_heads=4.*num_key_value_heads=0"),
-        ({"hidden_size": 24, "num_attention_heads": 4}, "hidden_size=24 / num_attention_heads=4.* by 4"),
-        ({"hidden_size": 12, "num_attention_heads": 4, "rope": "sequence"}, "hidden_size=12 / .* by 2"),
+        (
+            {"hidden_size": 24, "num_attention_heads": 4, "rope": "grid"},
+            "hidden_size=24 / .* by 4",
+        ),
+        ({"hidden_size": 12, "num_attention_heads": 4}, "hidden_size=12 / .* by 2"),
         ({"rope": "spiral"}, "spiral"),
         ({"rope_theta": 0}, "rope_theta=0"),
         ({"dropout": 1}, "dropout=1"),
