@@ -19,7 +19,6 @@ def score_function_surrogate(log_q: Tensor, reward: Tensor, baseline: Tensor | f
         )
     advantage = reward if baseline is None else reward - baseline
     if advantage.shape != reward.shape:
-        raise ValueError(
-            f"baseline {tuple(torch.as_tensor(baseline).shape)} must be a number or of the shape of reward {tuple(reward.shape)}"
-        )
+        given = tuple(torch.as_tensor(baseline).shape)
+        raise ValueError(f"baseline {given} must be a number or of the shape of reward {tuple(reward.shape)}")
     return (advantage.detach() * log_q).mean()
