@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from messages import holds, refused
 from PIL import Image
 from torchvision.models import inception_v3
 
@@ -103,7 +104,7 @@ def test_each_name_finds_its_extractor(scorer, clip, tmp_path):
         assert extractor(pixel_values).shape == (3, width)
         lengths = extractor.embed_text(["a red square", "a"]).norm(dim=1)
         torch.testing.assert_close(lengths, torch.ones(2))
-    with pytest.raises(OSError, match="cannot be loaded as a CLIP"):
+    with refused(OSError, tmp_path, "CLIP"):
         load_extractor(str(tmp_path))
 
 
@@ -140,14 +141,14 @@ def test_an_evaluation_in_json_and_markdown(tiny_folder, scorer, clip, pictures,
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert {name: float(value) for name, value in printed.items()} == pytest.approx(numbers, rel=1e-4)
     table = (tmp_path / "numbers.md").read_text()
-    assert f"| psnr | {numbers['psnr']:.5g} | of reconstructions, dB; higher is better |" in table
-    assert markdown({"psnr": 1.0}, {"model": None, "data": "x"}).startswith("Model embedded on x.\n")
+    assert f"| psnr | {numbers['psnr']:.5g} | " in table
+    assert holds(markdown({"psnr": 1.0}, {"model": None, "data": "x"}).splitlines()[0], "embedded", "x")
 
 
 def test_a_wrong_judge_is_refused_before_any_work(tiny_folder, scorer, pictures):
-    with pytest.raises(ValueError, match="is no CLIP: give it to --features"):
+    with refused(ValueError, "--clip", scorer, "--features"):
         evaluate.main(["--model", tiny_folder, "--data.path", pictures, "--clip", scorer])
-    with pytest.raises(ValueError, match="generated=0 must be at least 2"):
+    with refused(ValueError, "generated=0", 2):
         evaluate.main(["--model", tiny_folder, "--data.path", pictures, "--features", scorer, "--generated", "0"])
 
 
