@@ -20,7 +20,6 @@ from training.evaluation.feature_metrics import (
     load_extractor,
 )
 from training.evaluation.report import markdown
-from training.evaluation.scorer import own_name_first
 
 
 class Channels(torch.nn.Module):
@@ -117,15 +116,6 @@ def test_a_clips_embeddings_are_its_own(clip):
     pixel_values = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image in images])
     expected = 100 * CLIPJudge.from_pretrained(clip)(texts, images).clamp_min(0).mean().item()
     assert caption_fit(load_extractor(clip), pixel_values, texts)["score"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_r_precision_counts_the_nearest_of_a_hundred():
-    similarity = torch.eye(300) + 0.5 * torch.eye(300).roll(1, dims=1)
-    places = torch.arange(300)
-    assert own_name_first(similarity, places, captions=100).mean() == 1
-    assert own_name_first(-similarity, places, captions=100).mean() == 0
-    chance = own_name_first(torch.rand(300, 300, generator=torch.Generator().manual_seed(0)), places, captions=10)
-    assert 0.04 < chance.mean() < 0.17, "chance is 0.1"
 
 
 def test_an_evaluation_in_json_and_markdown(tiny_folder, scorer, clip, pictures, tmp_path, capsys):
