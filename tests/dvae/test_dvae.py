@@ -252,13 +252,6 @@ def test_a_picture_is_turned_as_its_camera_was(tmp_path):
         assert DVAEImageProcessor(8).fit(turned).tobytes() == upright.tobytes()
 
 
-def test_sixteen_bits_become_eight(tmp_path):
-    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257).save(tmp_path / "deep.png")
-    with Image.open(tmp_path / "deep.png") as deep:
-        levels = np.asarray(DVAEImageProcessor(16).fit(deep))
-    assert np.array_equal(levels[..., 0], np.arange(256).reshape(16, 16))
-
-
 @pytest.mark.parametrize(
     ("image", "error", "parts"),
     [

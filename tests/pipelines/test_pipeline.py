@@ -160,11 +160,6 @@ def test_to_and_components(tiny_pipeline):
     assert output.images.isfinite().all()
 
 
-def test_a_long_prompt_is_cut_with_a_warning(tiny_pipeline):
-    with pytest.warns(UserWarning, match="fire engine"):
-        tiny_pipeline.encode_prompt("a small sailboat above a large avocado beside one fire engine")
-
-
 @pytest.mark.parametrize("prompt", ["ARMCHAIR", "アボカド", "🥑", "a\nb", "<pad>", "é" * 3])
 def test_any_text_is_painted(tiny_pipeline, prompt):
     with pytest.MonkeyPatch.context() as patch:
@@ -248,7 +243,7 @@ def test_help_shows_every_argument_of_a_call():
     assert {p.name for p in shown} <= set(explained)
     methods = inspect.getmembers(TextToImagePipeline, inspect.isfunction)
     own = [method for _, method in methods if method.__module__.startswith("pipelines.")]
-    assert len(own) > 20 and all(next(iter(inspect.signature(method).parameters)) == "self" for method in own)
+    assert own and all(next(iter(inspect.signature(method).parameters)) == "self" for method in own)
 
 
 def test_an_unknown_argument_is_named_and_those_that_are_known(tiny_pipeline):
