@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from messages import refused
 
 from pipelines import TextToImagePipeline
 from pipelines.quantization import quantize_prior
@@ -53,17 +54,17 @@ def test_a_quantised_pipeline_paints_and_is_not_saved(tiny_pipeline, tmp_path):
     output = pipeline(["a red apple", "an armchair"], seed=0, progress_bar=False)
     alone = pipeline("an armchair", seed=0, progress_bar=False)
     assert torch.equal(alone.codes[0], output.codes[1])
-    with pytest.raises(ValueError, match=r"int8 weights.*; save the pipeline before"):
+    with refused(ValueError, "int8", "quantize"):
         pipeline.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"int8 weights already.* for int4"):
+    with refused(ValueError, "int8", "int4"):
         pipeline.quantize("int4")
 
 
 def test_what_cannot_be_quantised_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"'int3' .*; pass 'int8' or 'int4'"):
+    with refused(ValueError, "'int3'", "'int8'", "'int4'"):
         quantize_prior(make_prior(), "int3")
-    with pytest.raises(ValueError, match=r"groups of 32, but hidden_size=48.*; pass 'int8'"):
+    with refused(ValueError, 32, "hidden_size=48", "'int8'"):
         quantize_prior(make_prior(hidden_size=48), "int4")
     monkeypatch.setitem(sys.modules, "torchao", None)
-    with pytest.raises(ImportError, match=r"pip install 'armchair\[quantize\]'"):
+    with refused(ImportError, "pip install 'armchair[quantize]'"):
         quantize_prior(make_prior(), "int8")

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from messages import refused
 from small_priors import GRID, KINDS, T, make_batch, make_prior
 from transformers import LlamaConfig, LlamaModel
 
@@ -136,31 +137,28 @@ def test_the_norm_is_torchs_and_of_float32_in_half_precision():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "parts"),
     [
-        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_attention_heads=4.*num_key_value_heads=3"),
-        ({"num_key_value_heads": 0}, "num_attention_heads=4.*num_key_value_heads=0"),
-        (
-            {"hidden_size": 24, "num_attention_heads": 4, "rope": "grid"},
-            "hidden_size=24 / .* by 4",
-        ),
-        ({"hidden_size": 12, "num_attention_heads": 4}, "hidden_size=12 / .* by 2"),
-        ({"rope": "spiral"}, "spiral"),
-        ({"rope_theta": 0}, "rope_theta=0"),
-        ({"dropout": 1}, "dropout=1"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, ["num_attention_heads=4", "num_key_value_heads=3"]),
+        ({"num_key_value_heads": 0}, ["num_attention_heads=4", "num_key_value_heads=0"]),
+        ({"hidden_size": 24, "num_attention_heads": 4, "rope": "grid"}, ["hidden_size=24", 4]),
+        ({"hidden_size": 12, "num_attention_heads": 4}, ["hidden_size=12", 2]),
+        ({"rope": "spiral"}, ["rope", "spiral"]),
+        ({"rope_theta": 0}, ["rope_theta=0"]),
+        ({"dropout": 1}, ["dropout=1"]),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(settings, message):
-    with pytest.raises(StrictDataclassError, match=message):
+def test_sizes_that_do_not_fit_are_refused(settings, parts):
+    with refused(StrictDataclassError, *parts):
         LlamaPriorConfig(**settings)
 
 
 def test_a_model_type_picks_the_prior_and_the_papers_is_the_default():
     assert prior_config({"hidden_size": 32}).model_type == "armchair_prior"
     assert isinstance(prior_config({"model_type": "llama_prior", "qk_norm": False}), LlamaPriorConfig)
-    with pytest.raises(ValueError, match="'llama' is no prior's; there are armchair_prior, llama_prior"):
+    with refused(ValueError, "'llama'", "armchair_prior", "llama_prior"):
         prior_config({"model_type": "llama"})
-    with pytest.raises(TypeError, match=r"LlamaPriorConfig has no key 'attention_pattern'"):
+    with refused(TypeError, "LlamaPriorConfig", "attention_pattern"):
         prior_config({"model_type": "llama_prior", "attention_pattern": "full"})
 
 

@@ -4,6 +4,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from messages import refused
 from PIL import Image
 
 from training.emoji.scenes import (
@@ -166,6 +167,5 @@ def test_a_ground_differs_from_the_colour_a_name_says():
 
 
 def test_too_few_rows_are_an_error():
-    with pytest.raises(ValueError, match="pair"):
-        for seed in range(50):
-            sample_scene(ROWS[:1], Random(seed), heldout=True)
+    with refused(ValueError, 1, "heldout=True"):
+        sample_scene(ROWS[:1], Random(0), heldout=True)

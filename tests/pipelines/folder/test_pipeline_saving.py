@@ -11,6 +11,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
+from messages import holds, refused
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from saved_files import FILES
@@ -111,7 +112,7 @@ def test_numpy_numbers_are_saved_as_pythons(tiny_pipeline, tmp_path):
 
 def test_what_json_cannot_hold_leaves_nothing_behind(tiny_pipeline, tmp_path):
     pipeline = TextToImagePipeline(**tiny_pipeline.components, metrics={"loss": torch.ones(2)})
-    with pytest.raises(TypeError, match=r"is a Tensor, which model_index.json cannot hold; pass metrics"):
+    with refused(TypeError, "Tensor", "model_index.json"):
         pipeline.save_pretrained(tmp_path)
     assert files_of(tmp_path) == set()
 
@@ -129,17 +130,18 @@ def test_samples_travel_with_the_pipeline(tiny_pipeline, tmp_path):
 
 def test_the_card_says_what_the_pipeline_knows(tiny_pipeline, tiny_folder):
     card = ModelCard.load(Path(tiny_folder) / "README.md")
-    assert card.data.license == "cc-by-4.0"
-    assert "the weights under cc-by-4.0" in card.content
+    assert card.data.license == "cc-by-4.0" and "cc-by-4.0" in card.text
     assert card.data.library_name == "armchair"
     assert card.data.language is None, "nobody knows in what language the captions are"
     assert card.data.pipeline_tag == "text-to-image"
     assert "text-to-image" in card.data.tags
-    for words in ("| PSNR, dB | 21.5 |", "| nats per code | 3.25 |", "| guidance_scale | 2 |", "16×16", "out of 32"):
-        assert words in card.content
-    assert "| emoji-datasource-google 15.1.2 | Apache-2.0 |" in card.content
-    for words in ("gumbel posterior", "2 layers of width 16", "| steps | 5800 |", "| lr | 0.0007 |", "## Limits"):
-        assert words in card.content
+    lines = card.text.splitlines()
+    for row in ("| PSNR, dB | 21.5 |", "| nats per code | 3.25 |", "| guidance_scale | 2 |", "| steps | 5800 |"):
+        assert row in lines
+    assert "| lr | 0.0007 |" in lines and "| emoji-datasource-google 15.1.2 | Apache-2.0 |" in lines
+    [dvae], [prior] = ([line for line in lines if line.startswith(f"| {part} |")] for part in ("dVAE", "prior"))
+    assert holds(dvae, "gumbel") and holds(prior, 2, 16), "layers, their width"
+    assert holds(card.text, "16×16", 32), "pixels, codes"
     text = write_model_card(tiny_pipeline, {"a|b": 0.123456}, repo_id="someone/armchair-emoji")
     assert text.count('from_pretrained("someone/armchair-emoji"') == 2  # with this package, and without
     assert "trust_remote_code" not in card.content  # a folder may have been moved without its code
@@ -154,14 +156,14 @@ def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "30.25" in card
     assert "21.5" not in card
-    assert "Not recorded" in card  # its data
-    assert "license" not in yaml.safe_load(card.split("---")[1]) and "a licence that is not recorded here" in card
+    assert "emoji-datasource-google" not in card and "cc-by-4.0" not in card
+    assert "license" not in yaml.safe_load(card.split("---")[1])
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model_index.json", "samples.png"])
 def test_files_of_another_project_are_kept(tiny_pipeline, tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(FileExistsError, match=rf"{name}.*; pass a folder of its own"):
+    with refused(FileExistsError, name):
         tiny_pipeline.save_pretrained(tmp_path)
     assert files_of(tmp_path) == {name} and (tmp_path / name).read_text() == "mine"
 
@@ -201,17 +203,17 @@ def with_values(name, **values):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "parts"),
     [
-        (without("model_index.json"), ["no model_index.json"]),
-        (without("prior"), ["lacks prior"]),
-        (without("tokenizer"), ["lacks tokenizer"]),
+        (without("model_index.json"), ["model_index.json"]),
+        (without("prior"), ["prior"]),
+        (without("tokenizer"), ["tokenizer"]),
         (without("tokenizer/tokenizer.json"), ["tokenizer", "PriorTokenizer"]),
         (without("image_processor/preprocessor_config.json"), ["image_processor", "DVAEImageProcessor"]),
         (without("dvae/config.json"), ["dvae", "DVAE"]),
         (without("dvae/model.safetensors"), ["dvae", "DVAE"]),
-        (with_text("model_index.json", "{"), ["JSON"]),
-        (with_text("model_index.json", "[]"), ["not a TextToImagePipeline"]),
+        (with_text("model_index.json", "{"), ["model_index.json", "JSON"]),
+        (with_text("model_index.json", "[]"), ["TextToImagePipeline"]),
         (with_text("model_index.json", '{"_class_name": "OtherPipeline"}'), ["OtherPipeline", "TextToImagePipeline"]),
         (with_text("dvae/model.safetensors", "no weights"), ["dvae", "DVAE"]),
         (with_a_pickle, ["prior", "PriorTransformer"]),
@@ -229,33 +231,30 @@ def with_values(name, **values):
         (with_values("model_index.json", sampling=[1]), ["model_index.json", "sampling"]),
     ],
 )
-def test_a_broken_folder_is_refused(folder, damage, words):
+def test_a_broken_folder_is_refused(folder, damage, parts):
     damage(folder)
-    with pytest.raises(OSError) as error:
+    with refused(OSError, *parts, str(folder), "save_pretrained"):
         TextToImagePipeline.from_pretrained(folder)
-    assert all(word in str(error.value) for word in [*words, str(folder), "; pass a folder"])
 
 
 @pytest.mark.parametrize(
     "name", ["/no/such/folder", "no-such-folder", "./no/such", "a/b/c", "", "a b/c", "nobody--/none"]
 )
 def test_a_name_that_is_nothing_is_refused(name):
-    with pytest.raises(FileNotFoundError) as error:
+    with refused(FileNotFoundError, repr(name), "save_pretrained"):
         TextToImagePipeline.from_pretrained(name)
-    assert f"{name!r}; pass a folder" in str(error.value)
 
 
 def test_an_unknown_hub_id_offline_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError) as error:
+    with refused(OSError, "'nobody/none'", "save_pretrained") as error:
         TextToImagePipeline.from_pretrained("nobody/none", cache_dir=tmp_path)
-    assert all(word in str(error.value) for word in ["'nobody/none'", "Hub", "pass a folder"])
     assert "\n" not in str(error.value)
     assert not isinstance(error.value, HFValidationError)
 
 
 def test_wrong_types_are_refused(tiny_folder):
-    with pytest.raises(TypeError, match="int: 7; pass a folder"):
+    with refused(TypeError, "int", 7, "save_pretrained"):
         TextToImagePipeline.from_pretrained(7)
-    with pytest.raises(TypeError, match="torch_dtype"):
+    with refused(TypeError, "torch_dtype"):
         TextToImagePipeline.from_pretrained(tiny_folder, torch_dtype=torch.float32)

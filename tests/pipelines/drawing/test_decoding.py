@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from drawing import generate_codes
+from messages import refused
 from small_priors import KINDS, make_tiny_prior
 
 from pipelines.drawing.decoder import Decoder
@@ -94,7 +95,7 @@ def test_pictures_are_decoded_in_bounded_batches(tiny_pipeline):
     assert sizes == [5, 2, 2, 1]
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
     assert tiny_pipeline.decode_codes(codes[:0]).shape == (0, 3, 16, 16)
-    with pytest.raises(ValueError, match="batch_size=0 is below 1"):
+    with refused(ValueError, "batch_size=0", 1):
         tiny_pipeline.decode_codes(codes, batch_size=0)
 
 
@@ -117,16 +118,16 @@ def test_pictures_are_encoded_in_bounded_batches(tiny_pipeline):
 
 
 @pytest.mark.parametrize(
-    ("codes", "words"),
+    ("codes", "parts"),
     [
-        (torch.full((2, 4, 4), 32), r"from 32 to 32; this model's are 0 to 31"),
-        (torch.full((2, 4, 4), -1), r"from -1 to -1; this model's are 0 to 31"),
-        (torch.zeros(2, 8, 8, dtype=torch.long), r"\(2, 8, 8\) must be int64 \(B, 4, 4\)"),
-        (torch.zeros(2, 4, 4), r"float32 .* int64"),
+        (torch.full((2, 4, 4), 32), [32, 31]),
+        (torch.full((2, 4, 4), -1), [-1, 31]),
+        (torch.zeros(2, 8, 8, dtype=torch.long), ["(2, 8, 8)", "(B, 4, 4)"]),
+        (torch.zeros(2, 4, 4), ["float32", "int64"]),
     ],
 )
-def test_codes_of_another_model_are_not_decoded(tiny_pipeline, codes, words):
-    with pytest.raises(ValueError, match=words):
+def test_codes_of_another_model_are_not_decoded(tiny_pipeline, codes, parts):
+    with refused(ValueError, *parts):
         tiny_pipeline.decode_codes(codes)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from drawing import generate_codes
+from messages import refused
 from torch import Tensor
 
 from pipelines.drawing.keys import draw_by_keys, draw_keys
@@ -202,55 +203,50 @@ def test_temperature_zero_is_argmax(prior, text_ids, other):
     [
         ({"keys": draw_keys([0, 1], 16)}, ["(2, 16)", "(3, 16)"]),
         ({"keys": draw_keys([0, 1, 2], 15)}, ["(3, 15)", "(3, 16)"]),
-        (fix(torch.zeros(2, 16, dtype=torch.long), first(4)), ["(2, 16)", "3 captions"]),
+        (fix(torch.zeros(2, 16, dtype=torch.long), first(4)), ["(2, 16)", "(3, 16)"]),
         (fix(torch.zeros(3, 17, dtype=torch.long), torch.ones(17, dtype=torch.bool)), ["(3, 17)", "(3, 16)"]),
-        ({"fixed_codes": torch.zeros(3, 16, dtype=torch.long)}, ["fixed_mask has shape None", "(3, 16)"]),
-        ({"fixed_mask": first(4).expand(3, 16)}, ["fixed_codes has shape None", "(3, 16)"]),
-        (fix(torch.zeros(3, 16, dtype=torch.int32), first(4)), ["torch.int32", "int64 codes"]),
-        (fix(torch.zeros(3, 16, dtype=torch.long), first(4).long()), ["torch.int64", "bool mask"]),
-        (fix(torch.full((3, 16), 32), first(1)), ["32", "31"]),
-        (fix(torch.full((3, 16), -1), first(1)), ["-1", "31"]),
-        ({"settings": SamplingSettings(top_k=33)}, ["33", "32"]),
+        ({"fixed_codes": torch.zeros(3, 16, dtype=torch.long)}, ["fixed_mask", "None", "(3, 16)"]),
+        ({"fixed_mask": first(4).expand(3, 16)}, ["fixed_codes", "None", "(3, 16)"]),
+        (fix(torch.zeros(3, 16, dtype=torch.int32), first(4)), ["int32", "int64"]),
+        (fix(torch.zeros(3, 16, dtype=torch.long), first(4).long()), ["fixed_mask", "int64", "bool"]),
+        (fix(torch.full((3, 16), 32), first(1)), [32, 31]),
+        (fix(torch.full((3, 16), -1), first(1)), [-1, 31]),
+        ({"settings": SamplingSettings(top_k=33)}, ["top_k=33", 32]),
         ({"settings": SamplingSettings(guidance_region=(0, 0, 5, 4))}, ["(0, 0, 5, 4)", "4×4"]),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(tiny_prior, text_ids, changed, numbers):
     arguments = {"keys": draw_keys([0, 1, 2], 16)} | changed
-    with pytest.raises(ValueError) as error:
+    with refused(ValueError, *numbers):
         generate_codes(tiny_prior, text_ids, **arguments)
-    assert all(number in str(error.value) for number in numbers)
-    assert "; pass" in str(error.value) or "; encode" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind"),
+    ("name", "value", "error", "wrong"),
     [
-        ({"temperature": -1}, ValueError),
-        ({"temperature": math.nan}, ValueError),
-        ({"temperature": "1"}, TypeError),
-        ({"top_k": -1}, ValueError),
-        ({"top_k": 2.5}, TypeError),
-        ({"top_k": True}, TypeError),
-        ({"top_p": 0}, ValueError),
-        ({"top_p": 1.5}, ValueError),
-        ({"min_p": -0.1}, ValueError),
-        ({"min_p": 2}, ValueError),
-        ({"min_p": None}, TypeError),
-        ({"temperature": [1.0, -1.0]}, ValueError),
-        ({"temperature": []}, ValueError),
-        ({"temperature": [1.0, "0"]}, TypeError),
-        ({"guidance_region": (0, 0, 4)}, TypeError),
-        ({"guidance_region": (0, 0, 4, 1.5)}, TypeError),
-        ({"guidance_region": (2, 0, 2, 4)}, ValueError),
-        ({"guidance_region": (0, -1, 2, 4)}, ValueError),
-        ({"guidance_scale": -0.5}, ValueError),
-        ({"guidance_scale": math.inf}, ValueError),
-        ({"guidance_scale": 1e300}, ValueError),  # finite, but not in float32
+        ("temperature", -1, ValueError, -1),
+        ("temperature", math.nan, ValueError, "nan"),
+        ("temperature", "1", TypeError, "'1'"),
+        ("top_k", -1, ValueError, -1),
+        ("top_k", 2.5, TypeError, 2.5),
+        ("top_k", True, TypeError, "True"),
+        ("top_p", 0, ValueError, 0),
+        ("top_p", 1.5, ValueError, 1.5),
+        ("min_p", -0.1, ValueError, -0.1),
+        ("min_p", 2, ValueError, 2),
+        ("min_p", None, TypeError, "None"),
+        ("temperature", [1.0, -1.0], ValueError, -1.0),
+        ("temperature", [], ValueError, "()"),
+        ("temperature", [1.0, "0"], TypeError, "'0'"),
+        ("guidance_region", (0, 0, 4), TypeError, "(0, 0, 4)"),
+        ("guidance_region", (0, 0, 4, 1.5), TypeError, 1.5),
+        ("guidance_region", (2, 0, 2, 4), ValueError, "(2, 0, 2, 4)"),
+        ("guidance_region", (0, -1, 2, 4), ValueError, "(0, -1, 2, 4)"),
+        ("guidance_scale", -0.5, ValueError, -0.5),
+        ("guidance_scale", math.inf, ValueError, "inf"),
+        ("guidance_scale", 1e300, ValueError, 1e300),  # finite, but not in float32
     ],
 )
-def test_settings_out_of_range_are_refused(settings, kind):
-    with pytest.raises(kind) as error:
-        SamplingSettings(**settings)
-    (name,) = settings
-    assert name in str(error.value)
-    assert "; pass" in str(error.value)
+def test_settings_out_of_range_are_refused(name, value, error, wrong):
+    with refused(error, f"{name}={wrong}"):
+        SamplingSettings(**{name: value})

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from messages import refused
 from PIL import Image
 
 PROMPTS = ["an armchair", "a red apple", "two cats"]
@@ -74,7 +75,7 @@ def test_heat_maps(tiny_pipeline, codes):
             assert (np.sign(warmer) == np.sign(grid))[clear].all()
             strongest = np.unravel_index(np.abs(grid).argmax(), grid.shape)
             assert tuple(cells[strongest]) in ((178, 24, 43), (33, 102, 172))
-    with pytest.raises(ValueError, match="'pmi' or 'likelihood'"):
+    with refused(ValueError, "by='likelyhood'", "'pmi'", "'likelihood'"):
         score.heat_maps("likelyhood")
 
 
@@ -103,21 +104,20 @@ def test_a_picture_without_a_score_is_the_last(tiny_pipeline, codes, kind):
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments", "error", "words"),
+    ("method", "arguments", "error", "parts"),
     [
-        ("score", {"prompt": ["a cat", "a dog"]}, ValueError, ["2 prompts", "3 pictures"]),
-        ("score", {"prompt": 7}, TypeError, ["int", "string"]),
+        ("score", {"prompt": ["a cat", "a dog"]}, ValueError, [2, 3]),
+        ("score", {"prompt": 7}, TypeError, ["prompt=7", "int"]),
         ("score", {"images": "cat.png"}, TypeError, ["PIL", "str"]),
         ("score", {"images": torch.zeros(3, 16, dtype=torch.long)}, ValueError, ["(3, 16)", "(B, 4, 4)"]),
         ("score", {"images": torch.zeros(3, 4, 4)}, ValueError, ["float32", "int64"]),
-        ("score", {"images": torch.zeros(0, 4, 4, dtype=torch.long)}, ValueError, ["(0, 4, 4)", "at least one"]),
-        ("score", {"images": torch.full((1, 4, 4), 32)}, ValueError, ["32", "31"]),
-        ("rank", {"prompt": ["a cat", "a dog"]}, TypeError, ["list", "a string"]),
+        ("score", {"images": torch.zeros(0, 4, 4, dtype=torch.long)}, ValueError, ["(0, 4, 4)"]),
+        ("score", {"images": torch.full((1, 4, 4), 32)}, ValueError, [32, 31]),
+        ("rank", {"prompt": ["a cat", "a dog"]}, TypeError, ["prompt=['a cat', 'a dog']", "list"]),
         ("rank", {"by": 7}, TypeError, ["by=7", "'pmi'"]),
-        ("rank", {"prompt": ""}, ValueError, ["'pmi'", "empty prompt", "pass 'likelihood'"]),
+        ("rank", {"prompt": ""}, ValueError, ["'pmi'", "'likelihood'"]),
     ],
 )
-def test_what_cannot_be_used_is_refused(tiny_pipeline, codes, method, arguments, error, words):
-    with pytest.raises(error) as caught:
+def test_what_cannot_be_used_is_refused(tiny_pipeline, codes, method, arguments, error, parts):
+    with refused(error, *parts):
         getattr(tiny_pipeline, method)(**{"prompt": "a cat", "images": codes, **arguments})
-    assert all(word in str(caught.value) for word in words)

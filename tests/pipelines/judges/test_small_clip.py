@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from messages import refused
 from PIL import Image
 from transformers import AutoModel
 
@@ -53,15 +54,15 @@ def test_a_text_is_the_bag_of_its_tokens_and_a_picture_sees_no_other(tiny_tokeni
 
 
 @pytest.mark.parametrize(
-    ("sizes", "words"),
+    ("sizes", "parts"),
     [
-        ({"width": 12}, "width=12"),
-        ({"projection_dim": 0}, "projection_dim=0"),
-        ({"pad_token_id": 9, "text_vocab_size": 9}, "pad_token_id=9"),
+        ({"width": 12}, ["width=12", 8]),
+        ({"projection_dim": 0}, ["projection_dim=0", 1]),
+        ({"pad_token_id": 9, "text_vocab_size": 9}, ["pad_token_id=9", "text_vocab_size=9"]),
     ],
 )
-def test_sizes_are_checked(sizes, words):
-    with pytest.raises(StrictDataclassError, match=words):
+def test_sizes_are_checked(sizes, parts):
+    with refused(StrictDataclassError, *parts):
         SmallCLIPConfig(**sizes)
 
 
@@ -112,11 +113,11 @@ def test_best_of_asks_it_and_the_model_unless_told_otherwise(reranked, tiny_pipe
 
 def test_where_there_is_none_it_cannot_be_asked(tiny_pipeline):
     for judge in ("reranker", "likelihood+reranker"):
-        with pytest.raises(ValueError, match="has no reranker; pass 'likelihood'"):
+        with refused(ValueError, f"reranker={judge!r}", "'likelihood'"):
             tiny_pipeline(
                 "a cat", best_of=2, reranker=judge, callback=lambda i, codes: pytest.fail("a code was drawn")
             )
-    with pytest.raises(OSError, match="cannot be loaded as a CLIP"):
+    with refused(OSError, "'likelihood+rereanker'", "CLIP"):
         tiny_pipeline("a cat", best_of=2, reranker="likelihood+rereanker")
 
 
@@ -129,9 +130,9 @@ def test_it_is_saved_loaded_and_told_of(reranked, tiny_pipeline, tmp_path):
     pictures, ids = torch.rand(3, 3, 16, 16), reranked.encode_prompt(PROMPTS)
     scores = [pipeline.reranker.score(pictures, ids) for pipeline in (loaded, reranked)]
     torch.testing.assert_close(*scores, atol=0.02, rtol=1e-2)  # half precision lies between
-    assert "| reranker | contrastive," in (tmp_path / "README.md").read_text()
+    assert "\n| reranker |" in (tmp_path / "README.md").read_text()
     (tmp_path / "reranker" / "model.safetensors").rename(tmp_path / "weights")
-    with pytest.raises(OSError, match="cannot be loaded as SmallCLIP"):
+    with refused(OSError, str(tmp_path / "reranker"), "SmallCLIP"):
         TextToImagePipeline.from_pretrained(tmp_path)
     (tmp_path / "weights").rename(tmp_path / "reranker" / "model.safetensors")
     tiny_pipeline.save_pretrained(tmp_path)  # over it
@@ -145,7 +146,7 @@ def test_it_is_saved_loaded_and_told_of(reranked, tiny_pipeline, tmp_path):
 
 def test_one_that_reads_other_ids_is_refused(tiny_pipeline):
     other = SmallCLIP(SmallCLIPConfig(text_vocab_size=7))
-    with pytest.raises(ValueError, match=r"len\(tokenizer\)=\d+ but reranker\.config\.text_vocab_size=7"):
+    with refused(ValueError, f"len(tokenizer)={len(tiny_pipeline.tokenizer)}", "text_vocab_size=7"):
         TextToImagePipeline(**tiny_pipeline.components, reranker=other)
 
 
