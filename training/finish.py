@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
-from pipelines.folder.locate import RERANKER
+from pipelines.folder.locate import RERANKER, public_name
 from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, StreamPrior, load_prior
 
@@ -76,7 +76,7 @@ def save_pipeline(
         for told in (metrics, recipe):
             told.pop(RERANKER, None)
     known = about(data.path)
-    own = known.sources if known else {name_of(data.path): "as its owner says"}
+    own = known.sources if known else {public_name(data.path): "as its owner says"}
     sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
     pipeline = TextToImagePipeline(
         dvae,
@@ -105,11 +105,6 @@ def reranker_of(folder: Path, tokenizer: PriorTokenizer) -> SmallCLIP | None:
         print(f"{folder} learned with another tokenizer and is left out: train it again")
         return None
     return SmallCLIP.from_pretrained(folder, dtype=torch.float32)
-
-
-def name_of(path: str) -> str:
-    """A Hub id as it is; of files here the last name alone: a card is public, the folders of a machine are not."""
-    return Path(path).resolve().name if Path(path).exists() else path
 
 
 def read_json(folder: Path, files: dict[str, str]) -> dict[str, Any]:

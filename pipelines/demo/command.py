@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..commands import OneLineParser, check_installed, load, one_line
-from ..folder.locate import find_pipeline
+from ..folder.locate import find_pipeline, public_name
 
 if TYPE_CHECKING:
     from .. import TextToImagePipeline
@@ -65,7 +65,7 @@ def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
     from .page import build_page, launch_options
     from .studio import Studio
 
-    studio = Studio(pipeline, name=args.model or "embedded")
+    studio = Studio(pipeline, name=public_name(args.model))
     page = build_page(studio).queue(max_size=32)
     page.launch(
         server_name=args.host,

@@ -3,6 +3,7 @@
 An adapter's folder is peft's: adapter_config.json and adapter_model.safetensors, never a pickle.
 """
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from .locate import EMBEDDED, public_name
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -59,12 +62,20 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) 
             f"{str(folder / CARD_NAME)!r} is no adapter's and would be lost; pass a folder of its own"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.peft_config[ADAPTER]
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.base_model_name_or_path = base = public_name(config.base_model_name_or_path)
     config.save_pretrained(folder)
     weights = peft.get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_NAME)
-    base = repr(config.base_model_name_or_path) if config.base_model_name_or_path else ""
-    (folder / CARD_NAME).write_text(CARD.format(base=base, name=name or str(folder)), encoding="utf-8")
+    card = CARD.format(base=loaded_by(base), name=name or "path/to/this/folder")
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
+
+
+def loaded_by(base: str) -> str:
+    """The argument of `from_pretrained`: none for the embedded pipeline, a Hub id, or a folder that a reader has."""
+    if base == EMBEDDED.name:
+        return ""
+    return repr(base if "/" in base else f"path/to/{base}")
 
 
 def load_adapter(model: nn.Module, name: str | Path, **hub_options: Any) -> None:

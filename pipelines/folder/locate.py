@@ -48,6 +48,13 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
     return folder
 
 
+def public_name(name: str | Path | None) -> str:
+    """How a model or a set is called where others read it: a Hub id, or a folder's last name, not where it lies."""
+    if name is None:
+        return EMBEDDED.name
+    return Path(name).resolve().name if Path(name).exists() else str(name)
+
+
 def read_index(folder: Path) -> dict:
     """The model_index.json of a pipeline folder with all its components, else an OSError naming what is missing."""
     path = folder / INDEX_NAME

@@ -92,7 +92,7 @@ class CodeCache:
         accelerator.wait_for_everyone()
         own = [i for i in self.missing() if i % accelerator.num_processes == accelerator.process_index]
         shards = DrawnShards(self.contents, {i: self.contents.places[i * SHARD : (i + 1) * SHARD] for i in own})
-        tally = Tally(len(self.source), self.data.max_broken_share)
+        tally = Tally(self.source.whole, self.data.max_broken_share)
         first, drawn = accelerator.is_main_process, {i: [] for i in own}
         bar = tqdm(total=len(own), desc="encoding", leave=False, disable=not first)
         for chunk, images in in_order(shards, None, min(num_workers, len(own))):
@@ -108,7 +108,7 @@ class CodeCache:
         reasons, total = self.skipped(), len(self.source)  # of all processes, and of runs before
         if first and reasons:
             print(f"{reasons.total()} of {total} rows in {self.folder} skipped: {by_reason(reasons)}")
-        check_share(reasons.total(), total, total, self.data.max_broken_share, reasons)
+        check_share(reasons.total(), total, self.source.whole, self.data.max_broken_share, reasons)
 
     def skipped(self) -> Counter[str]:
         """Rows left out, by reason, as the shards that are there say."""

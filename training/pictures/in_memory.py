@@ -56,7 +56,7 @@ class Pictures:
         self.image_size, self.kind = image_size, pictures.kind
         self.crops = data.crop == "dalle" and self.kind.crops
         self.processor = DVAEImageProcessor(image_size)
-        self.tally = Tally(len(pictures), data.max_broken_share)
+        self.tally = Tally(pictures.whole, data.max_broken_share)
         self.images, self.parts = [], []
         for row in tqdm(pictures.rows(), total=len(pictures), desc="decoding", leave=False):
             self.tally.seen += 1
@@ -64,7 +64,7 @@ class Pictures:
                 parts = self.kind.parts(row)
                 image = open_picture(row.columns["image"], data)
             except BrokenRow as broken:
-                self.tally.add(row, str(broken))
+                self.tally.add(broken.at(row), str(broken))
                 continue
             self.images.append(larger(image, self.processor) if self.crops else self.kind.keep(image, self.processor))
             self.parts.append(parts)

@@ -19,11 +19,18 @@ TrainingPictures = Pictures | StreamedPictures
 
 
 def load_pictures(
-    data: DataArguments, image_size: int, accelerator: Accelerator, kinds: Sequence[type[Captioned]] = ()
+    data: DataArguments,
+    image_size: int,
+    accelerator: Accelerator,
+    kinds: Sequence[type[Captioned]] = (),
+    captions: bool = True,
 ) -> tuple[TrainingPictures, Pictures]:
-    """Those to train on and those held out. On each machine one process finds the files, then all decode at once."""
+    """
+    Those to train on and those held out. On each machine one process finds the files, then all decode at once.
+    captions: whether the set must have any.
+    """
     with accelerator.local_main_process_first():
-        train, validation = (load_split(data, split, kinds) for split in ("train", "validation"))
+        train, validation = (load_split(data, split, kinds, captions) for split in ("train", "validation"))
     held = StreamedPictures if data.streaming else Pictures
     return held(train, data, image_size), Pictures(validation, data, image_size)
 

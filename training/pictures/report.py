@@ -56,11 +56,19 @@ class UnitLooks(Dataset):
             text = self.source.kind.caption(self.source.kind.parts(row), random.Random(0))
             image = open_picture(row.columns["image"], self.data)
         except BrokenRow as broken:
-            return Look(row.where, str(broken))
+            return Look(broken.at(row).where, str(broken))
         ground = DVAEImageProcessor(TILE).on_background(image)
         tile = np.asarray(DVAEImageProcessor(TILE).fit(image)) if sampled else None
-        exact = hashlib.sha1(image.convert("RGBA").tobytes() + str(image.size).encode()).hexdigest()
-        return Look(row.where, None, text, image.size, exact, difference_hash(ground), tile)
+        return Look(row.where, None, text, image.size, pixels_hash(image), difference_hash(ground), tile)
+
+
+def pixels_hash(image: Image.Image) -> str:
+    """Of all pixels, in RGBA and 8 bits, and of the size; some rows at a time."""
+    digest = hashlib.sha1(str(image.size).encode())
+    for top in range(0, image.height, TILE):
+        strip = image.crop((0, top, image.width, min(top + TILE, image.height)))
+        digest.update(strip.convert("RGBA").tobytes())
+    return digest.hexdigest()
 
 
 def difference_hash(image: Image.Image) -> int:
@@ -72,11 +80,13 @@ def difference_hash(image: Image.Image) -> int:
 @dataclass
 class SplitReport:
     """
+    whole: rows that a share of broken ones is of; of a split that was held out, and of the others, those of both.
     rows, broken: counts; reasons, broken_rows: of the broken ones. sides, aspects: of pictures in pixels, and width
     over height. lengths: of captions in `unit`. exact, near: by hash, the rows that have it.
     """
 
     unit: str = "words"
+    whole: int = 0
     rows: int = 0
     reasons: Counter = field(default_factory=Counter)
     broken_rows: list[tuple[str, str]] = field(default_factory=list)
@@ -92,6 +102,10 @@ class SplitReport:
     def broken(self) -> int:
         return self.reasons.total()
 
+    def is_past(self, max_broken_share: float) -> bool:
+        """Whether a run would stop."""
+        return self.broken > max_broken_share * self.whole
+
     def add(self, looks: Sequence[Look], lengths: Sequence[int]) -> None:
         """Rows, and the lengths of the captions of those among them that can be used."""
         self.rows += len(looks)
@@ -103,7 +117,7 @@ class SplitReport:
                 continue
             self.sides.append(min(look.size))
             self.aspects.append(look.size[0] / look.size[1])
-            self.captions[look.caption] += 1
+            self.captions.update([look.caption] if look.caption else [])
             self.exact[look.exact].append(look.where)
             self.near[look.near].append((look.exact, look.where))
             if look.tile is not None:
@@ -149,7 +163,7 @@ def look_through(
     source: Split, data: DataArguments, lengths_of: Any, unit: str, name: str, num_workers: int = 0
 ) -> SplitReport:
     """Looks at every row. lengths_of: captions -> their lengths in `unit`."""
-    report = SplitReport(unit)
+    report = SplitReport(unit, source.whole)
     sampled = set(random.Random(0).sample(source.places.tolist(), min(SHEET**2, len(source))))
     looks = DataLoader(UnitLooks(source, data, sampled), batch_size=None, num_workers=num_workers, collate_fn=list)
     with tqdm(total=len(source), desc=name, leave=False) as bar:
@@ -183,5 +197,5 @@ def glance(source: Split, data: DataArguments, rows: int = 256) -> str:
             source.kind.parts(row)
             open_picture(row.columns["image"], data)
         except BrokenRow as broken:
-            tally.add(row, str(broken))
+            tally.add(broken.at(row), str(broken))
     return f"of the first {tally.seen:,} rows {tally.broken} cannot be used ({tally})"

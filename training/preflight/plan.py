@@ -123,7 +123,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
         f"{dry_run.gpus} GPUs at {dry_run.tflops:g} TFLOP/s: {seconds:.3g} s a step, {training.steps:,} steps in "
         f"{hours:,.3g} h, {cost:,.0f} at {dry_run.price:g} a GPU-hour"
     )
-    return "\n".join([*lines, *data_lines(args, subject.image_size, kinds)])
+    return "\n".join([*lines, *data_lines(args, subject.image_size, kinds, captions=section != "dvae")])
 
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
@@ -260,11 +260,11 @@ def measured(subject: Subject, training, precision: str, here: Step, dry_run: Dr
     ]
 
 
-def data_lines(args, image_size: int | None, kinds: Sequence[type[Captioned]]) -> list[str]:
+def data_lines(args, image_size: int | None, kinds: Sequence[type[Captioned]], captions: bool = True) -> list[str]:
     data, said = args.data, []
     try:
         fit_scenes(args, kinds, said.append)
-        pictures = load_split(data, "train", kinds)
+        pictures = load_split(data, "train", kinds, captions)
         line = f"data: {len(pictures):,} pictures to train on in {data.path}; {glance(pictures, data)}"
         if image_size is not None and not data.streaming:
             need, free = bytes_decoded(pictures, data, image_size), psutil.virtual_memory().available

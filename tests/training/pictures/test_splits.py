@@ -18,9 +18,10 @@ from training.sets import KINDS
 
 
 def test_parquet_is_read_as_well(pictures, tmp_path):
+    """A file that is named by itself may name pictures by absolute paths."""
     rows = [{"image": str(pictures / f"{i}.png"), "caption": f"number {i}"} for i in range(6)]
     Dataset.from_list(rows).cast_column("image", Image()).to_parquet(tmp_path / "train.parquet")
-    data = DataArguments(path=str(tmp_path), validation_split="none")
+    data = DataArguments(path=str(tmp_path / "train.parquet"), validation_split="none")
     loaded = Pictures(load_split(data, "train"), data, image_size=8)
     image, parts = loaded.single(0)
     assert image.shape == (8, 8, 3) and parts["text"].startswith("number")
