@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
 
+from ..loop.stopping import deaf
 from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
 from .kinds import Captioned, Composer, Parts, parts_of
 from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
-from ..loop.stopping import deaf
+
 
 def bytes_decoded(pictures: Split, data: DataArguments, image_size: int) -> int:
     """What `Pictures` takes in memory. With the paper's crops, of squares that are large enough for all of them."""
@@ -52,7 +53,7 @@ class Pictures:
 
     def __init__(self, pictures: Split, data: DataArguments, image_size: int):
         check_memory(pictures, data, image_size)
-        self.image_size, self.kind = image_size, pictures.kind
+        self.image_size, self.kind, self.scene_kinds = image_size, pictures.kind, data.scene_kinds
         self.crops = data.crop == "dalle" and self.kind.crops
         self.processor = DVAEImageProcessor(image_size)
         self.tally = Tally(len(pictures), data.max_broken_share)
@@ -94,7 +95,7 @@ class Pictures:
     @functools.cached_property
     def composer(self) -> Composer:
         """Raises a ValueError where the set composes no scenes."""
-        return self.kind.composer(self.parts, self.images)
+        return self.kind.composer(self.parts, self.images).weigh(self.scene_kinds)
 
     def scene(self, rng: random.Random, held_out: bool = False) -> tuple[np.ndarray, Parts]:
         """A scene that the set composes: RGB uint8 (S, S, 3) and its parts."""
