@@ -37,7 +37,9 @@ IRREGULAR = {
     "mosquito": "mosquitoes", "volcano": "volcanoes", "human": "humans", "shaman": "shamans", "stomach": "stomachs",
     "squid": "squid"
 }  # fmt: skip
-UNCOUNTED = set("no not done behind back up down off out on ok multiply plus minus".split())
+UNCOUNTED = {
+    "no", "not", "done", "behind", "back", "up", "down", "off", "out", "on", "ok", "multiply", "plus", "minus"
+}  # fmt: skip
 LINKS = ("with", "of", "in", "on", "at", "from", "holding", "wearing", "feeding", "lifting", "and", "over")
 
 

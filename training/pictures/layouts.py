@@ -10,7 +10,7 @@ show nothing of it, and are left to the ground.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from .kinds import Composer, Parts
 
 QUARTERS = 4  # of the canvas, along a side
 OUTSIDE = -1
-SEEN = 8  # of 255: the alpha from which on a pixel counts as the piece's
+UNSEEN = 8  # of 255: up to that alpha a pixel shows nothing of its piece
 Colour = tuple[int, int, int]
 
 
@@ -82,20 +82,39 @@ class LaidOut(Composer):
     def draw_caption(self, rng: Random) -> Parts:
         return self.lay(rng)[1]
 
-    def draw_layout(self, layout: Layout) -> np.ndarray:
-        """RGB uint8 (S, S, 3)."""
-        drawn = {put.piece: self.piece(put.piece) for put in layout.puts}
+    def draw_layout(self, layout: Layout, drawn: Mapping[int, np.ndarray] | None = None) -> np.ndarray:
+        """RGB uint8 (S, S, 3). drawn: its pieces, where they are there already."""
+        drawn = drawn or {put.piece: self.piece(put.piece) for put in layout.puts}
         side = max(QUARTERS * len(drawn[put.piece]) // self.quarters(put.piece) for put in layout.puts)
         canvas = Image.new("RGBA", (side, side), (*self.grounds[layout.ground], 255))
         for put in layout.puts:
             canvas.alpha_composite(Image.fromarray(drawn[put.piece]), corner(put, side))
         return np.asarray(canvas.convert("RGB"))
 
-    def shown_alone(self, piece: int) -> tuple[np.ndarray, Put]:
-        """A piece in the middle of the first ground, RGB uint8 (S, S, 3), and where it is put."""
+    def show(self, piece: int, rgba: np.ndarray | None = None) -> "Shown":
+        """A piece alone. rgba: itself, where it is there already."""
+        rgba = self.piece(piece) if rgba is None else rgba
         middle = (QUARTERS - self.quarters(piece)) // 2
         put = Put(piece, middle, middle)
-        return self.draw_layout(Layout(0, (put,))), put
+        return Shown(self.draw_layout(Layout(0, (put,)), {piece: rgba}), put, rgba)
+
+
+class Shown(NamedTuple):
+    """
+    A piece in the middle of the first ground: the picture RGB uint8 (S, S, 3), where it is put, and the piece itself.
+    """
+
+    picture: np.ndarray
+    put: Put
+    rgba: np.ndarray
+
+    def block(self, grid: np.ndarray) -> np.ndarray:
+        """Cells of the picture (N, N) -> those of the piece (n, n), OUTSIDE where they show nothing of it."""
+        side = len(grid)
+        (left, top), n = corner(self.put, side), side * len(self.rgba) // len(self.picture)
+        step = len(self.rgba) // n
+        unseen = self.rgba[..., 3].reshape(n, step, n, step).max((1, 3)) <= UNSEEN
+        return np.where(unseen, OUTSIDE, grid[top : top + n, left : left + n])
 
 
 def corner(put: Put, side: int) -> tuple[int, int]:
@@ -103,19 +122,15 @@ def corner(put: Put, side: int) -> tuple[int, int]:
     return put.left * side // QUARTERS, put.top * side // QUARTERS
 
 
-def outside(rgba: np.ndarray, cells: int) -> np.ndarray:
-    """A piece (s, s, 4) as a square of cells (cells, cells): which of them show nothing of it."""
-    step = len(rgba) // cells
-    return rgba[..., 3].reshape(cells, step, cells, step).max((1, 3)) <= SEEN
-
-
-def put_together(layout: Layout, grounds: np.ndarray, block: Callable[[int], np.ndarray], side: int) -> np.ndarray:
+def put_together(
+    puts: Sequence[Put], block: Callable[[int], np.ndarray], side: int, ground: int = OUTSIDE
+) -> np.ndarray:
     """
-    A grid (side, side) of cells: everywhere that of the ground, of `grounds` (G,), but where a piece is put those of
-    its block (n, n) that are not OUTSIDE.
+    A grid (side, side) of cells: everywhere `ground`, but where a piece is put those of its block (n, n) that are not
+    OUTSIDE.
     """
-    grid = np.full((side, side), grounds[layout.ground], grounds.dtype)
-    for put in layout.puts:
+    grid = np.full((side, side), ground)
+    for put in puts:
         cells, (left, top) = block(put.piece), corner(put, side)
         there = grid[top : top + len(cells), left : left + len(cells)]
         np.copyto(there, cells, where=cells != OUTSIDE)
