@@ -88,12 +88,11 @@ class Scenes:
     def __init__(self, things: Sequence[Thing], colours: Sequence[Sequence[str]]):
         self.things, self.colours = things, colours
         self.short = [i for i, thing in enumerate(things) if len(thing["name"].split()) <= LONGEST_NAME]
-        self.counted = [i for i in self.short if is_countable(things[i]["name"])]
-        self.coloured = [i for i, own in enumerate(colours) if own]
-        self.backs = [i for i, thing in enumerate(things) if makes_armchair(thing["name"])]
         self.of_style = defaultdict(list)
         for i in self.short:
             self.of_style[things[i]["style"]].append(i)
+        self.rows: dict[tuple[str, bool], list[int]] = {}
+        self.drawable: dict[tuple, tuple[list[str], list[float]]] = {}
 
     def sample(
         self, rng: Random, weights: Mapping[str, float], held_out: bool = False, kind: str | None = None
@@ -118,34 +117,54 @@ class Scenes:
         return parts
 
     def _kind(self, rng: Random, weights: Mapping[str, float], held_out: bool) -> str:
-        kinds, sums = kinds_of(tuple(weights.items()), held_out)
+        asked = (*weights.items(), held_out)
+        if asked not in self.drawable:
+            self.drawable[asked] = self._kinds(weights, held_out)
+        kinds, sums = self.drawable[asked]
         return kinds[bisect(sums, rng.random() * sums[-1], hi=len(kinds) - 1)]
 
+    def _kinds(self, weights: Mapping[str, float], held_out: bool) -> tuple[list[str], list[float]]:
+        """The kinds that there are things for, of a small set not all, and the sums of their weights."""
+        kinds = [kind for kind in (HELD_OUT if held_out else KINDS) if weights[kind] > 0]
+        kinds = [kind for kind in kinds if (self._pairs(held_out) if kind in PAIRS else self._rows(kind, held_out))]
+        if not kinds:
+            raise ValueError(
+                f"no scene can be drawn of {len(self.things)} things with held_out={held_out} and the weights "
+                f"{dict(weights)}: give more things, of short names, or another kind a weight above 0"
+            )
+        return kinds, list(accumulate(weights[kind] for kind in kinds))
+
+    def _pairs(self, held_out: bool) -> bool:
+        try:
+            return bool(self._pair(Random(0), held_out))
+        except ValueError:
+            return False
+
     def _one(self, rng: Random, kind: str, held_out: bool) -> int:
-        rows: Sequence[int] = range(len(self.things))
-        if kind in COUNTS:
-            rows = self.counted
-        elif kind == "colour":
-            rows = self.coloured
-        elif kind in ARMCHAIRS:
-            rows = self.backs
-        for _ in range(10 * TRIES if rows else 0):
-            row = rows[int(rng.random() * len(rows))]
-            if self._fits(row, kind, held_out):
-                return row
-        raise ValueError(
-            f"no thing for a scene of kind {kind!r} among {len(self.things)} rows with held_out={held_out}: give "
-            "more, of short names, or the kind no weight"
-        )
+        rows = self._rows(kind, held_out)
+        if not rows:
+            raise ValueError(
+                f"no thing for a scene of kind {kind!r} among {len(self.things)} with held_out={held_out}: give more, "
+                "of short names"
+            )
+        return rows[int(rng.random() * len(rows))]
+
+    def _rows(self, kind: str, held_out: bool) -> list[int]:
+        """The rows that a scene of one thing may show."""
+        if (kind, held_out) not in self.rows:
+            every = range(len(self.things))
+            self.rows[kind, held_out] = [row for row in every if self._fits(row, kind, held_out)]
+        return self.rows[kind, held_out]
 
     def _fits(self, row: int, kind: str, held_out: bool) -> bool:
-        name = _plain(self.things[row]["name"])
+        name = self.things[row]["name"]
         if kind in COUNTS:
-            return _with_word(name, kind) == held_out
+            short = len(name.split()) <= LONGEST_NAME
+            return short and is_countable(name) and _with_word(_plain(name), kind) == held_out
         if kind in ARMCHAIRS:
-            return _is_heldout(ARMCHAIR["name"], name) == held_out
+            return makes_armchair(name) and _is_heldout(ARMCHAIR["name"], _plain(name)) == held_out
         if kind == "ground":
-            return bool(held_out is False or self._grounds([self.things[row]], held_out))
+            return bool(self._grounds([self.things[row]], held_out))
         return kind != "colour" or bool(self._colours(row, held_out))
 
     def _pair(self, rng: Random, held_out: bool) -> list[int]:
@@ -160,7 +179,7 @@ class Scenes:
                 if other != name and _is_heldout(name, other) == held_out:
                     return [first, second]
         raise ValueError(
-            f"no two things to pair among {len(self.things)} rows with held_out={held_out}: give more, of short names"
+            f"no two things to pair among {len(self.things)} with held_out={held_out}: give more, of short names"
         )
 
     def _grounds(self, things: Sequence[Thing], held_out: bool) -> list[str]:
@@ -201,15 +220,6 @@ class Scenes:
 def grounds_of(name: str, held_out: bool) -> list[str]:
     """The grounds on which training never shows a thing, or those on which it may."""
     return [colour for colour in GROUNDS if _with_word(name, f"ground {colour}") == held_out]
-
-
-@lru_cache(maxsize=8)
-def kinds_of(weights: tuple[tuple[str, float], ...], held_out: bool) -> tuple[list[str], list[float]]:
-    """The kinds to draw from, and the sums of their weights. Raises a ValueError where all weigh nothing."""
-    kinds = {kind: weight for kind, weight in weights if weight > 0 and (not held_out or kind in HELD_OUT)}
-    if not kinds:
-        raise ValueError(f"scene_kinds {dict(weights)} leave no kind of scene: give one a weight above 0")
-    return list(kinds), list(accumulate(kinds.values()))
 
 
 def makes_armchair(name: str) -> bool:

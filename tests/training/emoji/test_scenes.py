@@ -125,7 +125,7 @@ def test_every_kind_is_drawn_by_its_weight_and_another_weight_is_taken():
     assert MANY.kinds == KINDS
     with pytest.raises(ValueError, match="no kind 'smal'"):
         MANY.weigh({"smal": 1})
-    with pytest.raises(ValueError, match="give one a weight above 0"):
+    with pytest.raises(ValueError, match="another kind a weight above 0"):
         MANY.weigh(dict.fromkeys(KINDS, 0)).lay(Random(0))
 
 
@@ -187,5 +187,10 @@ def test_a_ground_and_a_colour_differ_from_the_colour_a_name_says():
 @pytest.mark.parametrize("kind", ["beside", "four", "shape"])
 def test_too_few_rows_are_an_error(kind):
     scenes = CutoutScenes([thing("armchair" if kind == "shape" else "dice")], [disc(RED, 16)])
-    with pytest.raises(ValueError, match="among 1 rows"):
+    with pytest.raises(ValueError, match="among 1 with held_out=False"):
         scenes.lay(Random(0), kind=kind)
+
+
+def test_a_small_set_has_the_kinds_that_it_has_things_for():
+    alone = CutoutScenes([thing("dice")], [disc(RED, 16)])
+    assert {alone.lay(Random(i))[1]["kind"] for i in range(400)} == {"ground", "small", "large", "colour", *ARMCHAIRS}
