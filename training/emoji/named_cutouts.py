@@ -16,7 +16,7 @@ from ..pictures.layouts import QUARTERS, LaidOut, Layout, Put
 from ..pictures.readers import Row
 from .captions import write_caption
 from .pieces import Piece, armchair, reduce
-from .recolouring import Rule, may_become, recolour, rule_of
+from .recolouring import Colour, Rule, may_become, recolour, rule_of
 from .scenes import (
     ARMCHAIRS,
     COLOURS_HALF,
@@ -138,6 +138,9 @@ class CutoutScenes(LaidOut):
 
     def name(self, piece: int) -> str:
         return self.things[self.table[piece].row]["name"]
+
+    def colour(self, piece: int) -> Colour | None:
+        return GROUNDS.get(self.table[piece].look)
 
     def single(self, row: int) -> Layout:
         return Layout(0, (Put(row, 0, 0),))

@@ -67,6 +67,10 @@ class LaidOut(Composer):
     def name(self, piece: int) -> str:
         """What is to be seen in a piece, in the words of its row's name."""
 
+    def colour(self, piece: int) -> Colour | None:
+        """The one of `grounds` that a piece is given instead of its own colour, where it is."""
+        return None
+
     @abstractmethod
     def single(self, row: int) -> Layout:
         """Row `row` of the set alone."""
