@@ -195,17 +195,15 @@ def chromatic(rgb: Tensor) -> Tensor:
 
 def has_number(picture: Tensor, drawn: Tensor, layout: Layout, quarters: int) -> bool:
     """
-    Whether each place of a layout is filled, and little else is: by FILLED of what the drawing has there, and less than
-    that of one thing besides.
+    Whether each place of a layout is filled, by FILLED of what the drawing has there, and little else is: less than
+    that share of one thing.
     """
     painted, wanted = thing_mask(picture), thing_mask(drawn)
     elsewhere, fullest = painted.clone(), 0
     for put in layout.puts:
         unit = picture.shape[-1] // QUARTERS
-        there = (
-            slice(put.top * unit, (put.top + quarters) * unit),
-            slice(put.left * unit, (put.left + quarters) * unit),
-        )
+        rows, columns = (slice(start * unit, (start + quarters) * unit) for start in (put.top, put.left))
+        there = (rows, columns)
         if painted[there].sum() < FILLED * wanted[there].sum():
             return False
         elsewhere[there], fullest = False, max(fullest, int(wanted[there].sum()))
