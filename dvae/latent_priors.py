@@ -82,4 +82,5 @@ class FlowPrior(nn.Module):
         return self.flow().transform.inv(noise) * self.scale + self.location
 
 
-LATENT_PRIORS = {"gaussian": GaussianPrior, "flow": FlowPrior}
+LatentPrior = GaussianPrior | FlowPrior
+LATENT_PRIORS: dict[str, type[LatentPrior]] = {"gaussian": GaussianPrior, "flow": FlowPrior}

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,11 @@ from transformers.utils.generic import ModelOutput
 
 from .categoricals import sample_codes
 from .configuration_dvae import DVAEConfig
-from .likelihoods import LIKELIHOODS
-from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior
+from .likelihoods import LIKELIHOODS, Likelihood
+from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior, Posterior
 from .style import NoStyle, Style, StyleOutput
+
+GIVEN: Any = None  # the default that ModelOutput wants of each field; none of these is ever left out
 
 
 @dataclass
@@ -30,14 +32,14 @@ class AutoencoderOutput(ModelOutput):
         posterior and its KL, in nats, as `StyleOutput` has them; S = 0 without style.
     """
 
-    maps: Tensor | None = None
-    latents: Tensor | None = None
-    kl: Tensor | None = None
-    auxiliary_loss: Tensor | None = None
-    hidden_states: Tensor | None = None
-    style: Tensor | None = None
-    style_log_q: Tensor | None = None
-    style_kl: Tensor | None = None
+    maps: Tensor = GIVEN
+    latents: Tensor = GIVEN
+    kl: Tensor = GIVEN
+    auxiliary_loss: Tensor = GIVEN
+    hidden_states: Tensor = GIVEN
+    style: Tensor = GIVEN
+    style_log_q: Tensor = GIVEN
+    style_kl: Tensor = GIVEN
 
 
 @dataclass
@@ -46,8 +48,8 @@ class DVAEOutput(AutoencoderOutput):
     codes: (B, h, w) int64, the most probable codes. logits: (B, K, h, w), unnormalised ln q(c | x).
     """
 
-    codes: Tensor | None = None
-    logits: Tensor | None = None
+    codes: Tensor = GIVEN
+    logits: Tensor = GIVEN
 
 
 @dataclass
@@ -58,13 +60,13 @@ class ELBOOutput(ModelOutput):
     codes: (B, h, w) int64, the sample. logits: (B, K, h, w), unnormalised, of what it was drawn from.
     """
 
-    elbo: Tensor | None = None
-    log_likelihood: Tensor | None = None
-    kl: Tensor | None = None
-    bits_per_dim: Tensor | None = None
-    codes: Tensor | None = None
-    logits: Tensor | None = None
-    style_kl: Tensor | None = None
+    elbo: Tensor = GIVEN
+    log_likelihood: Tensor = GIVEN
+    kl: Tensor = GIVEN
+    bits_per_dim: Tensor = GIVEN
+    codes: Tensor = GIVEN
+    logits: Tensor = GIVEN
+    style_kl: Tensor = GIVEN
 
 
 class ResidualBlock(GradientCheckpointingLayer):
@@ -159,6 +161,9 @@ class DVAE(PreTrainedModel):
 
     config_class = DVAEConfig
     config: DVAEConfig
+    likelihood: Likelihood
+    posterior: Posterior
+    style: Style | NoStyle
     base_model_prefix = "dvae"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True

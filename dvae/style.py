@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_dvae import DVAEConfig
-from .continuous_posteriors import LATENT_POSTERIORS
-from .latent_priors import LATENT_PRIORS
+from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents
+from .latent_priors import LATENT_PRIORS, LatentPrior
 
 
 class StyleOutput(NamedTuple):
@@ -30,8 +30,8 @@ class Style(nn.Module):
         super().__init__()
         size = config.style_size
         noise = {"noise_size": size} if config.style_posterior == "implicit" else {}
-        self.posterior = LATENT_POSTERIORS[config.style_posterior](config.widths[-1], size, **noise)
-        self.prior = LATENT_PRIORS[config.style_prior](size)
+        self.posterior: GaussianLatents = LATENT_POSTERIORS[config.style_posterior](config.widths[-1], size, **noise)
+        self.prior: LatentPrior = LATENT_PRIORS[config.style_prior](size)
         self.project = nn.Linear(size, config.codebook_dim)
 
     def features(self, hidden_states: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any
     """Raises ValueError unless the parts fit: the same codes, grid, text ids and picture size."""
     pairs = [
         ("dvae.config.codebook_size", dvae.config.codebook_size),
-        ("prior.config.image_vocab_size", prior.config.image_vocab_size),
+        ("prior.config.codebook_size", prior.config.codebook_size),
         ("dvae.config.grid_size", dvae.config.grid_size),
         ("prior.config.grid_size", prior.config.grid_size),
         ("len(tokenizer)", len(tokenizer)),

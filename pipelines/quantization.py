@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prior_transformer import PriorTransformer
+from prior_transformer import StreamPrior
 
 Kind = Literal["int8", "int4"]
 GROUP_SIZE = 32  # weights of a row that share a scale in int4
 
 
-def quantize_prior(prior: PriorTransformer, kind: Kind) -> None:
+def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
     """Quantise the projections of a prior's layers and its image head, in place; it can then paint but not be trained.
 
     kind: "int8", a scale a row of a matrix; "int4", a scale every 32 weights of a row.

@@ -1,19 +1,35 @@
-"""Text and image codes -> image codes: an autoregressive transformer over one stream of tokens."""
+"""Text and image codes -> image codes: autoregressive transformers over one stream of tokens."""
 
+from .configuration_llama_prior import LlamaPriorConfig
 from .configuration_prior_transformer import PriorTransformerConfig
+from .configuration_stream import StreamConfig
 from .masks import attention_mask, column_mask, convolutional_mask, full_mask, layer_mask_names, row_mask
+from .modeling_llama_prior import LlamaPrior
 from .modeling_prior_transformer import PriorTransformer, PriorTransformerOutput
+from .priors import PRIORS, build_prior, load_prior, load_prior_config, prior_class, prior_config
+from .stream import PriorOutput, StreamPrior
 from .tokenization_prior import PriorTokenizer
 
 __all__ = [
+    "PRIORS",
+    "LlamaPrior",
+    "LlamaPriorConfig",
+    "PriorOutput",
     "PriorTokenizer",
     "PriorTransformer",
     "PriorTransformerConfig",
     "PriorTransformerOutput",
+    "StreamConfig",
+    "StreamPrior",
     "attention_mask",
+    "build_prior",
     "column_mask",
     "convolutional_mask",
     "full_mask",
     "layer_mask_names",
+    "load_prior",
+    "load_prior_config",
+    "prior_class",
+    "prior_config",
     "row_mask",
 ]

@@ -3,37 +3,37 @@
 import torch
 from torch import Tensor
 
-from .configuration_prior_transformer import PriorTransformerConfig
+from .configuration_stream import StreamConfig
 
 
 class PriorCache:
     """
-    Keys and values of B streams, two tensors (layers, B, H, L, D/H) for all L = stream_length positions.
+    Keys and values of B streams, two tensors (layers, B, heads, L, D/H) for all L = stream_length positions.
 
     It has the two methods of transformers' caches that the model calls, so that the model takes either; beside
     theirs it returns what is filled alone, can be widened from prompts to pictures, and shows its tensors to `step`.
 
-    masks: of each kind of layer, bool (N, L): what the image position i attends to.
+    tables: by name, (N, ·), what `step` looks up by an image position, such as what it attends to.
     """
 
     def __init__(
         self,
-        config: PriorTransformerConfig,
+        config: StreamConfig,
         batch_size: int,
-        masks: dict[str, Tensor],
+        tables: dict[str, Tensor],
         *,
         dtype: torch.dtype,
         device: torch.device,
     ):
-        head_size = config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, batch_size, config.num_attention_heads, config.stream_length, head_size)
-        self.config, self.masks = config, masks
+        streams = (config.num_hidden_layers, batch_size, config.num_key_value_heads)
+        shape = (*streams, config.stream_length, config.head_size)
+        self.config, self.tables = config, tables
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths = [0] * config.num_hidden_layers
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """Append key and value (B, H, n, D/H) of a layer → all that it has, (B, H, filled, D/H)."""
+        """Append key and value (B, heads, n, D/H) of a layer → all that it has, (B, heads, filled, D/H)."""
         start, stop = self.lengths[layer_idx], self.lengths[layer_idx] + key.shape[2]
         self.keys[layer_idx, :, :, start:stop] = key
         self.values[layer_idx, :, :, start:stop] = value
@@ -46,7 +46,7 @@ class PriorCache:
 
     def expand(self, rows: Tensor) -> "PriorCache":
         """A cache of its own whose stream i goes on from this one's stream rows[i]; rows: (B,) int64."""
-        wider = PriorCache(self.config, len(rows), self.masks, dtype=self.keys.dtype, device=self.keys.device)
+        wider = PriorCache(self.config, len(rows), self.tables, dtype=self.keys.dtype, device=self.keys.device)
         wider.copy_(self, rows)
         return wider
 

@@ -1,126 +1,45 @@
-"""The architecture of the prior: saved as config.json, validated once, here."""
+"""The architecture of the paper's prior: saved as config.json, validated once, here."""
 
-import difflib
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-# What transformers itself passes or writes beside the fields.
-_KNOWN_TO_TRANSFORMERS = {
-    "_commit_hash",
-    "_name_or_path",
-    "attn_implementation",
-    "auto_map",
-    "experts_implementation",
-    "model_type",
-    "name_or_path",
-    "num_labels",
-    "output_attentions",
-    "torch_dtype",
-}
+from .configuration_stream import StreamConfig
 
 
 @strict
-class PriorTransformerConfig(PreTrainedConfig):
+class PriorTransformerConfig(StreamConfig):
     """
-    Architecture of a `PriorTransformer` over the stream `[BOS, t_1..t_T, c_1..c_N]`.
+    Architecture of a `PriorTransformer`; what is not named here stands in `StreamConfig`.
 
-    text_vocab_size: text tokens, the pad included.
-    image_vocab_size: codes, K of the dVAE.
-    text_length: T, text positions in the stream.
-    grid_size: side of the square grid of codes; N = grid_size².
     pad_token_id: the text id replaced by a learned pad embedding for each position.
     intermediate_size: width of the MLP, 4 × hidden_size unless given.
     attention_pattern: "full" (causal), or "dalle": the paper's row, column and convolutional masks (see masks.py).
     conv_kernel_size: side of the last layer's convolutional mask, for "dalle" alone.
-    dropout: share dropped of the embeddings and of each residual branch, in training.
-    text_loss_weight, image_loss_weight: loss = (w_t · text_loss + w_i · image_loss) / (w_t + w_i); the paper's 1 : 7.
 
-    Raises an error that holds both numbers for sizes that do not fit, and a `TypeError` for an unknown key.
     Source: arXiv 2102.12092, section 2.2 and appendix B.
     """
 
     model_type = "armchair_prior"
 
-    text_vocab_size: int = 4096
-    image_vocab_size: int = 1024
-    text_length: int = 16
-    grid_size: int = 8
-    pad_token_id: int = 0
-    hidden_size: int = 256
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 4
-    intermediate_size: int | None = None
     attention_pattern: Literal["full", "dalle"] = "full"
     conv_kernel_size: int = 11
-    dropout: float | int = 0.0
     layer_norm_eps: float = 1e-5
-    initializer_range: float = 0.02
-    text_loss_weight: float | int = 1.0
-    image_loss_weight: float | int = 7.0
-
-    def __post_init__(self, **kwargs: Any):
-        known = {field.name for field in fields(self)}
-        unknown = [key for key in kwargs if key not in known | _KNOWN_TO_TRANSFORMERS]
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(sorted(known))}"
-            raise TypeError(f"{type(self).__name__} has no key {unknown[0]!r}{hint}")
-        if self.intermediate_size is None:
-            self.intermediate_size = 4 * self.hidden_size
-        super().__post_init__(**kwargs)
-
-    def validate_sizes(self):
-        for name in (
-            "text_vocab_size",
-            "image_vocab_size",
-            "text_length",
-            "grid_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size={self.hidden_size} must be divisible by num_attention_heads={self.num_attention_heads}"
-            )
-
-    def validate_pad(self):
-        if not 0 <= self.pad_token_id < self.text_vocab_size:
-            raise ValueError(
-                f"pad_token_id={self.pad_token_id} must be one of the text_vocab_size={self.text_vocab_size} "
-                f"text ids, 0 to {self.text_vocab_size - 1}"
-            )
 
     def validate_conv_kernel_size(self):
         if self.conv_kernel_size < 1 or self.conv_kernel_size % 2 == 0:
             raise ValueError(f"conv_kernel_size={self.conv_kernel_size} must be odd: it is centred on its token")
 
-    def validate_regularisation(self):
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
-
-    def validate_loss_weights(self):
-        weights = (self.text_loss_weight, self.image_loss_weight)
-        if min(weights) < 0 or sum(weights) == 0:
-            raise ValueError(
-                f"text_loss_weight={weights[0]} and image_loss_weight={weights[1]} must not be negative, nor both 0"
-            )
+    @property
+    def num_key_value_heads(self) -> int:
+        return self.num_attention_heads
 
     @property
-    def image_length(self) -> int:
-        """N, the number of codes in a picture."""
-        return self.grid_size**2
-
-    @property
-    def stream_length(self) -> int:
-        """1 + T + N: the learned BOS, the text and the codes."""
-        return 1 + self.text_length + self.image_length
+    def summary(self) -> str:
+        return (
+            f"{self.num_hidden_layers} layers of width {self.hidden_size}, {self.num_attention_heads} heads, "
+            f"{self.attention_pattern} attention"
+        )
 
 
 PriorTransformerConfig.register_for_auto_class()  # this file is saved beside the weights

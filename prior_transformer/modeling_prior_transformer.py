@@ -1,187 +1,38 @@
-"""A decoder-only transformer over one stream of text tokens and image codes; its parts are in blocks.py."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+"""The paper's prior: learned positions, LayerNorm, GELU, and its masks; its parts are in blocks.py."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
-from transformers import initialization as init
-from transformers.utils import ModelOutput
 
-from .blocks import PriorBlock, PriorEmbeddings, ResidualLinear
-from .cache import PriorCache
+from .blocks import PriorEmbeddings, prior_block
 from .configuration_prior_transformer import PriorTransformerConfig
 from .masks import attention_mask, layer_mask_names
+from .stream import Context, PriorOutput, StreamPrior
 
-IGNORED = -100  # a label that no loss counts
-
-
-@dataclass
-class PriorTransformerOutput(ModelOutput):
-    """
-    loss: (w_t · text_loss + w_i · image_loss) / (w_t + w_i); text_loss, image_loss: means over their own tokens, in
-        nats per token.
-    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}; None when decoding goes on after the text.
-    image_logits: (B, m, image_vocab_size), the first entry predicts the code after the last text token (or after the
-        cached tokens).
-    """
-
-    loss: Tensor | None = None
-    text_loss: Tensor | None = None
-    image_loss: Tensor | None = None
-    text_logits: Tensor | None = None
-    image_logits: Tensor | None = None
-    cache: Cache | PriorCache | None = None
+PriorTransformerOutput = PriorOutput  # its first name
 
 
-class PriorTransformer(PreTrainedModel):
-    """
-    p(text, codes) as one autoregressive stream `[BOS, t_1..t_T, c_1..c_N]`: the hidden state of BOS predicts t_1, …
-    of t_T predicts c_1, … of c_{N−1} predicts c_N. Two heads, one a modality, equal the paper's joint softmax with
-    the other modality masked out.
-
-    Joint ids (`join`): codes are 0..K−1, text ids follow, so a token sampled from the image head is a dVAE code.
-    Shapes: B pictures, T text_length, N = grid_size² codes, K image_vocab_size, D hidden_size. Source: arXiv
-    2102.12092, 2.2.
-    """
+class PriorTransformer(StreamPrior):
+    """The decoder-only transformer of arXiv 2102.12092, section 2.2 and appendix B: see `StreamPrior`."""
 
     config: PriorTransformerConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["PriorBlock"]
 
     def __init__(self, config: PriorTransformerConfig):
-        super().__init__(config)
-        self._compiled_step: Callable[..., Tensor] | None = None
+        embeddings = PriorEmbeddings(config)
+        layers = [prior_block(config, i) for i in range(config.num_hidden_layers)]
+        super().__init__(config, embeddings, layers, nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps))
         self.mask_names = layer_mask_names(config.attention_pattern, config.num_hidden_layers)
-        self.embeddings = PriorEmbeddings(config)
-        self.layers = nn.ModuleList(PriorBlock(config, i) for i in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=False)
-        self.image_head = nn.Linear(config.hidden_size, config.image_vocab_size, bias=False)
-        self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        """N(0, initializer_range²); divided by sqrt(2 · layers) in the projections that end a residual branch."""
-        super()._init_weights(module)
-        std = self.config.initializer_range
-        if isinstance(module, PriorEmbeddings):
-            init.normal_(module.bos, std=std)
-        elif isinstance(module, ResidualLinear):
-            init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
+    def _contexts(self, start: int, stop: int, device: torch.device) -> list[Context]:
+        masks = self._masks(start, stop, device)
+        return [(masks[name],) for name in self.mask_names]
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The text's, which Accelerate's FSDP2 shards apart from the blocks; the codes' are `embeddings.image`."""
-        return self.embeddings.text
+    def _tables(self) -> dict[str, Tensor]:
+        start, stop = self.config.prefix_length, self.config.stream_length
+        return {name: self._mask(name, start, stop, self.device) for name in set(self.mask_names)}
 
-    # What the decoding loop uses.
-
-    def make_cache(self, batch_size: int) -> PriorCache:
-        """
-        An empty cache for B whole streams, in the model's dtype. `forward` and `transform` take it and any cache of
-        transformers with room for them; `step` takes this one alone.
-        """
-        start, stop = 1 + self.config.text_length, self.config.stream_length
-        masks = {name: self._mask(name, start, stop, self.device) for name in set(self.mask_names)}
-        return PriorCache(self.config, batch_size, masks, dtype=self.dtype, device=self.device)
-
-    def null_text_ids(self, batch_size: int) -> Tensor:
-        """The empty caption of guidance and caption dropout: int64 (B, T), all pads."""
-        shape = (batch_size, self.config.text_length)
-        return torch.full(shape, self.config.pad_token_id, dtype=torch.long, device=self.device)
-
-    def embed_text(self, text_ids: Tensor) -> Tensor:
-        """Text ids (B, T) → prefix embeddings (B, 1 + T, D), BOS first. Raises `ValueError` for another length."""
-        if text_ids.shape[1] != self.config.text_length:
-            raise ValueError(
-                f"{text_ids.shape[1]} text ids do not fill text_length={self.config.text_length}; pad or truncate them"
-            )
-        _check_range(text_ids, self.config.text_vocab_size, "text ids")
-        return self.embeddings.embed_text(text_ids)
-
-    def embed_codes(self, codes: Tensor, start: int = 0) -> Tensor:
-        """Codes (B, n) at raster positions start..start+n−1 → (B, n, D). Raises `ValueError` past the grid's end."""
-        if start + codes.shape[1] > self.config.image_length:
-            raise ValueError(
-                f"{codes.shape[1]} codes from position {start} on do not fit into "
-                f"grid_size²={self.config.image_length} positions"
-            )
-        _check_range(codes, self.config.image_vocab_size, "codes")
-        return self.embeddings.embed_codes(codes, start)
-
-    def transform(self, inputs_embeds: Tensor, cache: Cache | PriorCache | None = None, start: int = 0) -> Tensor:
-        """
-        Embeddings (B, n, D) of the stream positions start..start+n−1 → hidden states (B, n, D), ready for a head.
-
-        cache: holds the positions before start (so start > 0 needs it), and then also these n.
-        """
-        stop = start + inputs_embeds.shape[1]
-        if stop > self.config.stream_length:
-            raise ValueError(f"position {stop} is past the stream's stream_length={self.config.stream_length}")
-        if start > 0 and cache is None:
-            raise ValueError(f"start={start} needs a cache that holds the {start} positions before it")
-        masks = self._masks(start, stop, inputs_embeds.device)
-        hidden_states = inputs_embeds
-        for layer, name in zip(self.layers, self.mask_names, strict=True):
-            hidden_states = layer(hidden_states, masks[name], stop, cache=cache)
-        return self.norm(hidden_states)
-
-    def step(self, codes: Tensor, position: Tensor, cache: PriorCache, stop: int | None = None) -> Tensor:
-        """
-        Codes (B,) at one raster position, int64 (1,), → logits (B, K) of the next code: what
-        `embed_codes`, `transform` and `image_logits` compute, at less than half their overhead. The cache holds all
-        positions before this one.
-
-        stop: how many positions of the stream are filled with this one, T + 2 + position, if the caller has it as a
-            number: then no other is read. None reads all under a mask, so that one graph serves every position.
-
-        Not checked: codes that were drawn are in range.
-        """
-        if self._compiled_step is not None:
-            cache.mark_static()
-            return self._compiled_step(self, codes, position, cache)
-        return self._step(codes, position, cache, stop)
-
-    def compile_step(self, **options: Any) -> None:
-        """
-        Compile `step` at its next call, in place; options are those of `torch.compile`, of which
-        mode="reduce-overhead" replays a step as one CUDA graph.
-        """
-        self._compiled_step = torch.compile(PriorTransformer._step, fullgraph=True, **options)
-
-    def _step(self, codes: Tensor, position: Tensor, cache: PriorCache, stop: int | None = None) -> Tensor:
-        place = position + 1 + self.config.text_length
-        masks = {
-            name: None if stop and name == "full" else mask[position, :stop] for name, mask in cache.masks.items()
-        }
-        hidden_states = self.embeddings.step(codes, position)
-        keys, values = cache.keys[:, :, :, :stop], cache.values[:, :, :, :stop]
-        for layer, name, layer_keys, layer_values in zip(self.layers, self.mask_names, keys, values, strict=True):
-            hidden_states = layer.step(hidden_states, layer_keys, layer_values, place, masks[name])
-        return self.image_head(self.norm(hidden_states))
-
-    def store_by_columns(self) -> None:
-        """
-        Lay each projection's weight out column after column, its values and shape as they were: one row of float32
-        times a matrix then reads memory faster on a CPU, at batch 1 by a sixth and at batch 2 by a quarter.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.data = module.weight.data.t().contiguous().t()
-
-    def image_logits(self, hidden_states: Tensor) -> Tensor:
-        """(B, n, D) → (B, n, K): the code that follows each position."""
-        return self.image_head(hidden_states)
-
-    def text_logits(self, hidden_states: Tensor) -> Tensor:
-        """(B, n, D) → (B, n, text_vocab_size): the text token that follows each position."""
-        return self.text_head(hidden_states)
+    def _step_contexts(self, tables: dict[str, Tensor], position: Tensor, stop: int | None) -> list[Context]:
+        masks = {name: None if stop and name == "full" else mask[position, :stop] for name, mask in tables.items()}
+        return [(masks[name],) for name in self.mask_names]
 
     def _masks(self, start: int, stop: int, device: torch.device) -> dict[str, Tensor | None]:
         """Each mask in use, by name. None, which the fast kernels want, where "causal" or "all" says it already."""
@@ -192,83 +43,11 @@ class PriorTransformer(PreTrainedModel):
 
     def _mask(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
         sizes = {
-            "prefix_length": 1 + self.config.text_length,
+            "prefix_length": self.config.prefix_length,
             "grid_size": self.config.grid_size,
             "kernel_size": self.config.conv_kernel_size,
         }
         return attention_mask(name, start=start, stop=stop, device=device, **sizes)
 
-    # Training.
-
-    def join(self, text_ids: Tensor, codes: Tensor) -> Tensor:
-        """Text ids (B, T) and codes (B, n), 0 ≤ n ≤ N → joint ids (B, T + n). The only place that offsets text ids."""
-        return torch.cat([text_ids + self.config.image_vocab_size, codes], dim=1)
-
-    def split(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The inverse of `join`: joint ids (B, T + n) → text ids (B, T), codes (B, n); ignored labels stay ignored."""
-        text, codes = input_ids[:, : self.config.text_length], input_ids[:, self.config.text_length :]
-        return torch.where(text == IGNORED, text, text - self.config.image_vocab_size), codes
-
-    def forward(
-        self, input_ids: Tensor, labels: Tensor | None = None, cache: Cache | PriorCache | None = None
-    ) -> PriorTransformerOutput:
-        """
-        input_ids: joint ids (B, T + n), 0 ≤ n ≤ N; after the text is in `cache`, the next codes alone, (B,
-            n).
-        labels: None, or joint ids of the shape of input_ids, not shifted, −100 where no loss is wanted. Pads are
-            ordinary targets of the text loss, as in the paper. A modality without a single label has loss 0.
-
-        With n = N codes the last one predicts nothing and is left out: image_logits is (B, N, K), entry i predicts
-        c_{i+1}. With fewer it is (B, n + 1, K), and the last entry predicts the next code.
-        """
-        if labels is not None and labels.shape != input_ids.shape:
-            raise ValueError(f"labels {tuple(labels.shape)} must have the shape of input_ids {tuple(input_ids.shape)}")
-        start = 0 if cache is None else int(cache.get_seq_length())
-        if start > 0:
-            if labels is not None:
-                raise ValueError("labels need the whole stream: call without a cache")
-            embeds = self.embed_codes(input_ids, start - 1 - self.config.text_length)
-            image_logits = self.image_logits(self.transform(embeds, cache, start))
-            return PriorTransformerOutput(image_logits=image_logits, cache=cache)
-
-        text_ids, codes = self.split(input_ids)
-        embeds = self.embed_text(text_ids)
-        if codes.shape[1] > 0:
-            embeds = torch.cat([embeds, self.embed_codes(codes)], dim=1)
-        if cache is None:
-            embeds = embeds[:, : self.config.stream_length - 1]
-        hidden_states = self.transform(embeds, cache)
-        output = PriorTransformerOutput(
-            text_logits=self.text_logits(hidden_states[:, : self.config.text_length]),
-            image_logits=self.image_logits(hidden_states[:, self.config.text_length : self.config.stream_length - 1]),
-            cache=cache,
-        )
-        return output if labels is None else self._add_losses(output, labels)
-
-    def _add_losses(self, output: PriorTransformerOutput, labels: Tensor) -> PriorTransformerOutput:
-        text_labels, image_labels = self.split(labels)
-        output.text_loss = _mean_nll(output.text_logits, text_labels)
-        output.image_loss = _mean_nll(output.image_logits[:, : image_labels.shape[1]], image_labels)
-        w_t, w_i = self.config.text_loss_weight, self.config.image_loss_weight
-        output.loss = (w_t * output.text_loss + w_i * output.image_loss) / (w_t + w_i)
-        return output
-
 
 PriorTransformer.register_for_auto_class("AutoModel")  # its code is saved beside the weights
-
-
-def _mean_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """−log softmax(logits)[label], mean over the labels not ignored, in nats per token; 0 where there is none."""
-    total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
-
-
-def _check_range(ids: Tensor, size: int, name: str):
-    """Raises `ValueError` for ids outside 0..size−1, on the CPU alone: elsewhere it would stall every step."""
-    if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
-        return
-    low, high = (int(bound) for bound in ids.aminmax())
-    if low < 0 or high >= size:
-        raise ValueError(
-            f"{name} from {low} to {high} are outside 0 to {size - 1}; make input_ids by prior.join(text_ids, codes)"
-        )

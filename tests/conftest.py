@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hub_server import Hub
+from small_priors import make_tiny_prior
 
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
-from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
+from prior_transformer import LlamaPrior, PriorTokenizer, PriorTransformer, StreamPrior
 
 CAPTIONS = [
     "an armchair shaped like an avocado",
@@ -36,20 +37,18 @@ def tiny_tokenizer() -> PriorTokenizer:
 
 @pytest.fixture(scope="session")
 def tiny_prior(tiny_tokenizer: PriorTokenizer) -> PriorTransformer:
-    """Two layers over 6 text tokens and 16 of 32 codes; weights large enough that logits differ by whole nats."""
-    torch.manual_seed(1)
-    config = PriorTransformerConfig(
-        text_vocab_size=len(tiny_tokenizer),
-        image_vocab_size=32,
-        text_length=6,
-        grid_size=4,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.4,
-        dropout=0.1,
-    )
-    return PriorTransformer(config).eval()
+    return make_tiny_prior(len(tiny_tokenizer))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_prior(tiny_tokenizer: PriorTokenizer) -> LlamaPrior:
+    """The same sizes, in which two heads of queries share one of keys and values."""
+    return make_tiny_prior(len(tiny_tokenizer), model_type="llama_prior", rope="grid", num_key_value_heads=1)
+
+
+@pytest.fixture(params=["tiny_prior", "tiny_llama_prior"])
+def any_prior(request) -> StreamPrior:
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +65,13 @@ def tiny_pipeline(tiny_dvae, tiny_prior, tiny_tokenizer) -> TextToImagePipeline:
         data={"emoji-datasource-google 15.1.2": "Apache-2.0"},
         license="cc-by-4.0",
     )
+
+
+@pytest.fixture
+def any_pipeline(tiny_pipeline, any_prior) -> TextToImagePipeline:
+    """The tiny pipeline with each of the priors."""
+    sampling = {"guidance_scale": 2.0, "top_k": 20}
+    return TextToImagePipeline(**tiny_pipeline.components | {"prior": any_prior}, sampling=sampling)
 
 
 @pytest.fixture(scope="session")

@@ -120,3 +120,9 @@ def test_the_pipeline_is_imported_by_its_door_alone():
     """Types included: what lies below knows nothing of it, and commands load it by its public name."""
     pipeline = ROOT / "pipelines/text_to_image.py"
     assert {named(path) for path, files in IMPORTED.items() if pipeline in files} == {"pipelines/__init__.py"}
+
+
+def test_what_two_packages_must_each_have_is_the_same_in_both():
+    """A model's package travels alone, so its configs' base cannot be the other's."""
+    one, other = (ROOT / package / "checked_config.py" for package in ("dvae", "prior_transformer"))
+    assert one.read_text() == other.read_text()

@@ -20,7 +20,7 @@ from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.folder.locate import RERANKER
 from pipelines.judges.small_clip import SmallCLIP
-from prior_transformer import PriorTokenizer, PriorTransformer
+from prior_transformer import PriorTokenizer, StreamPrior, load_prior
 
 from .codes.cached import captions_of
 from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__)
     output_dir = Path(args.output_dir)
     dvae = DVAE.from_pretrained(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
-    prior = PriorTransformer.from_pretrained(output_dir / "prior", dtype=torch.float32)
+    prior = load_prior(output_dir / "prior", dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
@@ -59,7 +59,7 @@ def cached_prompts(codes: Path) -> list[str]:
 def save_pipeline(
     output_dir: Path,
     dvae: DVAE,
-    prior: PriorTransformer,
+    prior: StreamPrior,
     tokenizer: PriorTokenizer,
     training: PriorTraining,
     data: DataArguments,

@@ -19,13 +19,14 @@ from dvae import DVAE, DVAEImageProcessor
 from pipelines.checks import check_components
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
-from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
+from prior_transformer import PriorTokenizer, StreamPrior, build_prior, load_prior, prior_config
 
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
 from .loop.run import Run
 from .loop.run_log import HELDOUT_SPLIT, save_numbers
@@ -39,7 +40,7 @@ from .presets.trainers import PriorTraining
 from .sets import KINDS, caption
 
 
-def main(argv: list[str] | None = None) -> PriorTransformer:
+def main(argv: list[str] | None = None) -> StreamPrior:
     args = parse("prior", PriorTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
@@ -57,10 +58,10 @@ def main(argv: list[str] | None = None) -> PriorTransformer:
 
 def build(
     model: dict | None, training: PriorTraining, dvae: DVAE, tokenizer: PriorTokenizer, accelerator: Accelerator
-) -> PriorTransformer:
+) -> StreamPrior:
     """A prior that fits the dVAE and the tokenizer: their sizes are taken from them."""
     if training.init_from:
-        prior = PriorTransformer.from_pretrained(find_part(training.init_from, "prior"), dtype=torch.float32)
+        prior = load_prior(find_part(training.init_from, "prior"), dtype=torch.float32)
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
         check_tokenizer(tokenizer, training.init_from)
         if training.lora is not None:
@@ -72,7 +73,7 @@ def build(
         "text_vocab_size": len(tokenizer),
         "text_length": tokenizer.model_max_length,
         "pad_token_id": tokenizer.pad_token_id,
-        "image_vocab_size": dvae.config.codebook_size,
+        "codebook_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
     if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:
@@ -80,7 +81,7 @@ def build(
         there = ", ".join(f"{name}={fitting[name]}" for name in differing)
         raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
-        prior = PriorTransformer(PriorTransformerConfig(**{**(model or {}), **fitting}))
+        prior = build_prior(prior_config({**(model or {}), **fitting}))
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
@@ -88,7 +89,7 @@ def build(
     return fast(prior, accelerator)
 
 
-def check_sampling(training: PriorTraining, prior: PriorTransformer) -> None:
+def check_sampling(training: PriorTraining, prior: StreamPrior) -> None:
     """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
     try:
         check_settings(SamplingSettings(**training.sampling), prior)
@@ -97,7 +98,7 @@ def check_sampling(training: PriorTraining, prior: PriorTransformer) -> None:
         raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
-def fast(prior: PriorTransformer, accelerator: Accelerator) -> PriorTransformer:
+def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
     """In bf16 on a CPU the backward of torch's fused attention takes several times as long as the one written out."""
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
         prior.set_attn_implementation("eager")
@@ -105,7 +106,7 @@ def fast(prior: PriorTransformer, accelerator: Accelerator) -> PriorTransformer:
 
 
 def train(
-    prior: PriorTransformer,
+    prior: StreamPrior,
     dvae: DVAE,
     tokenizer: PriorTokenizer,
     source: CodeSource,
@@ -115,9 +116,7 @@ def train(
     output_dir: Path,
 ) -> None:
     training: PriorTraining = args.training
-    optimizer = torch.optim.AdamW(
-        weight_decay_groups(prior, training.weight_decay), lr=training.lr, betas=training.betas, fused=True
-    )
+    optimizer = OPTIMIZERS[training.optimizer](prior, prior.layers, training)
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     drawn = DrawnCodes(
         source,
@@ -130,7 +129,7 @@ def train(
     loader = in_order(drawn, local_batch_size, training.num_workers, Collate(tokenizer, training.bpe_dropout))
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
 
-    def evaluate(average: PriorTransformer, run: Run) -> None:
+    def evaluate(average: StreamPrior, run: Run) -> None:
         report(average, dvae, tokenizer, unseen, args, run)
 
     facts = {"tokenizer": tokenizer_digest(tokenizer)}
@@ -147,19 +146,8 @@ def train(
             run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
 
 
-def weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """No decay on biases, gains, embeddings and the BOS, as the paper has it (appendix B.3)."""
-    embeddings = {
-        id(p) for module in model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in embeddings]
-    others = [p for p in parameters if p.ndim < 2 or id(p) in embeddings]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 def report(
-    prior: PriorTransformer, dvae: DVAE, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
+    prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
 ) -> None:
     """
     Evaluates the averaged weights; saves them, the pipeline and a page of samples: an adapter alone, and merged into

@@ -2,7 +2,7 @@
 
 A prior is known by this protocol and nothing else:
 
-- `prior.config.grid_size`, `prior.config.image_vocab_size`
+- `prior.config.grid_size`, `prior.config.codebook_size`
 - `prior.make_cache(batch_size)`: an empty cache of B whole streams, its memory taken at once;
   `cache.expand(rows (B,))`: one whose stream i goes on from this one's stream rows[i]
 - `prior.embed_text(text_ids (B, T)) -> (B, 1 + T, D)`: the prefix, its start included

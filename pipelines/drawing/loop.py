@@ -116,7 +116,7 @@ def _check(
     prior: Any, captions: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
 ) -> None:
     """Both numbers and the remedy, before anything is computed."""
-    batch_size, length, vocab_size = len(captions), prior.config.grid_size**2, prior.config.image_vocab_size
+    batch_size, length, vocab_size = len(captions), prior.config.grid_size**2, prior.config.codebook_size
     if keys.shape != (batch_size, length):
         raise ValueError(
             f"keys have shape {tuple(keys.shape)}, but {batch_size} captions of {length} codes each need "
@@ -143,7 +143,7 @@ def _check(
 
 def check_codes(codes: Tensor, prior: Any) -> None:
     """Raises ValueError unless they are int64 (B, h, w) of the prior's grid and codes, with both numbers."""
-    side, size = prior.config.grid_size, prior.config.image_vocab_size
+    side, size = prior.config.grid_size, prior.config.codebook_size
     if codes.dtype != torch.int64 or codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):
         raise ValueError(f"codes {codes.dtype} {tuple(codes.shape)} must be int64 (B, {side}, {side})")
     if codes.numel() and not (codes.min() >= 0 and codes.max() < size):

@@ -90,7 +90,7 @@ class SamplingSettings:
 
 def check_settings(settings: SamplingSettings, prior: Any) -> None:
     """Raises ValueError where the settings do not fit the prior's codes or grid, with both numbers."""
-    vocab_size, side = prior.config.image_vocab_size, prior.config.grid_size
+    vocab_size, side = prior.config.codebook_size, prior.config.grid_size
     if settings.top_k > vocab_size:
         raise ValueError(
             f"top_k={settings.top_k} exceeds this model's {vocab_size} codes; pass {vocab_size} at most, or 0 for all"

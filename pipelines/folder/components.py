@@ -26,6 +26,17 @@ def load_component(component_class: type, folder: Path, **options: Any) -> Any:
         ) from error
 
 
+def load_one_of(classes: dict[str, type], folder: Path, **options: Any) -> Any:
+    """The part whose class the model_type of its config.json picks; raises as `load_component` does."""
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        component_class = classes[model_type]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"its config.json names none of the model types {', '.join(classes)}: {type(error).__name__}: {error}"
+        raise OSError(f"{str(folder)!r} cannot be loaded ({reason}); {REMEDY}") from error
+    return load_component(component_class, folder, **options)
+
+
 def _load_model(model_class: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:
     model, info = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     problems = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}

@@ -17,7 +17,7 @@ TEMPLATE = """\
 
 Paints {size}×{size} pictures from short texts, as DALL·E does ([arXiv 2102.12092](https://arxiv.org/abs/2102.12092)).
 A discrete VAE ({dvae_parameters} parameters) turns a picture into {side}×{side} codes out of {codebook_size} and back.
-A transformer ({prior_parameters} parameters) continues {text_length} text tokens with {num_codes} codes, one by one.
+A transformer ({prior_parameters} parameters) continues {text_length} text tokens with {codes} codes, one by one.
 {samples}
 ## Use
 
@@ -90,7 +90,7 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
         alone=ALONE.format(repo_id=repo_id) if repo_id else "",
         size=config.image_size,
         side=config.grid_size,
-        num_codes=config.grid_size**2,
+        codes=pipeline.prior.config.image_length,
         codebook_size=f"{config.codebook_size:,}",
         text_length=pipeline.prior.config.text_length,
         dvae_parameters=_count(pipeline.dvae),
@@ -108,10 +108,9 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
 def _architecture(pipeline: Any) -> dict[str, str]:
     dvae, prior = pipeline.dvae.config, pipeline.prior.config
     widths = ", ".join(map(str, dvae.widths))
-    heads = f"{prior.num_attention_heads} heads, {prior.attention_pattern} attention"
     parts = {
         "dVAE": f"{dvae.posterior} posterior, {dvae.likelihood} likelihood, {widths} channels",
-        "prior": f"{prior.num_hidden_layers} layers of width {prior.hidden_size}, {heads}",
+        "prior": prior.summary,
     }
     if pipeline.reranker is not None:
         parts["reranker"] = f"contrastive, {_count(pipeline.reranker)} parameters; best_of and rank ask it"

@@ -12,14 +12,14 @@ from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
 
 from dvae import DVAE, DVAEImageProcessor
-from prior_transformer import PriorTokenizer, PriorTransformer
+from prior_transformer import PRIORS, PriorTokenizer, StreamPrior
 
 from ..checks import check_components
 from ..drawing.settings import SamplingSettings
 from ..judges.small_clip import SmallCLIP
 from ..quantization import Kind, quantize_prior
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
-from .components import load_component, load_samples, save_component
+from .components import load_component, load_one_of, load_samples, save_component
 from .locate import (
     INDEX_NAME,
     RERANKER,
@@ -53,7 +53,7 @@ class SavedPipeline(ModelHubMixin):
     def __init__(
         self,
         dvae: DVAE,
-        prior: PriorTransformer,
+        prior: StreamPrior,
         tokenizer: PriorTokenizer,
         image_processor: DVAEImageProcessor,
         *,
@@ -163,7 +163,7 @@ class SavedPipeline(ModelHubMixin):
             local_files_only=local_files_only,
         )
         index = read_index(folder)
-        prior = load_component(PriorTransformer, folder / "prior", dtype=dtype)
+        prior = load_one_of(PRIORS, folder / "prior", dtype=dtype)
         if dtype == torch.float32:
             prior.store_by_columns()
         reranker = load_component(SmallCLIP, folder / RERANKER, dtype=dtype) if index.get(RERANKER) else None

@@ -56,7 +56,7 @@ def create_app(
 
 def _images(service: Service) -> APIRouter:
     router = APIRouter()
-    body = images_request(service.settings, service.pipeline.prior.config.image_vocab_size)
+    body = images_request(service.settings, service.pipeline.prior.config.codebook_size)
 
     @router.post(
         "/v1/images/generations",

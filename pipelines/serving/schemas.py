@@ -44,13 +44,13 @@ class ImagesRequest(BaseModel):
     safety_identifier: str | None = None
 
 
-def images_request(settings: ServerSettings, num_codes: int) -> type[ImagesRequest]:
-    """The request with this server's limits in its schema. num_codes: how many the model has."""
+def images_request(settings: ServerSettings, codebook_size: int) -> type[ImagesRequest]:
+    """The request with this server's limits in its schema. codebook_size: how many codes the model has."""
     words = {"min_length": 1, "max_length": settings.max_prompt, "pattern": r"\S"}
     prompt = Field(**words, examples=["an armchair shaped like an avocado"])
     negative_prompt = Field(None, **words, description="what guidance steers away from")
     n = Field(1, ge=1, le=settings.max_n, description="pictures; the i-th, from 0, has seed + i")
-    top_k = Field(None, ge=0, le=num_codes)
+    top_k = Field(None, ge=0, le=codebook_size)
     return create_model(
         "ImagesRequest",
         __base__=ImagesRequest,

@@ -49,7 +49,7 @@ def make_prior(weights: str, grid_size: int = 16) -> PriorTransformer:
     torch.manual_seed(0)
     config = PriorTransformerConfig(
         text_vocab_size=4096,
-        image_vocab_size=2048,
+        codebook_size=2048,
         text_length=64,
         grid_size=grid_size,
         hidden_size=512,

@@ -8,6 +8,7 @@ moments, random generators.
 """
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -135,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         done, equal = compare(Path(folder), args.trainer, args.kills)
-    print(f"{done} kills before the end; {'equal, byte for byte' if equal else 'NOT EQUAL'}")
+    print(json.dumps({"kills": done, "equal": equal}))
 
 
 if __name__ == "__main__":

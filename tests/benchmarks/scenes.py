@@ -134,7 +134,7 @@ def train_prior(way: str, steps: int, batch_size: int = 16, share: float = 2 / 3
     alone, pool = singles(toy, way), None if way == "blocks" else scenes(toy, way, POOL, seed=1)
     unseen = {kind: scenes(toy, way, HELD_OUT, 9, kind) for kind in ("beside", "above", "ground")}
     torch.manual_seed(0)
-    sizes = {"text_vocab_size": 120, "text_length": 6, "image_vocab_size": toy.dvae.config.codebook_size}
+    sizes = {"text_vocab_size": 120, "text_length": 6, "codebook_size": toy.dvae.config.codebook_size}
     heads = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "dropout": 0.0}
     prior = PriorTransformer(PriorTransformerConfig(grid_size=toy.side, **sizes, **heads))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=2e-3, betas=(0.9, 0.96), weight_decay=0.045)

@@ -11,7 +11,7 @@ from tests.benchmarks.training import joint_ids, model_flops, prior_step
 @pytest.fixture
 def prior() -> PriorTransformer:
     torch.manual_seed(0)
-    sizes = {"text_vocab_size": 50, "image_vocab_size": 30, "text_length": 5, "grid_size": 3}
+    sizes = {"text_vocab_size": 50, "codebook_size": 30, "text_length": 5, "grid_size": 3}
     return PriorTransformer(
         PriorTransformerConfig(**sizes, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
     )

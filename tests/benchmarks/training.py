@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from dvae import DVAE, DVAEConfig
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 from training.loop.losses import dvae_losses
-from training.train_prior import weight_decay_groups
+from training.loop.optimizers import weight_decay_groups
 
 Step = Callable[[], Tensor]
 SMALL = PriorTransformerConfig(
     text_vocab_size=4096,
-    image_vocab_size=2048,
+    codebook_size=2048,
     text_length=64,
     grid_size=16,
     hidden_size=512,
@@ -35,7 +35,7 @@ SMALL = PriorTransformerConfig(
 )
 LARGE = PriorTransformerConfig(  # 1.3 B parameters
     text_vocab_size=16384,
-    image_vocab_size=8192,
+    codebook_size=8192,
     text_length=256,
     grid_size=32,
     hidden_size=2048,
@@ -51,7 +51,7 @@ class PlainPrior(nn.Module):
     def __init__(self, config: PriorTransformerConfig, dropout: float):
         super().__init__()
         length, width = config.stream_length - 1, config.hidden_size
-        self.vocab_size = config.text_vocab_size + config.image_vocab_size
+        self.vocab_size = config.text_vocab_size + config.codebook_size
         self.tokens = nn.Embedding(self.vocab_size + 1, width)  # the last one is BOS
         self.positions = nn.Embedding(length, width)
         layer = nn.TransformerEncoderLayer(
@@ -86,7 +86,7 @@ def joint_ids(prior: PriorTransformer, batch_size: int) -> Tensor:
     """Random texts and codes: what they say costs nothing."""
     config = prior.config
     text_ids = torch.randint(config.text_vocab_size, (batch_size, config.text_length), device=prior.device)
-    codes = torch.randint(config.image_vocab_size, (batch_size, config.image_length), device=prior.device)
+    codes = torch.randint(config.codebook_size, (batch_size, config.image_length), device=prior.device)
     return prior.join(text_ids, codes)
 
 
@@ -143,7 +143,7 @@ def model_flops(config: PriorTransformerConfig, batch_size: int) -> float:
     """
     length, width = config.stream_length - 1, config.hidden_size
     block = 4 * width**2 + 2 * width * config.intermediate_size
-    heads = config.text_length * config.text_vocab_size + config.image_length * config.image_vocab_size
+    heads = config.text_length * config.text_vocab_size + config.image_length * config.codebook_size
     pairs = length * (length + 1) / 2
     weights = config.num_hidden_layers * block * length + heads * width
     return batch_size * (6 * weights + 12 * config.num_hidden_layers * pairs * width)

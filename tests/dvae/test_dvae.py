@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from messages import refused
 from PIL import ExifTags, Image
 
 from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor, codebook_usage, count_codes
@@ -51,7 +52,7 @@ def test_shuffling_tells_the_pixels_under_one_code_apart():
         assert shuffle.decoder(shuffle.posterior.embed(same))[inside].flatten(2).std(-1).min() > 0.01
         assert pool.decoder(pool.posterior.embed(same))[inside].flatten(2).std(-1).max() < 0.01
     assert shuffle.encode(pixels()).shape == (3, 4, 4)
-    with pytest.raises(StrictDataclassError, match=r"\[8, 14, 16\] must be divisible by 4"):
+    with refused(StrictDataclassError, "[8, 14, 16]", 4, "shuffle"):
         DVAEConfig(**{**SIZES, "widths": [8, 14, 16], "resampling": "shuffle"})
 
 
@@ -82,7 +83,7 @@ def test_a_grid_put_together_of_cells_is_decoded_as_if_it_were_a_pictures_own(wa
     latents = getattr(dvae, way)(pixels(), cells=mixed).latents
     torch.testing.assert_close(latents[0, :, :, :2], whole.latents[2, :, :, :2])
     torch.testing.assert_close(latents[0, :, :, 2:], whole.latents[0, :, :, 2:])
-    with pytest.raises(ValueError, match="style_size=2"):
+    with refused(ValueError, "style_size=2"):
         tiny(style_size=2)(pixels(), cells=cells)
 
 
@@ -165,7 +166,7 @@ def test_the_vector_quantizer_copies_the_gradient_straight_through():
 
 def test_the_warm_up_needs_a_latent():
     assert tiny(posterior="vq").train().autoencode(pixels()).maps.shape == (3, 6, 16, 16)
-    with pytest.raises(ValueError, match="gumbel_codebook"):
+    with refused(ValueError, "gumbel", "gumbel_codebook", "vq"):
         tiny(posterior="gumbel").train().autoencode(pixels())
 
 
@@ -220,30 +221,30 @@ def test_two_pictures_can_be_overfitted():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "parts"),
     [
-        ({"image_size": 30}, "image_size=30 must be divisible by downsample_factor=4"),
-        ({"widths": [8, 16]}, "by 2, but downsample_factor=4"),
-        ({"codebook_size": 1}, "codebook_size=1"),
-        ({"blocks_per_group": [1, 2]}, "2 numbers for 3 widths"),
-        ({"blocks_per_group": [1, 0, 2]}, "must be at least 1"),
-        ({"widths": [2, 16, 16]}, "bottleneck=4"),
+        ({"image_size": 30}, ["image_size=30", "downsample_factor=4"]),
+        ({"widths": [8, 16]}, ["[8, 16]", 2, "downsample_factor=4"]),
+        ({"codebook_size": 1}, ["codebook_size=1", 2]),
+        ({"blocks_per_group": [1, 2]}, ["blocks_per_group=[1, 2]", 3]),
+        ({"blocks_per_group": [1, 0, 2]}, ["blocks_per_group=[1, 0, 2]"]),
+        ({"widths": [2, 16, 16]}, ["[2, 16, 16]", "bottleneck=4"]),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_with_both_numbers(changes, message):
-    with pytest.raises(StrictDataclassError, match=message):
+def test_sizes_that_do_not_fit_are_refused_with_both_numbers(changes, parts):
+    with refused(StrictDataclassError, *parts):
         DVAEConfig(**{**SIZES, **changes})
 
 
 def test_an_unknown_key_is_refused_by_name():
-    with pytest.raises(TypeError, match=r"codebok_size.*codebook_size"):
+    with refused(TypeError, "codebok_size", "codebook_size"):
         DVAEConfig(codebok_size=3)
 
 
 def test_a_wrong_size_of_picture_or_grid_is_refused():
-    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\) must be \(B, 3, 16, 16\)"):
+    with refused(ValueError, "(1, 3, 8, 8)", "(B, 3, 16, 16)"):
         tiny().encode(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"\(1, 5, 4\) must be \(B, 4, 4\)"):
+    with refused(ValueError, "(1, 5, 4)", "(B, 4, 4)"):
         tiny().decode(torch.zeros(1, 5, 4, dtype=torch.long))
 
 
@@ -282,26 +283,19 @@ def test_a_picture_is_turned_as_its_camera_was(tmp_path):
         assert DVAEImageProcessor(8).fit(turned).tobytes() == upright.tobytes()
 
 
-def test_sixteen_bits_become_eight(tmp_path):
-    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257).save(tmp_path / "deep.png")
-    with Image.open(tmp_path / "deep.png") as deep:
-        levels = np.asarray(DVAEImageProcessor(16).fit(deep))
-    assert np.array_equal(levels[..., 0], np.arange(256).reshape(16, 16))
-
-
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "error", "parts"),
     [
-        (3, "must be a PIL image"),
-        ([], "no image given"),
-        (np.zeros((8, 8, 3), dtype=np.float32), r"float32 .* must be uint8; .* \[0, 1\] pass"),
-        (np.zeros((8, 8), dtype=bool), "bool .* must be uint8"),
-        (np.zeros((3, 8, 8), dtype=np.uint8), r"\(3, 8, 8\) is no picture; pass \(H, W\), \(H, W, 3\)"),
-        (np.zeros(8, dtype=np.uint8), r"\(8,\) is no picture"),
+        (3, TypeError, ["int", "PIL", "uint8"]),
+        ([], ValueError, []),
+        (np.zeros((8, 8, 3), dtype=np.float32), TypeError, ["float32", "uint8", "[0, 1]"]),
+        (np.zeros((8, 8), dtype=bool), TypeError, ["bool", "uint8"]),
+        (np.zeros((3, 8, 8), dtype=np.uint8), TypeError, ["(3, 8, 8)", "(H, W)", "(H, W, 3)"]),
+        (np.zeros(8, dtype=np.uint8), TypeError, ["(8,)", "(H, W)"]),
     ],
 )
-def test_what_is_no_image_is_refused(image, message):
-    with pytest.raises((TypeError, ValueError), match=message):
+def test_what_is_no_image_is_refused(image, error, parts):
+    with refused(error, *parts):
         DVAEImageProcessor(8)(image)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from messages import refused
 
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
 
@@ -67,31 +68,25 @@ def test_saved_alone_and_loaded_gives_the_same(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "message"),
+    ("config", "fields", "error", "parts"),
     [
-        ({"num_layer": 2}, TypeError, "no key 'num_layer'; did you mean 'num_layers'"),
-        ({"num_layers": 0}, StrictDataclassError, "num_layers=0 must be at least 1"),
-        ({"width": "wide"}, StrictDataclassError, "width"),
+        (PatchDiscriminatorConfig, {"num_layer": 2}, TypeError, ["num_layer", "num_layers"]),
+        (PatchDiscriminatorConfig, {"num_layers": 0}, StrictDataclassError, ["num_layers=0", 1]),
+        (PatchDiscriminatorConfig, {"width": "wide"}, StrictDataclassError, ["width", "wide"]),
+        (GANGeneratorConfig, {"latent_size": 0}, StrictDataclassError, ["latent_size=0", 1]),
+        (GANGeneratorConfig, {"image_size": 30}, StrictDataclassError, ["image_size=30", "downsample_factor=8"]),
+        (GANGeneratorConfig, {"latent": 3}, TypeError, ["latent"]),
     ],
 )
-def test_a_wrong_config_is_refused(fields, error, message):
-    with pytest.raises(error, match=message):
-        PatchDiscriminatorConfig(**fields)
-
-
-def test_a_wrong_generator_config_is_refused():
-    with pytest.raises(StrictDataclassError, match="latent_size=0 must be at least 1"):
-        GANGeneratorConfig(latent_size=0)
-    with pytest.raises(StrictDataclassError, match="image_size=30 must be divisible by downsample_factor=8"):
-        GANGeneratorConfig(image_size=30)
-    with pytest.raises(TypeError, match="no key 'latent'"):
-        GANGeneratorConfig(latent=3)
+def test_a_wrong_config_is_refused(config, fields, error, parts):
+    with refused(error, *parts):
+        config(**fields)
 
 
 def test_wrong_inputs_are_refused_with_both_numbers():
-    with pytest.raises(ValueError, match=r"8×40 have no patch: num_layers=2 needs a side of at least 12"):
+    with refused(ValueError, "8×40", "num_layers=2", 12):
         discriminator()(torch.rand(1, 3, 8, 40))
-    with pytest.raises(ValueError, match=r"\(1, 4, 32, 32\) must be \(B, 3, H, W\)"):
+    with refused(ValueError, "(1, 4, 32, 32)", "(B, 3, H, W)"):
         discriminator()(torch.rand(1, 4, 32, 32))
-    with pytest.raises(ValueError, match=r"\(2, 6\) must be \(B, 5\)"):
+    with refused(ValueError, "(2, 6)", "(B, 5)"):
         generator()(torch.randn(2, 6))

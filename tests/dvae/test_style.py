@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from messages import refused
 
 from dvae import DVAE, DVAEConfig, LatentDiscriminator
 from training.adversaries.adversary_settings import StyleSettings
@@ -109,11 +110,13 @@ def test_the_preset_switches_it_on_and_its_network_loads_alone(tmp_path):
     adversary.network.save_pretrained(tmp_path)
     loaded, features, z = LatentDiscriminator.from_pretrained(tmp_path), torch.randn(5, 16), torch.randn(5, 3)
     assert torch.equal(loaded(features, z), adversary.network.eval()(features, z))
-    with pytest.raises(ValueError, match=r"features \(5, 16\) and z \(5, 4\) must be \(B, 16\) and \(B, 3\)"):
+    with refused(ValueError, "(5, 16)", "(5, 4)", "(B, 16)", "(B, 3)"):
         loaded(features, torch.randn(5, 4))
 
 
 @pytest.mark.parametrize("fields", [{}, {"style_size": 3, "style_posterior": "gaussian"}])
 def test_a_style_with_a_closed_kl_needs_no_adversary(fields):
-    with pytest.raises(ValueError, match="there is no implicit style"):
-        StyleAdversary(DVAE(DVAEConfig(**SIZES, **fields)), StyleSettings(), Accelerator(cpu=True))
+    config = DVAEConfig(**SIZES, **fields)
+    parts = f"style_size={config.style_size}", config.style_posterior, "training.style_adversary"
+    with refused(ValueError, *parts):
+        StyleAdversary(DVAE(config), StyleSettings(), Accelerator(cpu=True))

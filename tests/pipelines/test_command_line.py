@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from messages import holds
 from PIL import Image
 from processes import ROOT
 
@@ -172,43 +173,43 @@ def test_a_long_prompt_is_one_line_of_warning(run):
     code, paths, errors = run("a small sailboat above a large avocado beside one fire engine", "--seed", "0")
     assert (code, len(paths), len(errors)) == (0, 1, 1)
     assert errors[0].startswith("warning: ")
-    assert "fire engine" in errors[0]
+    assert holds(errors[0], "fire engine")
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "parts"),
     [
-        ([], ["prompt", "pass"]),
-        ([""], ["prompt 0", "empty", "pass"]),
-        (["a cat", " "], ["prompt 1", "empty", "pass"]),
-        (["a cat", "--num", "0"], ["0", "pass 1 or more"]),
-        (["a cat", "--seed", "-1"], ["-1", "pass"]),
-        (["a cat", "--temperature", "-1"], ["temperature", "-1", "pass"]),
-        (["a cat", "--top-k", "33"], ["33", "32", "pass"]),
-        (["a cat", "--top-p", "1.5"], ["1.5", "pass"]),
-        (["a cat", "--guidance-scale", "nan"], ["nan", "pass"]),
-        (["a cat", "--num", "2", "--out", "one.png"], ["one.png", "2 pictures", "--grid"]),
-        (["a cat", "--out", "notes.txt"], ["notes.txt", "pass a folder"]),
-        (["a cat", "--out", "new/cat.JPG"], ["cat.JPG", ".jpg picture", "ends in .png"]),
-        (["a cat", "--min-p", "2"], ["min_p=2.0", "pass"]),
-        (["a cat", "--guidance-region", "0,0,9,9"], ["9, 9", "4×4", "pass"]),
-        (["caf\udcff"], ["prompt 0 is no text in UTF-8", r"'caf\udcff'", "pass"]),
-        (["a cat", "--guidance-region", "0,0"], ["guidance_region", "pass"]),
-        (["a cat", "--best-of", "0"], ["best_of=0", "pass"]),
-        (["a cat", "--best-of", "2", "--reranker", "/no/such"], ["/no/such", "CLIP", "pass"]),
-        (["a cat", "--negative-prompt", "a dog", "--guidance-scale", "1"], ["'a dog'", "guidance_scale=1", "pass"]),
-        (["a cat", "--image", "none.png"], ["none.png", "pass a file"]),
+        ([], ["prompt=[]"]),
+        ([""], ["prompt", 0, "''"]),
+        (["a cat", " "], ["prompt", 1, "' '"]),
+        (["a cat", "--num", "0"], ["num_images_per_prompt=0", 1]),
+        (["a cat", "--seed", "-1"], ["seed=-1", "2^63"]),
+        (["a cat", "--temperature", "-1"], ["temperature=-1.0", 0]),
+        (["a cat", "--top-k", "33"], ["top_k=33", 32]),
+        (["a cat", "--top-p", "1.5"], ["top_p=1.5", 1]),
+        (["a cat", "--guidance-scale", "nan"], ["guidance_scale=nan"]),
+        (["a cat", "--num", "2", "--out", "one.png"], ["one.png", 2, "--grid"]),
+        (["a cat", "--out", "notes.txt"], ["notes.txt", ".png"]),
+        (["a cat", "--out", "new/cat.JPG"], ["cat.JPG", ".jpg", ".png"]),
+        (["a cat", "--min-p", "2"], ["min_p=2.0", 1]),
+        (["a cat", "--guidance-region", "0,0,9,9"], ["guidance_region", "0, 0, 9, 9", "4×4"]),
+        (["caf\udcff"], ["prompt", 0, "UTF-8", r"'caf\udcff'"]),
+        (["a cat", "--guidance-region", "0,0"], ["guidance_region", "0, 0", 4]),
+        (["a cat", "--best-of", "0"], ["best_of=0", 1]),
+        (["a cat", "--best-of", "2", "--reranker", "/no/such"], ["'/no/such'", "CLIP", "'likelihood'"]),
+        (["a cat", "--negative-prompt", "a dog", "--guidance-scale", "1"], ["'a dog'", "guidance_scale=1"]),
+        (["a cat", "--image", "none.png"], ["none.png"]),
         (["a cat", "--image", "notes.txt"], ["notes.txt"]),
-        (["a cat", "--mask", "notes.txt"], ["--mask", "without --image", "pass"]),
-        (["a cat", "--image", "notes.txt", "--rows", "1", "--strength", "1"], ["--rows and --strength", "pass"]),
+        (["a cat", "--mask", "notes.txt"], ["--mask", "--image"]),
+        (["a cat", "--image", "notes.txt", "--rows", "1", "--strength", "1"], ["--rows", "--strength"]),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(run, argv, words):
+def test_a_mistake_is_one_line_and_exit_code_2(run, argv, parts):
     Path("notes.txt").write_text("no folder")
     code, out, errors = run(*argv)
     assert (code, out, len(errors)) == (2, [], 1)
     assert errors[0].startswith("error: ")
-    assert all(word in errors[0] for word in words)
+    assert holds(errors[0], *parts)
     assert not list(Path(".").rglob("*.png"))
 
 
@@ -217,7 +218,7 @@ def test_a_picture_too_large_to_open_is_one_line(run, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     code, out, errors = run("a cat", "--image", "bomb.bmp")
     assert (code, out, len(errors)) == (2, [], 1)
-    assert "256 pixels" in errors[0]
+    assert holds(errors[0], 256)
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "no-such-folder", ".", "nobody/none"])
@@ -225,8 +226,7 @@ def test_a_wrong_model_is_one_line_and_exit_code_2(run, model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, out, errors = run("a cat", model=model)
     assert (code, out, len(errors)) == (2, [], 1)
-    assert "pass a folder" in errors[0]
-    assert model in errors[0]
+    assert holds(errors[0], repr(model), "save_pretrained")
 
 
 @pytest.mark.parametrize("argv", [["a cat", "--num", "many"], ["a cat", "--temprature", "1"], ["a cat", "--seed"]])
@@ -235,8 +235,7 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(argv, capsys):
         main(argv)
     out, err = capsys.readouterr()
     assert (stop.value.code, out, err.count("\n")) == (2, "", 1)
-    assert argv[1] in err
-    assert "--help" in err
+    assert holds(err, argv[1], "--help")
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"]])
@@ -245,8 +244,7 @@ def test_without_arguments_it_explains_itself(argv):
     code = "import sys, runpy; sys.modules['torch'] = None; runpy.run_module('pipelines', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("PROMPT", "--num", "--seed", "--out", "--grid", "--model", "--guidance-scale", "avocado"):
-        assert words in done.stdout
+    assert holds(done.stdout, "PROMPT", "--num", "--seed", "--out", "--grid", "--model", "--guidance-scale")
 
 
 def test_as_a_process(tiny_folder, tmp_path):

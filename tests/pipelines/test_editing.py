@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from messages import refused
 from PIL import ExifTags, Image
 
 from dvae import DVAE, DVAEConfig, DVAEImageProcessor
@@ -68,7 +69,7 @@ def test_of_a_grid_of_one_code_complete_keeps_this_one(tiny_tokenizer, picture):
     dvae = DVAE(DVAEConfig(codebook_size=32, **sizes)).eval()
     texts = {"text_vocab_size": len(tiny_tokenizer), "text_length": 6}
     layers = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    prior = PriorTransformer(PriorTransformerConfig(image_vocab_size=32, grid_size=1, **texts, **layers)).eval()
+    prior = PriorTransformer(PriorTransformerConfig(codebook_size=32, grid_size=1, **texts, **layers)).eval()
     one = TextToImagePipeline(dvae, prior, tiny_tokenizer, DVAEImageProcessor(size=4))
     assert torch.equal(one.complete("an armchair", picture, seed=0, **QUIET).codes, one.encode_images(picture))
 
@@ -232,18 +233,18 @@ def test_an_edit_streams(pipeline, picture, method, start, steps):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    ("arguments", "error", "parts"),
     [
-        ({"rows": 1}, TypeError, "rows without a picture .* image="),
-        ({"mask": HOLE}, TypeError, "mask without a picture"),
-        ({"image": HOLE, "mask": HOLE, "strength": 0.5}, TypeError, "mask and strength exclude one another"),
-        ({"image": Image.new("L", (32, 20)), "rows": 5}, ValueError, "rows=5"),
-        ({"image": Image.new("L", (32, 20)), "strength": 2}, ValueError, "strength=2"),
-        ({"image": Image.new("L", (32, 20)), "mask": np.zeros_like(HOLE)}, ValueError, "nothing would be repainted"),
+        ({"rows": 1}, TypeError, ["rows", "image"]),
+        ({"mask": HOLE}, TypeError, ["mask", "image"]),
+        ({"image": HOLE, "mask": HOLE, "strength": 0.5}, TypeError, ["mask", "strength"]),
+        ({"image": Image.new("L", (32, 20)), "rows": 5}, ValueError, ["rows=5", 4]),
+        ({"image": Image.new("L", (32, 20)), "strength": 2}, ValueError, ["strength=2", 1]),
+        ({"image": Image.new("L", (32, 20)), "mask": np.zeros_like(HOLE)}, ValueError, ["mask", "(32, 20)"]),
     ],
 )
-def test_a_stream_of_an_edit_refuses_at_once(tiny_pipeline, arguments, error, words):
-    with pytest.raises(error, match=words):
+def test_a_stream_of_an_edit_refuses_at_once(tiny_pipeline, arguments, error, parts):
+    with refused(error, *parts):
         tiny_pipeline.stream("a cat", **arguments)
 
 
@@ -251,47 +252,46 @@ MASK = Image.new("L", (32, 20), 255)
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments", "error", "words"),
+    ("method", "arguments", "error", "parts"),
     [
-        ("complete", {"rows": 0}, ValueError, ["rows=0", "1 or more"]),
-        ("complete", {"rows": 5}, ValueError, ["rows=5", "4 rows"]),
-        ("complete", {"rows": 1.5}, TypeError, ["rows=1.5", "whole number"]),
+        ("complete", {"rows": 0}, ValueError, ["rows=0", 1]),
+        ("complete", {"rows": 5}, ValueError, ["rows=5", 4]),
+        ("complete", {"rows": 1.5}, TypeError, ["rows=1.5", "float"]),
         ("complete", {"image": "cat.png"}, TypeError, ["PIL", "str"]),
-        ("complete", {"image": [MASK] * 3, "prompt": ["a cat", ""]}, ValueError, ["3 pictures", "2 prompts"]),
-        ("complete", {"prompt": None}, TypeError, ["NoneType", "string"]),
+        ("complete", {"image": [MASK] * 3, "prompt": ["a cat", ""]}, ValueError, [3, 2]),
+        ("complete", {"prompt": None}, TypeError, ["prompt=None"]),
         ("complete", {"tempreature": 1}, TypeError, ["tempreature", "temperature"]),
         ("complete", {"tempreature": None}, TypeError, ["tempreature"]),
         ("inpaint", {"mask": Image.new("L", (20, 32))}, ValueError, ["(20, 32)", "(32, 20)"]),
-        ("inpaint", {"mask": np.zeros((20, 32))}, TypeError, ["float64", "bool or uint8"]),
+        ("inpaint", {"mask": np.zeros((20, 32))}, TypeError, ["float64", "bool", "uint8"]),
         ("inpaint", {"mask": np.zeros((20, 32, 3), dtype=np.uint8)}, TypeError, ["(20, 32, 3)", "(H, W)"]),
-        ("inpaint", {"mask": np.ones((20, 32), dtype=np.uint8)}, ValueError, ["(32, 20)", "0 and 1 must be bool"]),
-        ("inpaint", {"mask": Image.new("1", (32, 20))}, ValueError, ["nothing would be repainted"]),
+        ("inpaint", {"mask": np.ones((20, 32), dtype=np.uint8)}, ValueError, ["(32, 20)", "bool", 255]),
+        ("inpaint", {"mask": Image.new("1", (32, 20))}, ValueError, ["mask", "(32, 20)"]),
         ("inpaint", {"mask": "hole.png"}, TypeError, ["'hole.png'", "str", "PIL"]),
         ("inpaint", {"mask": MASK, "image": "cat.png"}, TypeError, ["str", "PIL"]),
         ("inpaint", {"mask": MASK, "image": np.zeros((20, 32, 3))}, TypeError, ["float64", "uint8"]),
-        ("inpaint", {"mask": MASK, "best_of": 0}, ValueError, ["best_of=0"]),
-        ("vary", {"strength": 1.5}, ValueError, ["strength=1.5", "0 to 1"]),
-        ("vary", {"strength": "1"}, TypeError, ["strength='1'", "0 to 1"]),
+        ("inpaint", {"mask": MASK, "best_of": 0}, ValueError, ["best_of=0", 1]),
+        ("vary", {"strength": 1.5}, ValueError, ["strength=1.5", 1]),
+        ("vary", {"strength": "1"}, TypeError, ["strength='1'", "str"]),
     ],
 )
-def test_what_cannot_be_used_is_refused(tiny_pipeline, picture, method, arguments, error, words):
-    with pytest.raises(error) as caught:
+def test_what_cannot_be_used_is_refused(tiny_pipeline, picture, method, arguments, error, parts):
+    with refused(error, *parts):
         getattr(tiny_pipeline, method)(**{"prompt": "a cat", "image": picture, **arguments})
-    assert all(word in str(caught.value) for word in words)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    ("arguments", "error", "parts"),
     [
-        ({"steps": 1}, ValueError, "steps=1"),
-        ({"steps": 2.5}, TypeError, "steps=2.5"),
-        ({"num_images_per_prompt": 2}, TypeError, "num_images_per_prompt"),
-        ({"best_of": 2}, TypeError, "best_of"),
-        ({"seed": -1}, ValueError, "seed=-1"),
-        ({"seed": [1, 2]}, ValueError, "2 seeds for 1"),
-        ({"prompt_b": ["a"]}, TypeError, "prompt 1"),
+        ({"steps": 1}, ValueError, ["steps=1", 2]),
+        ({"steps": 2.5}, TypeError, ["steps=2.5"]),
+        ({"num_images_per_prompt": 2}, TypeError, ["num_images_per_prompt"]),
+        ({"best_of": 2}, TypeError, ["best_of"]),
+        ({"seed": -1}, ValueError, ["seed=-1", "2^63"]),
+        ({"seed": [1, 2]}, ValueError, [2, 1]),
+        ({"prompt_b": ["a"]}, TypeError, ["prompt", 1, "['a']"]),
     ],
 )
-def test_interpolate_refuses(tiny_pipeline, arguments, error, words):
-    with pytest.raises(error, match=words):
+def test_interpolate_refuses(tiny_pipeline, arguments, error, parts):
+    with refused(error, *parts):
         tiny_pipeline.interpolate(**{"prompt_a": "a cat", "prompt_b": "a dog", **arguments})

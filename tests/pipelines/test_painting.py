@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from messages import refused
 
 from pipelines import TextToImagePipeline
 from pipelines.drawing.settings import SamplingSettings
@@ -133,38 +134,37 @@ def test_a_regions_own_pipeline_may_be_unguided(tiny_pipeline):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    ("arguments", "error", "parts"),
     [
-        ({"negative_prompt": "a cat", "guidance_scale": 1}, ValueError, ["'a cat'", "guidance_scale=1", "such as 3"]),
-        ({"negative_prompt": 7}, TypeError, ["int", "string"]),
-        ({"negative_prompt": ["a", "b"]}, ValueError, ["2 negative prompts", "1 prompts"]),
+        ({"negative_prompt": "a cat", "guidance_scale": 1}, ValueError, ["'a cat'", "guidance_scale=1"]),
+        ({"negative_prompt": 7}, TypeError, [7, "int"]),
+        ({"negative_prompt": ["a", "b"]}, ValueError, [2, 1]),
         ({"guidance_region": (0, 0, 5, 4)}, ValueError, ["(0, 0, 5, 4)", "4×4"]),
-        ({"min_p": 1.5}, ValueError, ["min_p=1.5", "pass 0"]),
-        ({"temperature": [1, -1]}, ValueError, ["temperature=-1", "pass 0"]),
-        ({"best_of": 0}, ValueError, ["best_of=0", "1 or more"]),
-        ({"best_of": 2.0}, TypeError, ["best_of=2.0", "whole number"]),
+        ({"min_p": 1.5}, ValueError, ["min_p=1.5", 1]),
+        ({"temperature": [1, -1]}, ValueError, ["temperature=-1", 0]),
+        ({"best_of": 0}, ValueError, ["best_of=0", 1]),
+        ({"best_of": 2.0}, TypeError, ["best_of=2.0", "float"]),
         ({"best_of": 2, "reranker": 7}, TypeError, ["reranker=7", "'pmi'"]),
         ({"reranker": "pmi"}, ValueError, ["reranker='pmi'", "best_of=1"]),
         ({"guidance_region": (0, 0, 2, 2), "guidance_scale": 1}, ValueError, ["(0, 0, 2, 2)", "guidance_scale=1"]),
-        ({"best_of": 2, "seed": [1]}, ValueError, ["1 seeds", "2 images"]),
-        ({"best_of": 2, "reranker": lambda prompts, images: torch.zeros(7)}, ValueError, ["(7,)", "2 pictures"]),
+        ({"best_of": 2, "seed": [1]}, ValueError, [1, 2]),
+        ({"best_of": 2, "reranker": lambda prompts, images: torch.zeros(7)}, ValueError, ["(7,)", 2]),
     ],
 )
-def test_what_cannot_be_used_is_refused(tiny_pipeline, arguments, error, words):
-    with pytest.raises(error) as caught:
+def test_what_cannot_be_used_is_refused(tiny_pipeline, arguments, error, parts):
+    with refused(error, *parts):
         tiny_pipeline("a cat", progress_bar=False, **arguments)
-    assert all(word in str(caught.value) for word in words)
 
 
 def test_a_stream_refuses_at_once(tiny_pipeline):
-    for arguments, error, words in [
-        ({"every": 0}, ValueError, "every=0"),
-        ({"every": 1.5}, TypeError, "every=1.5"),
-        ({"top_k": 33}, ValueError, "33"),
-        ({"tempreature": 1}, TypeError, "tempreature"),
-        ({"given": 3}, TypeError, "given"),
+    for arguments, error, parts in [
+        ({"every": 0}, ValueError, ["every=0", 1]),
+        ({"every": 1.5}, TypeError, ["every=1.5"]),
+        ({"top_k": 33}, ValueError, ["top_k=33", 32]),
+        ({"tempreature": 1}, TypeError, ["tempreature"]),
+        ({"given": 3}, TypeError, ["given"]),
     ]:
-        with pytest.raises(error, match=words):
+        with refused(error, *parts):
             tiny_pipeline.stream("a cat", **arguments)
-    with pytest.raises(ValueError, match="the empty prompt alike"):
+    with refused(ValueError, "'pmi'", "'likelihood'"):
         paint(tiny_pipeline, ["a cat", ""], best_of=2, reranker="pmi")

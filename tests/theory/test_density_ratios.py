@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from messages import refused
 
 from training.theory.density_ratios import adaptive_contrast_kl, naive_kl
 
@@ -82,7 +83,7 @@ def test_an_estimate_depends_on_its_seed_and_samplers_alone_in_any_precision():
     torch.rand(3)
     assert estimate(0, torch.float64) == first != estimate(1, torch.float64)
     assert estimate(0, torch.float32) == pytest.approx(0.5, abs=0.3)
-    with pytest.raises(ValueError, match=r"\(1,\) must be \(n, d\)"):
+    with refused(ValueError, "(1,)", "(n, d)"):
         naive_kl(lambda count: torch.zeros(count), lambda count: torch.zeros(count))
-    with pytest.raises(ValueError, match=r"log_prob_p of samples \(50, 1\) is \(50, 1\): it must be \(50,\)"):
+    with refused(ValueError, "log_prob_p", "(50, 1)", "(50, 1)", "(50,)"):
         adaptive_contrast_kl(lambda count: torch.randn(count, 1), lambda z: -z.square(), count=50, steps=1)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from messages import refused
 from torch.nn import functional as F
 
 from dvae import DVAE, DVAEConfig, gumbel_softmax, kl_to_uniform, sample_codes, vector_quantize
@@ -90,7 +91,7 @@ def test_half_precision_logits_are_drawn_as_finely_as_others():
 
 
 def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(ValueError, match="above 0"):
+    with refused(ValueError, "temperature=0.0", 0):
         gumbel_softmax(torch.zeros(1, 3, 1, 1), 0.0)
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from messages import refused
 
 from dvae import gumbel_softmax, sample_codes
 from dvae.categoricals import gumbel_noise
@@ -159,7 +160,7 @@ def test_the_surrogate_differentiates_log_q_alone():
     assert torch.autograd.grad(surrogate, (log_q, value), allow_unused=True)[1] is None
     surrogate = score_function_surrogate(log_q, value, baseline=torch.tensor([1.0, 2.0]))
     torch.testing.assert_close(torch.autograd.grad(surrogate, log_q)[0], torch.tensor([1.0, 1.5]))
-    with pytest.raises(ValueError, match=r"log_q \(2,\) must have the shape of reward \(3,\)"):
+    with refused(ValueError, "(2,)", "(3,)"):
         score_function_surrogate(log_q, torch.ones(3))
-    with pytest.raises(ValueError, match=r"baseline \(2, 1\)"):
+    with refused(ValueError, "(2, 1)", "(2,)"):
         score_function_surrogate(log_q, value, torch.ones(2, 1))

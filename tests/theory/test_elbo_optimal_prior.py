@@ -51,7 +51,7 @@ def test_an_autoregressive_prior_becomes_the_aggregated_posterior_of_grids():
     torch.manual_seed(0)
     config = PriorTransformerConfig(
         text_vocab_size=2,
-        image_vocab_size=3,
+        codebook_size=3,
         text_length=1,
         grid_size=2,
         hidden_size=24,

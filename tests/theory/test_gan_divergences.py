@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from messages import refused
 
 from training.theory.divergences import (
     GaussianMixture,
@@ -133,9 +134,9 @@ def test_divergences_of_tables():
 
 
 def test_wrong_mixtures_and_names_are_refused():
-    with pytest.raises(ValueError, match="the weights sum to"):
+    with refused(ValueError, "weights", 0.8):
         mixture((0.5, 0.0, 1.0), (0.3, 1.0, 1.0))
-    with pytest.raises(ValueError, match="must be one of forward, reverse, jsd"):
+    with refused(ValueError, "divergence='wasserstein'", "forward", "reverse", "jsd"):
         fit_gaussian(EVEN, "wasserstein")
 
 
@@ -200,9 +201,9 @@ def test_unequal_counts_of_equals_are_still_chance():
 
 
 def test_samples_that_cannot_be_compared_are_refused():
-    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\) cannot be compared"):
+    with refused(ValueError, "(2,)", "(3,)"):
         c2st(torch.zeros(9, 2), torch.zeros(9, 3))
-    with pytest.raises(ValueError, match="3 and 9 samples"):
+    with refused(ValueError, 3, 9, 4):
         c2st(torch.zeros(3, 2), torch.zeros(9, 2))
 
 
@@ -225,17 +226,17 @@ def test_the_classifier_takes_whole_numbers_and_refuses_what_is_not_finite():
     dice = [torch.randint(1, 7, (2000, 1), generator=rng) for _ in range(2)]
     result = c2st(*dice, steps=100)
     assert result.accuracy == pytest.approx(0.5, abs=4 * result.standard_error)
-    with pytest.raises(ValueError, match="finite"):
+    with refused(ValueError, "nan"):
         c2st(torch.full((9, 1), math.nan), torch.zeros(9, 1))
 
 
 def test_what_is_no_set_of_samples_or_no_share_is_refused():
     points = torch.zeros(8)
-    with pytest.raises(ValueError, match=r"\(8,\) and \(8,\) must be \(n, d\): pass x"):
+    with refused(ValueError, "(8,)", "(8,)", "(n, d)"):
         c2st(points, points)
-    with pytest.raises(ValueError, match=r"\(8,\) and samples \(8,\)"):
+    with refused(ValueError, "(8,)", "(8,)", "(n, d)"):
         kernel_density_log_prob(points, points, 1.0)
-    with pytest.raises(ValueError, match=r"share=1.5 must be from 0 to 1"):
+    with refused(ValueError, "share=1.5", 0, 1):
         diluted_log_prob(points, points - 1, 1.5)
     assert torch.equal(diluted_log_prob(points, points - 1, 1), points)
     assert torch.equal(diluted_log_prob(points, points - 1, 0), points - 1)

@@ -102,7 +102,7 @@ def prior(dvae) -> PriorTransformer:
     torch.manual_seed(0)
     config = PriorTransformerConfig(
         text_vocab_size=5,
-        image_vocab_size=4,
+        codebook_size=4,
         text_length=1,
         grid_size=2,
         pad_token_id=PAD,

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 from squares import draw_squares, write_preset
+from trained import Trained
+
+from training import train_dvae, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +18,13 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture
 def preset(pictures, tmp_path) -> str:
     return write_preset(tmp_path / "preset.yaml", pictures, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def trained(pictures, tmp_path_factory) -> Trained:
+    folder = tmp_path_factory.mktemp("engines")
+    trained = Trained(folder, write_preset(folder / "preset.yaml", pictures, folder / "run"))
+    train_tokenizer.main([trained.preset])
+    train_dvae.main([trained.preset, "--training.steps", "12"])
+    trained.one_process("one")
+    return trained

@@ -1,7 +1,6 @@
 """One curve whatever carries the run: processes, shards, micro-batches, activations kept or computed again."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,51 +9,19 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType, set_seed
+from messages import refused
 from processes import ROOT, run_processes
-from safetensors.torch import load_file
-from squares import DVAE_SIZES, write_preset
+from squares import DVAE_SIZES
+from trained import FLAGS
 
 from dvae import DVAE
 from prior_transformer import PriorTransformer
-from training import train_dvae, train_gan, train_prior, train_tokenizer
+from training import train_dvae, train_gan, train_prior
 from training.loop.engine import power_sgd
-from training.presets.trainers import DVAETraining, GANTraining, PriorTraining
+from training.presets.trainers import DVAETraining, PriorTraining
 
 CONFIGS = sorted((ROOT / "training" / "configs" / "accelerate").glob("*.yaml"))
-FLAGS = ["--model.dropout", "0", "--training.steps", "10", "--training.evaluate_every", "10"]
 TYPES = {"ddp": "MULTI_GPU", "ddp_nodes": "MULTI_GPU", "fsdp2": "FSDP"}
-
-
-class Trained:
-    """A folder with a tokenizer and a dVAE, for runs of the prior."""
-
-    def __init__(self, folder: Path, preset: str):
-        self.folder, self.preset = folder, preset
-
-    def output_dir(self, name: str) -> list[str]:
-        parts = [f"--training.{part}={self.folder / 'run' / part}" for part in ("tokenizer", "dvae")]
-        return ["--output_dir", str(self.folder / name), *parts]
-
-    def curve(self, name: str, trainer: str = "prior") -> list[float]:
-        lines = [json.loads(line) for line in (self.folder / name / f"{trainer}-log.jsonl").read_text().splitlines()]
-        return [line["loss"] for line in lines if "loss" in line]
-
-    def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / name / "prior" / "model.safetensors")
-
-    def one_process(self, name: str, *flags: str) -> list[float]:
-        train_prior.main([self.preset, *self.output_dir(name), *FLAGS, *flags])
-        return self.curve(name)
-
-
-@pytest.fixture(scope="module")
-def trained(pictures, tmp_path_factory) -> Trained:
-    folder = tmp_path_factory.mktemp("engines")
-    trained = Trained(folder, write_preset(folder / "preset.yaml", pictures, folder / "run"))
-    train_tokenizer.main([trained.preset])
-    train_dvae.main([trained.preset, "--training.steps", "12"])
-    trained.one_process("one")
-    return trained
 
 
 @pytest.mark.parametrize("trainer", ["dvae", "gan", "prior"])
@@ -141,7 +108,7 @@ def test_a_sharded_run_gives_the_same_curve_is_stopped_resumed_and_saved_whole(t
     assert one.keys() == sharded.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(sharded[name], tensor, rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match=r"made by 2 processes, sharded; this run has 1, whole: resume with the same"):
+    with refused(ValueError, 2, 1, "--training.init_from"):
         trained.one_process("sharded", "--training.resume_from", "latest")
 
 
@@ -177,9 +144,7 @@ def test_the_sharding_config_wraps_the_priors_blocks():
     assert fsdp["fsdp_version"] == 2
 
 
-def test_powersgd_is_off_without_a_rank_and_a_gan_takes_no_recomputation():
+def test_powersgd_is_off_without_a_rank():
     assert power_sgd(PriorTraining()) == {}
     state = power_sgd(PriorTraining(powersgd_rank=4, warmup_steps=100))["comm_state_option"]
     assert state == {"matrix_approximation_rank": 4, "start_powerSGD_iter": 100}
-    with pytest.raises(ValueError, match="are for the dVAE and the prior"):
-        GANTraining(compile=True)

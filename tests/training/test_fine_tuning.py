@@ -2,12 +2,12 @@
 
 import copy
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from messages import holds, refused
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -25,6 +25,7 @@ from training.loop.pretrained import (
     lora_config,
     part_of_run,
     sources_of,
+    tokenizer_digest,
 )
 from training.preflight.plan import DryRun, plan
 from training.presets.reading import parse
@@ -118,11 +119,11 @@ def test_a_dvae_goes_on_from_a_pipeline_with_its_encoder_frozen(tiny_folder, tin
     assert all(not torch.equal(value, before[name]) for name, value in dvae.decoder.state_dict().items())
 
 
-def test_merged_it_paints_the_same_and_is_saved_whole(tiny_pipeline, tmp_path):
-    pipeline = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior, train=["text"]))
+def test_merged_it_paints_the_same_and_is_saved_whole(any_pipeline, tmp_path):
+    pipeline = with_prior(any_pipeline, adapted(any_pipeline.prior, train=["text"]))
     expected = paint(pipeline)
-    assert not torch.equal(expected.codes, paint(tiny_pipeline).codes)
-    with pytest.raises(ValueError, match="merge_adapter"):
+    assert not torch.equal(expected.codes, paint(any_pipeline).codes)
+    with refused(ValueError, "merge_adapter()"):
         pipeline.save_pretrained(tmp_path)
     assert torch.equal(paint(pipeline.merge_adapter()).codes, expected.codes)
     pipeline.save_pretrained(tmp_path)
@@ -159,32 +160,32 @@ def test_a_wrong_adapter_is_refused_and_leaves_the_prior_as_it_was(tiny_pipeline
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"r": 3}))
     pipeline = with_prior(tiny_pipeline, prior)
-    with pytest.raises(ValueError, match="of another model: 4 of its 4 weights do not fit"):
+    with refused(ValueError, tmp_path, 4, 4):
         pipeline.load_adapter(tmp_path)
     plain = with_prior(tiny_pipeline, tiny_pipeline.prior)
     assert torch.equal(paint(pipeline).codes, paint(plain).codes)
     config.write_text(json.dumps(settings))
     pipeline.load_adapter(tmp_path)
-    with pytest.raises(ValueError, match="has an adapter already"):
+    with refused(ValueError, "adapter"):
         pipeline.load_adapter(tmp_path)
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(OSError, match="holds no adapter that can be read"):
+    with refused(OSError, tmp_path, "save_adapter"):
         pipeline.load_adapter(tmp_path)
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no adapter_model\.safetensors"):
+    with refused(FileNotFoundError, tmp_path, "adapter_model.safetensors", "save_adapter"):
         pipeline.load_adapter(tmp_path)
-    with pytest.raises(OSError, match="pass a folder that save_adapter"):
+    with refused(OSError, "nobody/nothing", "save_adapter"):
         pipeline.load_adapter("nobody/nothing", local_files_only=True)
 
 
 def test_an_adapter_and_quantised_weights_exclude_each_other(tiny_pipeline, tmp_path):
     tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
     tuned.save_adapter(tmp_path)
-    with pytest.raises(ValueError, match=r"cannot be int8: call merge_adapter\(\) first"):
+    with refused(ValueError, "int8", "merge_adapter()"):
         tuned.quantize("int8")
     plain = with_prior(tiny_pipeline, tiny_pipeline.prior)
     plain.quantized = "int8"  # what `quantize` notes, without torchao
-    with pytest.raises(ValueError, match="int8 weights, which take no adapter; load the pipeline anew"):
+    with refused(ValueError, "int8", "merge_adapter()"):
         plain.load_adapter(tmp_path)
 
 
@@ -192,7 +193,7 @@ def test_a_readme_of_another_project_is_kept(tiny_pipeline, tmp_path):
     tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
     readme = tmp_path / "README.md"
     readme.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"README\.md.*; pass a folder of its own"):
+    with refused(FileExistsError, readme):
         tuned.save_adapter(tmp_path)
     assert list(tmp_path.iterdir()) == [readme] and readme.read_text() == "mine"
     for _ in range(2):  # anew, and over itself
@@ -211,20 +212,20 @@ def test_parts_are_found_by_clear_names(hub, tiny_pipeline, tiny_folder, tmp_pat
     training = PriorTraining(init_from=tiny_folder, tokenizer="embedded")
     assert part_of_run("dvae", training, tmp_path) == str(Path(tiny_folder) / "dvae")
     assert part_of_run("tokenizer", training, tmp_path) == str(EMBEDDED / "tokenizer")
-    with pytest.raises(FileNotFoundError, match=r"training\.train_dvae"):
+    with refused(FileNotFoundError, "training.train_dvae", "--training.dvae"):
         part_of_run("dvae", PriorTraining(init_from=f"{tiny_folder}/prior"), tmp_path)
-    with pytest.raises(FileNotFoundError, match="give a model's"):
+    with refused(FileNotFoundError, "no such folder", "embedded"):
         find_part("no such folder", "prior")
 
 
 def test_what_would_do_nothing_is_refused(tiny_dvae):
-    with pytest.raises(ValueError, match="no parameter matches 'encodr"):
+    with refused(ValueError, "freeze", "'encodr*'"):
         freeze(tiny_dvae, ["encodr*"])
-    with pytest.raises(ValueError, match="nothing to train"):
+    with refused(ValueError, "freeze=['*']"):
         freeze(copy.deepcopy(tiny_dvae), ["*"])
-    with pytest.raises(ValueError, match="say which with"):
+    with refused(ValueError, "lora", "--training.init_from"):
         PriorTraining(lora=LoraSettings())
-    with pytest.raises(ValueError, match="leave freeze"):
+    with refused(ValueError, "lora", "freeze=['layers*']"):
         PriorTraining(init_from="embedded", lora=LoraSettings(), freeze=["layers*"])
 
 
@@ -234,26 +235,27 @@ def test_a_pipelines_prior_learns_on_with_its_own_tokenizer_alone(tiny_folder, t
     captions = ["some other words for the same number of tokens", "quite a few more of them than needed"]
     other = PriorTokenizer.train(captions, vocab_size=len(tiny_tokenizer), text_length=6)
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"learned with its tokenizer .* leave --training\.tokenizer out"):
+    digests = map(tokenizer_digest, (tiny_tokenizer, other))
+    with refused(ValueError, tiny_folder, *digests, "--training.tokenizer"):
         fine_tune(tiny_folder, pictures, tmp_path, "--training.tokenizer", str(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
-    ("sampling", "words"),
+    ("sampling", "parts"),
     [
-        ({"guidance_scal": 2}, "'guidance_scal'; its keys are temperature, top_k"),
-        ({"top_k": 33}, "top_k=33 exceeds this model's 32 codes"),
-        ({"top_p": 1.5}, "top_p=1.5 is outside"),
+        ({"guidance_scal": 2}, ["'guidance_scal'", "temperature", "top_k"]),
+        ({"top_k": 33}, ["top_k=33", 32]),
+        ({"top_p": 1.5}, ["top_p=1.5", 1]),
     ],
 )
-def test_wrong_sampling_is_refused_before_a_step(sampling, words, tiny_folder, pictures, tmp_path):
-    with pytest.raises(ValueError, match=re.escape(words)):
+def test_wrong_sampling_is_refused_before_a_step(sampling, parts, tiny_folder, pictures, tmp_path):
+    with refused(ValueError, *parts):
         fine_tune(tiny_folder, pictures, tmp_path, "--training.sampling", json.dumps(sampling))
     assert not (tmp_path / "codes").exists()
 
 
 def test_sizes_are_those_of_the_parts(tiny_dvae, tiny_tokenizer):
-    with pytest.raises(ValueError, match=r"model has text_length=9, but .* have text_length=6: leave them out"):
+    with refused(ValueError, "text_length=9", "text_length=6"):
         train_prior.build({"text_length": 9, "grid_size": 4}, PriorTraining(), tiny_dvae, tiny_tokenizer, None)
 
 
@@ -261,10 +263,11 @@ def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pict
     flags = ["--output_dir", str(tmp_path), "--data.path", str(pictures), "--training.init_from", tiny_folder]
     count = tiny_pipeline.prior.num_parameters()
     page = plan("prior", parse("prior", PriorTraining, flags), DryRun(steps=0), Path("none"))
-    assert page.startswith(f"prior: {count / 1e6:.2f} M parameters")
+    assert holds(page.splitlines()[0], "prior", f"{count / 1e6:.2f}")
     lora = plan("prior", parse("prior", PriorTraining, [*flags, *LORA]), DryRun(steps=0), Path("none"))
-    assert [line for line in lora.splitlines() if "lora: an adapter takes less" in line]
-    assert lora.splitlines()[3:-1] == page.splitlines()[2:-1]
+    first, more, *others, _ = lora.splitlines()
+    assert holds(more, "lora")
+    assert [first, *others] == page.splitlines()[:-1], "but for the last, of what memory is free"
 
 
 def test_the_card_names_what_it_was_made_of_and_no_folder_of_the_machine(tiny_folder, pictures, tmp_path):

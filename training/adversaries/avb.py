@@ -16,6 +16,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from dvae import Moments
+from dvae.continuous_posteriors import GaussianLatents
+from dvae.latent_priors import LatentPrior
 
 from ..loop.schedules import cosine
 from ..loop.stepping import minimise, set_lr
@@ -33,8 +35,8 @@ class DensityRatioKL:
 
     def __init__(
         self,
-        posterior: nn.Module,
-        prior: nn.Module,
+        posterior: GaussianLatents,
+        prior: LatentPrior,
         discriminator: nn.Module,
         *,
         adaptive_contrast: bool = True,
@@ -91,9 +93,13 @@ class LatentModel(nn.Module):
     log_likelihood: (x (B, D), z (B, d)) -> log p(x | z), (B,), a module where it has weights.
     """
 
-    def __init__(self, posterior: nn.Module, prior: nn.Module, log_likelihood: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(
+        self, posterior: GaussianLatents, prior: LatentPrior, log_likelihood: Callable[[Tensor, Tensor], Tensor]
+    ):
         super().__init__()
-        self.posterior, self.prior, self.log_likelihood = posterior, prior, log_likelihood
+        self.posterior: GaussianLatents = posterior
+        self.prior: LatentPrior = prior
+        self.log_likelihood: Callable[[Tensor, Tensor], Tensor] = log_likelihood
 
     def elbo(self, x: Tensor, adversary: DensityRatioKL | None = None) -> dict[str, Tensor]:
         """
@@ -138,7 +144,7 @@ def train_latent_model(
         own = torch.optim.Adam(adversary.discriminator.parameters(), training.discriminator_lr, training.betas)
     for step in range(training.steps):
         set_lr(optimizer, cosine(step, training.lr, 0.0, training.steps))
-        if own is not None:
+        if own is not None and adversary is not None:
             set_lr(own, cosine(step, training.discriminator_lr, 0.0, training.steps))
             for _ in range(training.discriminator_steps + training.discriminator_warmup * (step == 0)):
                 x = sample(training.batch_size)

@@ -11,7 +11,8 @@ variational Bayes. Their networks live in dvae/.
 """
 
 import math
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +32,7 @@ from dvae import (
     PatchDiscriminatorConfig,
     sample_codes,
 )
+from dvae.style import Style
 
 from ..loop.loop_training import LoopTraining
 from ..loop.stepping import descend
@@ -49,8 +51,10 @@ class DVAEStep(NamedTuple):
     kl_weight: float
 
 
-class Adversary:
+class Adversary(ABC):
     """A network with an optimiser of its own, both given to Accelerate, which synchronises them."""
+
+    name: ClassVar[str]
 
     def __init__(self, network: nn.Module, settings: AdversarySettings, accelerator: Accelerator):
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=0.0)
@@ -63,10 +67,18 @@ class Adversary:
     def learns(self, step: int) -> bool:
         return step >= max(self.settings.start - self.settings.warmup, 0)
 
-    def judge(self, *inputs: Tensor) -> Tensor:
+    def frozen_logits(self, *inputs: Tensor) -> Tensor:
         """The network's logits, with a gradient to the inputs and none to its weights."""
         weights = {name: p.detach() for name, p in self.network.named_parameters()}
         return functional_call(self.network, weights, inputs)
+
+    @abstractmethod
+    def added(self, batch: DVAEStep) -> dict[str, Tensor]:
+        """Numbers of a step that it speaks in: `losses` says which."""
+
+    @abstractmethod
+    def own_losses(self, batch: DVAEStep) -> dict[str, Tensor]:
+        """Numbers of a step that it learns in, among them "discriminator_loss"."""
 
     def losses(self, step: int, batch: DVAEStep) -> dict[str, Tensor]:
         """Numbers of a step, among them "loss": the dVAE's own with this adversary's part added. {} before `start`."""
@@ -95,6 +107,7 @@ class PixelAdversary(Adversary):
     """
 
     name = "pixel"
+    settings: PixelSettings
 
     def __init__(self, dvae: DVAE, settings: PixelSettings, accelerator: Accelerator):
         config = PatchDiscriminatorConfig(num_layers=settings.num_layers, width=settings.width)
@@ -104,11 +117,11 @@ class PixelAdversary(Adversary):
 
     def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         fake = self.likelihood.median(batch.output.maps)
-        adversarial = self.objective.generator(self.judge(fake))
+        adversarial = self.objective.generator(self.frozen_logits(fake))
         weight = adaptive_weight(
             batch.losses["reconstruction_loss"], adversarial, self.last_layer.weight, weight=self.settings.weight
         )
-        weight = self.accelerator.reduce(weight, reduction="mean")  # the same on every process
+        weight = cast(Tensor, self.accelerator.reduce(weight, reduction="mean"))  # the same on every process
         loss = batch.losses["loss"] + weight * adversarial
         return {"loss": loss, "adversarial_loss": adversarial, "adversarial_weight": weight}
 
@@ -131,6 +144,8 @@ class RunningMean(nn.Module):
     def __init__(self, decay: float):
         super().__init__()
         self.decay = decay
+        self.mean: Tensor
+        self.weight: Tensor
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
 
@@ -153,6 +168,7 @@ class PosteriorAdversary(Adversary):
     """
 
     name = "posterior"
+    settings: PosteriorSettings
 
     def __init__(self, dvae: DVAE, settings: PosteriorSettings, accelerator: Accelerator):
         if not isinstance(dvae.posterior, ImplicitPosterior):
@@ -188,12 +204,12 @@ class PosteriorAdversary(Adversary):
         with torch.no_grad():
             log_r = self.posterior.marginal_log_probs(hidden_states, self.settings.draws)  # (B, K, h, w)
             codes = sample_codes(log_pi)
-            ratio = self.judge(hidden_states, codes).float()  # (B,)
+            ratio = self.frozen_logits(hidden_states, codes).float()  # (B,)
         cross = (log_pi.exp() * log_r).sum(dim=(1, 2, 3)).mean()  # E_q[log r], exact given ε
         uniform = math.log(log_pi.shape[1]) * codes[0].numel()
         log_q = log_pi.gather(1, codes[:, None]).sum(dim=(1, 2, 3))  # (B,)
         surrogate = cross + score_function_surrogate(log_q, ratio, self.baseline.mean)
-        self.baseline.update(self.accelerator.reduce(ratio.mean(), reduction="mean"))
+        self.baseline.update(cast(Tensor, self.accelerator.reduce(ratio.mean(), reduction="mean")))
         return {
             "kl_ratio": (ratio.mean() + cross + uniform).detach(),
             "total_correlation": ratio.mean(),
@@ -229,8 +245,8 @@ class StyleAdversary(Adversary):
             feature_size=dvae.config.widths[-1], latent_size=dvae.config.style_size, width=settings.width
         )
         super().__init__(LatentDiscriminator(config), settings, accelerator)
-        self.style, self.num_pixel_channels = dvae.style, dvae.config.num_pixel_channels
-        self.ratio = DensityRatioKL(dvae.style.posterior, dvae.style.prior, self.network, draws=settings.draws)
+        self.style, self.num_pixel_channels = cast(Style, dvae.style), dvae.config.num_pixel_channels
+        self.ratio = DensityRatioKL(self.style.posterior, self.style.prior, self.network, draws=settings.draws)
 
     def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         output = batch.output

@@ -1,5 +1,6 @@
 """The score function's gradient of an expectation over samples that no gradient passes through, such as codes."""
 
+import torch
 from torch import Tensor
 
 
@@ -18,7 +19,6 @@ def score_function_surrogate(log_q: Tensor, reward: Tensor, baseline: Tensor | f
         )
     advantage = reward if baseline is None else reward - baseline
     if advantage.shape != reward.shape:
-        raise ValueError(
-            f"baseline {tuple(baseline.shape)} must be a number or of the shape of reward {tuple(reward.shape)}"
-        )
+        given = tuple(torch.as_tensor(baseline).shape)
+        raise ValueError(f"baseline {given} must be a number or of the shape of reward {tuple(reward.shape)}")
     return (advantage.detach() * log_q).mean()

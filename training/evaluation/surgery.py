@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dvae import DVAE, ELBOOutput
 from dvae.categoricals import full_precision
-from prior_transformer import PriorTransformer
+from prior_transformer import StreamPrior
 
 from ..pictures.in_memory import to_pixel_values
 from ..theory.exact_surgery import gathered
@@ -26,7 +26,7 @@ def aggregated_log_prob(logits: Tensor, codes: Tensor, chunk_size: int = 512) ->
     return torch.cat(parts) - math.log(len(logits))
 
 
-def prior_log_prob(prior: PriorTransformer, text_ids: Tensor, codes: Tensor) -> Tensor:
+def prior_log_prob(prior: StreamPrior, text_ids: Tensor, codes: Tensor) -> Tensor:
     """text_ids (B, T), codes (B, h, w) or (B, h·w) -> log p(codes | text), (B,), summed over codes, in nats."""
     codes = codes.flatten(1)
     logits = prior(prior.join(text_ids, codes)).image_logits  # (B, N, K), entry i predicts code i
@@ -36,7 +36,7 @@ def prior_log_prob(prior: PriorTransformer, text_ids: Tensor, codes: Tensor) -> 
 @torch.no_grad()
 def estimate_surgery(
     dvae: DVAE,
-    prior: PriorTransformer,
+    prior: StreamPrior,
     images: Tensor,
     text_ids: Tensor,
     device: torch.device,

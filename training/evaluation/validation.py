@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dvae import DVAE, codebook_usage, count_codes
-from prior_transformer import PriorTokenizer, PriorTransformer
+from prior_transformer import PriorTokenizer, StreamPrior
 
 from ..codes.cached import Collate, FirstCaptions
 from ..loop.losses import psnr
@@ -55,7 +55,7 @@ def evaluate_dvae(
 
 @torch.no_grad()
 def evaluate_prior(
-    prior: PriorTransformer,
+    prior: StreamPrior,
     tokenizer: PriorTokenizer,
     encoded: Dataset,
     write: Callable[[Parts, random.Random], str],

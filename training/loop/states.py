@@ -113,7 +113,7 @@ def _restore_optimizer(optimizer: Optimizer, state: dict) -> None:
     if own != saved:
         raise ValueError(
             f"the checkpoint's optimiser learns {sum(saved)} tensors in groups of {saved}, this run's {sum(own)} in "
-            f"{own}: resume with freeze and lora as they were, or start anew with --training.init_from"
+            f"{own}: resume with freeze, lora and optimizer as they were, or start anew with --training.init_from"
         )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 

@@ -55,10 +55,10 @@ def descend(
 
 
 def minimise(loss: Tensor, optimizer: Optimizer) -> None:
-    """Backward, and a step: of a loop without a run."""
-    optimizer.zero_grad()
+    """Backward, and a step: of a loop without a run. No gradient is left."""
     loss.backward()
     optimizer.step()
+    optimizer.zero_grad()
 
 
 def forget_errors(models: Iterable[nn.Module]) -> None:

@@ -38,12 +38,10 @@ def composer_in(path: str) -> Composer:
 class GeneratedReader(Reader):
     """Row i is the draw of a generator seeded with i, encoded as a PNG: what other files hold."""
 
-    columns = ["image", "text"]
-
     def __init__(self, path: str, held_out: bool = False):
         composer = composer_in(path)
         super().__init__(path)
-        self.held_out = held_out
+        self.columns, self.held_out = ["image", "text"], held_out
         rows = max(composer.pictures // HELD_OUT, 1) if held_out else composer.pictures
         self.lengths = [min(ROWS_A_UNIT, rows - start) for start in range(0, rows, ROWS_A_UNIT)]
 

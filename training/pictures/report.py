@@ -15,9 +15,9 @@ from tqdm import tqdm
 from dvae import DVAEImageProcessor
 
 from .data_arguments import DataArguments
+from .readers import Row
 from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
-from .readers import Row
 
 SHEET, TILE = 8, 96  # pictures in a row and a column of the contact sheet, and their side in pixels
 LISTED = 1000  # broken rows and groups of duplicates that report.json lists; it counts all

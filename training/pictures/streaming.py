@@ -22,16 +22,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from .crops import dvae_crop
-from .in_memory import as_it_is, whole
-from .data_arguments import DataArguments
-from .rows import BrokenRow, Tally, open_picture
-from .splits import Split
 from dvae import DVAEImageProcessor
+
 from ..loop.endless import EndlessLoader
 from ..loop.stopping import deaf
+from .crops import dvae_crop
+from .data_arguments import DataArguments
+from .in_memory import as_it_is, whole
 from .readers import Row
+from .rows import BrokenRow, Tally, open_picture
 from .sources import Source
+from .splits import Split
 
 
 class Place(NamedTuple):

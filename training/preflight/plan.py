@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor, nn
 
 from dvae import DVAE, DVAEConfig
-from prior_transformer import PriorTransformer, PriorTransformerConfig
+from prior_transformer import StreamPrior, build_prior, load_prior_config, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
 from ..loop.engine import leave_processes, ready
@@ -73,7 +73,7 @@ def plan_or_train(
     training_type: type,
     train: Callable[[list[str]], Any],
     doc: str,
-    kinds: Sequence[type[Captioned]],
+    kinds: Sequence[type[Captioned]] = (),
 ) -> None:
     """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
     argv = sys.argv[1:]
@@ -111,6 +111,8 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
         )
     if lora:
         lines.append("lora: an adapter takes less than what follows, which is of a run that learns all weights")
+    if section == "prior" and training.optimizer == "muon":
+        lines.append("muon: the blocks' matrices have one moment, not two: the optimiser takes less than what follows")
     lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
     lines += advice(there.memory, training, dry_run)
     lines += measured(subject, training, precision, here, dry_run)
@@ -157,27 +159,25 @@ def prior_subject(args, preset: Path) -> Subject:
     """
     start = args.training.init_from
     if start:
-        config = PriorTransformerConfig.from_pretrained(find_part(start, "prior"))
+        config = load_prior_config(find_part(start, "prior"))
     else:
-        config = PriorTransformerConfig(**{**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
+        config = prior_config({**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
 
     def loss(prior: nn.Module, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
-        codes = torch.randint(config.image_vocab_size, (batch, config.image_length), device=prior.device)
+        codes = torch.randint(config.codebook_size, (batch, config.image_length), device=prior.device)
         input_ids = prior.join(text_ids, codes)
         return prior(input_ids, labels=input_ids).loss
 
     def build() -> nn.Module:
-        prior = PriorTransformer(config)
+        prior = build_prior(config)
         freeze(prior, args.training.freeze)
         prior = ready(prior, args.training, [])
         prior.embed_text = prior.embeddings.embed_text  # without the checks of ids, which tensors without numbers
         prior.embed_codes = lambda codes, start=0: prior.embeddings.embed_codes(codes, start)  # cannot pass
         return prior
 
-    return Subject(
-        "prior", build, loss, config.text_length + config.image_length, PriorTransformer._no_split_modules[0]
-    )
+    return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])
 
 
 def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
@@ -191,7 +191,7 @@ def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
         "text_vocab_size": tokenizer["vocab_size"],
         "text_length": tokenizer["text_length"],
         "pad_token_id": 0,
-        "image_vocab_size": dvae.codebook_size,
+        "codebook_size": dvae.codebook_size,
         "grid_size": dvae.grid_size,
     }
 

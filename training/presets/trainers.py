@@ -1,7 +1,7 @@
 """What each trainer takes of its section of a preset."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..adversaries.adversary_settings import PixelSettings, PosteriorSettings, StyleSettings
 from ..adversaries.gan import GANSettings
@@ -77,6 +77,7 @@ class PriorTraining(LoopTraining):
     codes: their cache, output_dir/codes unless given. crops, flips: how often a picture is in it (codes.views.Views).
     freeze: shell patterns of the names of parameters that learn nothing, such as ["embeddings.text*"].
     lora: None, or the settings of an adapter that learns alone (`--training.lora '{rank: 8}'`).
+    optimizer: "adamw", or "muon": of the blocks' matrices, at the same lr, beside AdamW of all else.
     """
 
     caption_dropout: float = 0.1
@@ -92,6 +93,7 @@ class PriorTraining(LoopTraining):
     flips: bool = False
     freeze: list[str] = field(default_factory=list)
     lora: LoraSettings | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     def __post_init__(self):
         super().__post_init__()

@@ -99,4 +99,4 @@ def grid_log_probs(logits: Tensor, codes: Tensor) -> Tensor:
 def gathered(log_q: Tensor, codes: Tensor) -> Tensor:
     """log_q (n, K, h, w), codes (m, h, w) -> Σ over positions of log_q at the codes, (n, m)."""
     log_q, codes = log_q.flatten(2), codes.flatten(1)
-    return sum(log_q[:, codes[:, i], i] for i in range(codes.shape[1]))
+    return torch.stack([log_q[:, codes[:, i], i] for i in range(codes.shape[1])]).sum(0)

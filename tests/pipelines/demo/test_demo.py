@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import HfApi, snapshot_download
+from messages import holds, refused
 from PIL import Image
 from processes import ROOT
 
@@ -96,9 +97,9 @@ def test_the_page_is_built_and_asks_for_no_fonts(studio):
     background, mask = split_drawing({"background": Image.new("RGB", (8, 8), "blue"), "layers": [drawn]})
     assert background.size == (8, 8)
     assert np.argwhere(np.asarray(mask)).tolist() == [[3, 2], [3, 3], [4, 2], [4, 3]]
-    with pytest.raises(ValueError, match="nothing is drawn"):
+    with pytest.raises(ValueError):
         split_drawing({"background": background, "layers": [Image.new("RGBA", (8, 8))]})
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError):
         split_drawing(None)
     assert written(np.array([[1, 20], [300, 4]])) == "  1  20\n300   4"
 
@@ -117,10 +118,10 @@ def test_an_untouched_slider_leaves_the_models_own_schedule(tiny_pipeline):
         with Image.open(kept[0].path) as picture:
             sampling = json.loads(picture.text["sampling"])
         assert (sampling["temperature"], sampling["top_k"]) == (words, 20)
-    with pytest.raises(gradio.Error, match="type a seed, or press Random"):
+    with refused(gradio.Error, "seed"):
         next(run([], "a red apple", "", None, 1, *sliders))
     drawn = {"background": Image.new("RGB", (16, 16)), "layers": [Image.new("RGBA", (16, 16), "red")]}
-    with pytest.raises(gradio.Error, match="type one"):
+    with refused(gradio.Error, "seed"):
         next(run_editor(drawn, "a red apple", None, 1, 1))
 
 
@@ -143,20 +144,20 @@ def test_the_editor_shows_candidates_while_they_grow(studio):
     drawn = {"background": Image.new("RGB", (16, 16)), "layers": [Image.new("RGBA", (16, 16), "red")]}
     *grown, (gallery, state, kept) = run(drawn, "a red apple", 0.0, 2, 3)
     assert [len(gallery.value) for gallery, *_ in grown] == [6, 6, 6]
-    assert [words.rpartition("<p>")[2] for _, words, _ in grown] == [f"code {n} of 16</p>" for n in (4, 8, 12)]
-    assert len(gallery.value) == len(kept) == 2 and "2 pictures" in state
+    assert [holds(words, n, 16) for (_, words, _), n in zip(grown, (4, 8, 12), strict=True)] == [True] * 3
+    assert len(gallery.value) == len(kept) == 2 and holds(state, 2)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "parts"),
     [
-        (["--model", "no-such-folder"], ["'no-such-folder'", "pass a folder"]),
-        (["--port", "many"], ["--port", "python -m pipelines demo --help"]),
-        (["--push-space", "you/page", "--model", "no-such-folder"], ["'no-such-folder'", "pass a folder"]),
-        (["--private"], ["--push-space ID"]),
+        (["--model", "no-such-folder"], ["'no-such-folder'", "save_pretrained"]),
+        (["--port", "many"], ["--port", "'many'", "python -m pipelines demo --help"]),
+        (["--push-space", "you/page", "--model", "no-such-folder"], ["'no-such-folder'", "save_pretrained"]),
+        (["--private"], ["--private", "--push-space"]),
     ],
 )
-def test_what_a_user_can_put_right_is_one_line(capsys, arguments, words):
+def test_what_a_user_can_put_right_is_one_line(capsys, arguments, parts):
     try:
         code = main(["demo", *arguments])
     except SystemExit as stopped:
@@ -165,14 +166,14 @@ def test_what_a_user_can_put_right_is_one_line(capsys, arguments, words):
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1
-    assert all(word in said for word in words)
+    assert holds(said, *parts)
 
 
 def test_a_device_that_is_not_there_is_one_line(tiny_folder, capsys):
     pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
     assert main(["demo", "--model", tiny_folder, "--device", "abacus"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "abacus" in said and "pass cpu" in said
+    assert said.count("\n") == 1 and holds(said, "--device", "abacus", "cpu")
 
 
 def test_the_space_asks_for_what_the_project_does():

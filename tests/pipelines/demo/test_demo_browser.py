@@ -166,5 +166,5 @@ def test_the_guard_sees_who_strays(tmp_path):
     environment = guarded(tmp_path)
     stray = "import socket; socket.create_connection(('armchair.invalid', 80))"
     done = subprocess.run([sys.executable, "-c", stray], env=environment, capture_output=True, text=True)
-    assert "armchair.invalid is not loopback" in done.stderr
+    assert done.returncode != 0 and "armchair.invalid" in done.stderr
     assert "armchair.invalid" in (tmp_path / "strayed.txt").read_text()

@@ -12,6 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
+from messages import holds, refused
 from processes import ROOT
 from running_server import client_of, until
 
@@ -33,20 +34,21 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
         text=True,
     )
     try:
-        line = server.stdout.readline().split()
-        assert line[:3] == ["serving", Path(tiny_folder).name, "at"] and line[4:] == ["with", "a", "key"]
-        with client_of(line[3].removesuffix("/v1"), "key") as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        words = server.stdout.readline().split()
+        assert Path(tiny_folder).name in words
+        [address] = [word for word in words if word.startswith("http://")]
+        with client_of(address.removesuffix("/v1"), "key") as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
             assert [model.id for model in client.models.list()] == [Path(tiny_folder).name]
             stream = client.images.generate(prompt="a red apple", stream=True, partial_images=1)
             next(stream)
             accepted = pool.submit(client.images.generate, prompt="a red apple", n=20, extra_body={"seed": 0})
-            health = client.with_options(base_url=line[3].removesuffix("v1"))
+            health = client.with_options(base_url=address.removesuffix("v1"))
             until(lambda: health.get("/health", cast_to=object)["waiting"] > 0)
             server.send_signal(signal.SIGTERM)
             assert len(accepted.result().data) == 20
             assert [event.type for event in stream] == ["image_generation.completed"]
         assert server.wait(timeout=30) == 0
-        with client_of(line[3]) as late, pytest.raises(openai.APIConnectionError):
+        with client_of(address) as late, pytest.raises(openai.APIConnectionError):
             late.images.generate(prompt="a red apple")
     finally:
         server.kill()
@@ -55,32 +57,32 @@ def test_the_process_paints_and_stops_when_it_has_finished(tiny_folder, tiny_pip
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "parts"),
     [
-        (["--model", "/no/such/folder"], ["/no/such/folder", "pass a folder"]),
-        (["--max-batch", "0"], ["max_batch=0", "1 or more"]),
+        (["--model", "/no/such/folder"], ["/no/such/folder", "save_pretrained"]),
+        (["--max-batch", "0"], ["max_batch=0", 1]),
         (["--max-queue", "5"], ["max_queue=5", "max_n=10"]),
-        (["--timeout", "nan"], ["timeout=nan", "seconds"]),
-        (["--body-timeout", "0"], ["body_timeout=0", "seconds"]),
-        (["--batch-wait", "500"], ["batch_wait=500", "timeout=120"]),
-        (["--port", "70000"], ["70000", "another"]),
-        (["--host", "256.0.0.1"], ["256.0.0.1", "another"]),
-        (["--device", "abacus"], ["abacus", "pass cpu"]),
-        (["--api-key", " "], ["API key is empty", "ARMCHAIR_API_KEY"]),
+        (["--timeout", "nan"], ["timeout=nan"]),
+        (["--body-timeout", "0"], ["body_timeout=0.0"]),
+        (["--batch-wait", "500"], ["batch_wait=500.0", "timeout=120.0"]),
+        (["--port", "70000"], [70000, "--port"]),
+        (["--host", "256.0.0.1"], ["256.0.0.1", "--host"]),
+        (["--device", "abacus"], ["--device", "abacus", "cpu"]),
+        (["--api-key", " "], ["--api-key", "ARMCHAIR_API_KEY"]),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(argv, words, tiny_folder, capsys):
+def test_a_mistake_is_one_line_and_exit_code_2(argv, parts, tiny_folder, capsys):
     assert main(["serve", "--model", tiny_folder, *argv]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert all(word in err for word in words)
+    assert holds(err, *parts)
 
 
 def test_a_broken_model_is_one_line(tiny_folder, tmp_path, capsys):
     shutil.copytree(tiny_folder, tmp_path / "broken")
     (tmp_path / "broken/prior/model.safetensors").write_bytes(b"broken")
     assert main(["serve", "--model", str(tmp_path / "broken"), "--port", "0"]) == 2
-    assert "cannot be loaded" in capsys.readouterr().err
+    assert holds(capsys.readouterr().err, tmp_path / "broken/prior", "PriorTransformer")
 
 
 def test_the_weights_that_were_asked_for(tiny_folder):
@@ -93,7 +95,7 @@ def test_a_port_in_use_is_one_line(tiny_folder, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["serve", "--model", tiny_folder, "--port", port]) == 2
-    assert port in capsys.readouterr().err
+    assert holds(capsys.readouterr().err, port)
 
 
 def test_a_port_taken_while_the_model_loads_is_one_line(tiny_folder, tiny_pipeline, capsys, monkeypatch):
@@ -105,7 +107,8 @@ def test_a_port_taken_while_the_model_loads_is_one_line(tiny_folder, tiny_pipeli
         assert main(["serve", "--model", tiny_folder, "--port", port]) == 2
     out, err = capsys.readouterr()
     assert (out, "Traceback" in err) == ("", False)
-    assert err.splitlines()[-1].startswith(f"error: cannot listen at 127.0.0.1:{port} (") and "another" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ") and holds(last, f"127.0.0.1:{port}", "--port")
 
 
 def test_a_key_is_without_the_white_space_around_it(monkeypatch):
@@ -115,9 +118,10 @@ def test_a_key_is_without_the_white_space_around_it(monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "one\nother"])
-def test_a_key_that_no_client_can_send_is_refused(key):
-    with pytest.raises(ValueError, match="the API key holds what is no printable ASCII"):
+def test_a_key_that_no_client_can_send_is_refused_and_not_told(key):
+    with refused(ValueError, "ASCII") as error:
         find_key(key)
+    assert key not in str(error.value)
 
 
 def test_a_missing_extra_says_what_to_install(tiny_folder):
@@ -132,8 +136,7 @@ def test_a_missing_extra_says_what_to_install(tiny_folder):
     assert "pip install 'armchair[serve]'" in done.stderr
     done = subprocess.run([*run, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("--max-queue", "127.0.0.1", "ARMCHAIR_API_KEY", "429", "/v1/images/generations"):
-        assert words in done.stdout
+    assert holds(done.stdout, "--max-queue", "127.0.0.1", "ARMCHAIR_API_KEY", 429, "/v1/images/generations")
 
 
 def test_the_prompt_serve_can_be_painted(tiny_folder, tmp_path, capsys):

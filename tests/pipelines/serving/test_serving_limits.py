@@ -10,6 +10,7 @@ import urllib.request
 
 import openai
 import pytest
+from messages import refused
 from running_server import GatedPipeline, client_of, running_server, until
 
 from pipelines import TextToImagePipeline
@@ -99,8 +100,9 @@ def test_time_that_is_up_is_504_and_nothing_is_painted_for_it(gated):
         with pytest.raises(openai.InternalServerError) as error:
             ask(client, PROMPTS[0], 0, n=3)
         assert (error.value.status_code, error.value.code) == (504, "timeout")
-        with pytest.raises(openai.APIError, match="not painted within"):
+        with pytest.raises(openai.APIError) as error:
             list(client.images.generate(prompt=PROMPTS[0], stream=True))
+        assert error.value.code == "timeout"
         assert metric(address, 'armchair_dropped_requests_total{reason="timeout"}') == 2
         gated.gate.set()
         ask(client, PROMPTS[1], 7)
@@ -169,8 +171,9 @@ def test_a_batch_that_fails_is_500_and_the_next_one_is_painted(tiny_pipeline):
             ask(client, PROMPTS[0], 13)
         assert (error.value.status_code, error.value.code) == (500, "internal_error")
         assert "memory" not in str(error.value)  # what is inside stays inside
-        with pytest.raises(openai.APIError, match="log"):
+        with pytest.raises(openai.APIError) as error:
             list(client.images.generate(prompt=PROMPTS[0], stream=True, extra_body={"seed": 13}))
+        assert error.value.code == "internal_error"
         assert ask(client, PROMPTS[0], 14)
 
 
@@ -212,7 +215,7 @@ def test_a_strange_host_header_is_no_failure(tiny_pipeline, host):
 
 def test_a_picture_larger_than_the_store_is_no_broken_address(tiny_pipeline):
     with running_server(tiny_pipeline, max_store=10) as address, client_of(address) as client:
-        with pytest.raises(openai.BadRequestError, match="b64_json"):
+        with refused(openai.BadRequestError, 10, "b64_json", "--max-store"):
             client.images.generate(prompt="a", response_format="url")
         assert client.images.generate(prompt="a", response_format="b64_json").data[0].b64_json
 
@@ -222,7 +225,7 @@ def test_the_store_is_bounded():
     names = [store.put(bytes(30), "image/png") for _ in range(5)]
     assert [store.get(name) is not None for name in names] == [False, False, True, True, True]
     assert store.num_bytes == 90 and len(store) == 3
-    with pytest.raises(OverflowError, match="101 bytes is more than the 100"):
+    with refused(OverflowError, 101, 100):
         store.put(bytes(101), "image/webp")
     assert store.num_bytes == 90, "what is kept stays"
     assert len(set(names)) == 5 and all(len(name) == 36 for name in names)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from messages import refused
 from torch import nn
 
 from training.adversaries.objectives import GAN_OBJECTIVES, Hinge, adaptive_weight, gan_value, r1_penalty
@@ -48,7 +49,7 @@ def test_a_loss_is_a_mean_and_weights_are_its_exact_form(name):
 
 
 def test_weights_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"\(7,\) must have the shape of the logits \(7, 1\)"):
+    with refused(ValueError, "(7,)", "(7, 1)"):
         gan_value(ZERO[:, None], ZERO, real_weights=torch.full((7,), 1 / 7))
 
 
@@ -80,7 +81,7 @@ def test_r1_does_not_depend_on_the_batch_size_and_sums_a_map_of_logits():
 
 
 def test_r1_says_what_is_missing():
-    with pytest.raises(ValueError, match="requires_grad_"):
+    with refused(ValueError, "requires_grad_()"):
         r1_penalty(torch.ones(2), torch.ones(2, 3))
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from messages import holds, refused
 from PIL import Image
 from torchvision.models import inception_v3
 
@@ -19,7 +20,6 @@ from training.evaluation.feature_metrics import (
     load_extractor,
 )
 from training.evaluation.report import markdown
-from training.evaluation.scorer import own_name_first
 
 
 class Channels(torch.nn.Module):
@@ -103,7 +103,7 @@ def test_each_name_finds_its_extractor(scorer, clip, tmp_path):
         assert extractor(pixel_values).shape == (3, width)
         lengths = extractor.embed_text(["a red square", "a"]).norm(dim=1)
         torch.testing.assert_close(lengths, torch.ones(2))
-    with pytest.raises(OSError, match="cannot be loaded as a CLIP"):
+    with refused(OSError, tmp_path, "CLIP"):
         load_extractor(str(tmp_path))
 
 
@@ -116,15 +116,6 @@ def test_a_clips_embeddings_are_its_own(clip):
     pixel_values = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255 for image in images])
     expected = 100 * CLIPJudge.from_pretrained(clip)(texts, images).clamp_min(0).mean().item()
     assert caption_fit(load_extractor(clip), pixel_values, texts)["score"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_r_precision_counts_the_nearest_of_a_hundred():
-    similarity = torch.eye(300) + 0.5 * torch.eye(300).roll(1, dims=1)
-    places = torch.arange(300)
-    assert own_name_first(similarity, places, captions=100).mean() == 1
-    assert own_name_first(-similarity, places, captions=100).mean() == 0
-    chance = own_name_first(torch.rand(300, 300, generator=torch.Generator().manual_seed(0)), places, captions=10)
-    assert 0.04 < chance.mean() < 0.17, "chance is 0.1"
 
 
 def test_an_evaluation_in_json_and_markdown(tiny_folder, scorer, clip, pictures, tmp_path, capsys):
@@ -140,14 +131,14 @@ def test_an_evaluation_in_json_and_markdown(tiny_folder, scorer, clip, pictures,
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert {name: float(value) for name, value in printed.items()} == pytest.approx(numbers, rel=1e-4)
     table = (tmp_path / "numbers.md").read_text()
-    assert f"| psnr | {numbers['psnr']:.5g} | of reconstructions, dB; higher is better |" in table
-    assert markdown({"psnr": 1.0}, {"model": None, "data": "x"}).startswith("Model embedded on x.\n")
+    assert f"| psnr | {numbers['psnr']:.5g} | " in table
+    assert holds(markdown({"psnr": 1.0}, {"model": None, "data": "x"}).splitlines()[0], "embedded", "x")
 
 
 def test_a_wrong_judge_is_refused_before_any_work(tiny_folder, scorer, pictures):
-    with pytest.raises(ValueError, match="is no CLIP: give it to --features"):
+    with refused(ValueError, "--clip", scorer, "--features"):
         evaluate.main(["--model", tiny_folder, "--data.path", pictures, "--clip", scorer])
-    with pytest.raises(ValueError, match="generated=0 must be at least 2"):
+    with refused(ValueError, "generated=0", 2):
         evaluate.main(["--model", tiny_folder, "--data.path", pictures, "--features", scorer, "--generated", "0"])
 
 

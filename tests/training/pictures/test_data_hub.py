@@ -1,6 +1,5 @@
 """A set on the Hub, with a server on loopback: downloaded and found again offline, or read where it lies."""
 
-from processes import ROOT
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ import broken_sets
 import pytest
 from hub_server import Hub
 from hub_store import File
+from processes import ROOT
 
 READ = """
 import json

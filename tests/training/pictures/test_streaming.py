@@ -17,14 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from processes import run_processes, ROOT
+from messages import holds, refused
+from processes import ROOT, run_processes
 
 from training import train_dvae
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
-from training.pictures.splits import load_split
 from training.pictures.loaders import some_pictures
 from training.pictures.readers import ParquetReader
+from training.pictures.splits import load_split
 from training.pictures.streaming import Place, StreamedPictures, StreamLoader, epoch_rows
 
 GOOD = [i for i in range(100) if i not in broken_sets.BROKEN]
@@ -136,7 +137,7 @@ def test_the_share_of_broken_rows_is_the_sets_and_not_a_lanes(tmp_path):
         pq.write_table(pa.table({"image": cells, "text": ["x"] * 120}), tmp_path / f"{name}.parquet")
     for process in range(8):
         take(stream(str(tmp_path / "few.parquet"), process=process, processes=8), 3)
-    with pytest.raises(ValueError, match=r"1[3-6] of the first \d+ rows cannot be used .*=0.1 of 120"):
+    with pytest.raises(ValueError, match=r"\b1[3-6]\b.* max_broken_share=0\.1\b.*\b120\b"):
         take(stream(str(tmp_path / "many.parquet"), num_workers=2), 30)
 
 
@@ -145,7 +146,7 @@ def test_a_stream_says_at_its_end_how_many_rows_it_skipped(sets, capsys):
     for _ in zip(range(19), loader, strict=False):
         pass
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"{loader.tally.broken} of {loader.tally.seen} rows of {sets['tar']} skipped: {loader.tally}"
+    assert holds(last, loader.tally.broken, loader.tally.seen, sets["tar"])
     assert loader.tally.broken >= 5
 
 
@@ -171,12 +172,13 @@ def test_a_buffer_mixes_rows_of_different_units(sets):
 
 def test_a_stream_stops_past_the_share_with_both_numbers_and_needs_a_row_a_lane(sets):
     data = DataArguments(path=sets["csv"], streaming=True, max_broken_share=0.01)
-    pictures = StreamedPictures(load_split(data, "train"), data, 20)
-    with pytest.raises(ValueError, match=r"cannot be used .* max_broken_share=0.01 of 9\d"):
+    train = load_split(data, "train")
+    pictures = StreamedPictures(train, data, 20)
+    with refused(ValueError, "max_broken_share=0.01", len(train)):
         take(StreamLoader(pictures, batch_size=5, seed=0), 20)
-    with pytest.raises(ValueError, match=r"rows cannot be shared among 60 processes × 2 workers"):
+    with refused(ValueError, len(train), 60, 2, "num_workers"):
         StreamLoader(pictures, batch_size=5, seed=0, num_workers=2, processes=60)
-    with pytest.raises(ValueError, match=r"scenes=0.5 .* set data.streaming to false"):
+    with refused(ValueError, "scenes=0.5", "data.streaming"):
         DataArguments(streaming=True, scenes=0.5)
 
 
@@ -204,13 +206,10 @@ def preset(path: Path, data: dict) -> str:
 
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", broken_sets.FORMATS)
-def test_a_set_with_broken_rows_trains(kind, streaming, sets, tmp_path, capsys):
+def test_a_set_with_broken_rows_trains(kind, streaming, sets, tmp_path):
     train_dvae.main([preset(tmp_path, {"path": sets[kind], "streaming": streaming})])
     lines = [json.loads(line) for line in (tmp_path / "run" / "dvae-log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
-    printed = capsys.readouterr().out
-    if not streaming:
-        assert printed.count("skipped, ") == len(broken_sets.BROKEN)
 
 
 def test_a_streamed_run_resumes_bit_for_bit(sets, tmp_path, capsys):
@@ -221,7 +220,8 @@ def test_a_streamed_run_resumes_bit_for_bit(sets, tmp_path, capsys):
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
     train_dvae.main([*argv, "--training.resume_from", str(checkpoint), "--training.steps", "2"])
-    assert "step-0000003 is past steps=2" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert any(holds(line, "step-0000003", "steps=2", "--training.steps") for line in printed)
 
 
 def test_a_state_counts_what_was_skipped(sets):

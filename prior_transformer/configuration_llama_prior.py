@@ -1,0 +1,71 @@
+"""The architecture of the prior of Llama's family: saved as config.json, validated once, here."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_stream import StreamConfig
+
+
+@strict
+class LlamaPriorConfig(StreamConfig):
+    """
+    Architecture of a `LlamaPrior`; what is not named here stands in `StreamConfig`.
+
+    num_key_value_heads: heads of keys and values, each read by an equal group of the num_attention_heads heads of
+        queries (arXiv 2305.13245); as many as those unless given.
+    intermediate_size: width of the SwiGLU, 8/3 × hidden_size rounded up to a multiple of 64 unless given: as many
+        weights as a plain MLP of 4 × hidden_size has.
+    rope: what queries and keys are turned by: "sequence", the place in the stream, or "grid", a code's row and column
+        (see `rotations` in llama_blocks.py).
+    rope_theta: the wavelengths are 2π to nearly 2π · rope_theta places.
+    qk_norm: whether queries and keys are divided by their root mean square, and have a gain, before they are turned
+        (arXiv 2302.05442).
+
+    Source: arXiv 2302.13971, section 2.2.
+    """
+
+    model_type = "llama_prior"
+
+    num_key_value_heads: int | None = None
+    rope: Literal["sequence", "grid"] = "sequence"
+    rope_theta: float | int = 10_000.0
+    qk_norm: bool = True
+    rms_norm_eps: float = 1e-5
+
+    def __post_init__(self, **kwargs: Any):
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self):
+        super().validate_sizes()
+        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} must be divisible by "
+                f"num_key_value_heads={self.num_key_value_heads}"
+            )
+        parts = {"sequence": 2, "grid": 4}[self.rope]
+        if self.head_size % parts:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} must be divisible "
+                f"by {parts}: rope={self.rope!r} turns pairs of a head's entries"
+            )
+
+    def validate_rope(self):
+        if self.rope_theta <= 0:
+            raise ValueError(f"rope_theta={self.rope_theta} must be above 0")
+
+    @property
+    def default_intermediate_size(self) -> int:
+        return 64 * -(-self.hidden_size // 24)
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.num_hidden_layers} layers of width {self.hidden_size}, {self.num_attention_heads} heads "
+            f"({self.num_key_value_heads} of keys and values), rotary positions by {self.rope}"
+        )
+
+
+LlamaPriorConfig.register_for_auto_class()  # this file is saved beside the weights

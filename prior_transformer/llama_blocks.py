@@ -1,0 +1,115 @@
+"""The parts of the prior of Llama's family: RMSNorm, SwiGLU, rotary positions, and attention turned by them."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .configuration_llama_prior import LlamaPriorConfig
+from .prior_block import PriorAttention, PriorBlock, ResidualLinear
+from .stream import StreamEmbeddings
+
+
+class RMSNorm(nn.Module):
+    """gain · x / sqrt(mean(x²) + eps) over the last dimension, in float32 whatever x is (arXiv 1910.07467)."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        normed = F.rms_norm(hidden_states.float(), self.weight.shape, eps=self.eps)
+        return (self.weight * normed).to(hidden_states.dtype)
+
+
+class SwiGLU(nn.Module):
+    """output(silu(gate) · value), gate and value side by side in one matrix, `hidden` (arXiv 2002.05202)."""
+
+    def __init__(self, config: LlamaPriorConfig):
+        super().__init__()
+        self.hidden = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.output = ResidualLinear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        gate, value = self.hidden(hidden_states).chunk(2, dim=-1)
+        return self.output(F.silu(gate) * value)
+
+
+class LlamaEmbeddings(StreamEmbeddings):
+    """A token's embedding and no position's: attention knows the places. BOS is a vector of its own."""
+
+    def __init__(self, config: LlamaPriorConfig):
+        super().__init__()
+        self.bos = nn.Parameter(torch.empty(config.hidden_size))
+        self.text = nn.Embedding(config.text_vocab_size, config.hidden_size)
+        self.image = nn.Embedding(config.codebook_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def embed_text(self, text_ids: Tensor) -> Tensor:
+        bos = self.bos.expand(text_ids.shape[0], 1, -1)
+        return self.dropout(torch.cat([bos, self.text(text_ids)], dim=1))  # (B, 1 + T, D)
+
+    def embed_codes(self, codes: Tensor, start: int) -> Tensor:
+        return self.dropout(self.image(codes))  # (B, n, D)
+
+    def step(self, codes: Tensor, position: Tensor) -> Tensor:
+        return self.image(codes)
+
+
+def places(config: LlamaPriorConfig, start: int, stop: int, device: torch.device) -> Tensor:
+    """
+    Where the stream's positions start..stop−1 are, along the axes that rotations know, int64 (axes, n).
+
+    "sequence": one axis, the position in the stream. "grid": two, row and column. BOS and the text, which have
+    neither, are on the diagonal, (p, p), and the grid begins after them, at (1 + T, 1 + T): so the text keeps its
+    order, and a code sees another one at the same turn wherever in the picture the two are.
+    """
+    position = torch.arange(start, stop, device=device)
+    if config.rope == "sequence":
+        return position[None]
+    cell = position - config.prefix_length
+    rows_and_columns = torch.stack([cell // config.grid_size, cell % config.grid_size])
+    return torch.where(cell < 0, position, config.prefix_length + rows_and_columns)
+
+
+def rotations(config: LlamaPriorConfig, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """
+    Cosines and sines of what the stream's positions start..stop−1 are turned by, float32 (n, D/H / 2) each.
+
+    Entry i of a head's D/H and entry i + D/H / 2 are a pair, as in transformers' Llama. A place p along an axis that
+    has P pairs turns the j-th of them by p · rope_theta^(−j/P). "sequence" has all pairs (arXiv 2104.09864); of
+    "grid" the first half of the pairs is turned by the row, the other by the column.
+    """
+    along = places(config, start, stop, device)  # (axes, n)
+    pairs = config.head_size // 2 // len(along)
+    frequencies = config.rope_theta ** -(torch.arange(pairs, device=device) / pairs)
+    angles = along[..., None] * frequencies  # (axes, n, pairs)
+    angles = angles.transpose(0, 1).flatten(1)  # (n, D/H / 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(B, H, n, D/H), each pair turned by its angle; in float32, returned in the dtype of the heads."""
+    left, right = heads.chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(heads.dtype)
+
+
+class LlamaAttention(PriorAttention):
+    """Queries and keys are turned by their places, so that a product of two knows how far apart they are alone."""
+
+    def __init__(self, config: LlamaPriorConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        norm = partial(RMSNorm, config.head_size, config.rms_norm_eps) if config.qk_norm else nn.Identity
+        self.query_norm, self.key_norm = norm(), norm()
+
+    def heads(self, hidden_states: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `PriorAttention.heads`; places: the two of `rotations`, (n, D/H / 2) each."""
+        query, key, value = super().heads(hidden_states)
+        return rotate(self.query_norm(query), *places), rotate(self.key_norm(key), *places), value
+
+
+def llama_block(config: LlamaPriorConfig, layer_idx: int) -> PriorBlock:
+    norm = partial(RMSNorm, config.hidden_size, config.rms_norm_eps)
+    return PriorBlock(norm, LlamaAttention(config, layer_idx), SwiGLU(config), config.dropout)

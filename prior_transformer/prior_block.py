@@ -1,0 +1,116 @@
+"""The block that priors are stacks of, and what its parts share: attention written out, and a branch's last matrix."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .cache import PriorCache
+from .configuration_stream import StreamConfig
+
+
+def eager_attention_forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **kwargs
+) -> tuple[Tensor, Tensor]:
+    """
+    softmax(q kᵀ · scaling) v, written out. query (B, H, n, D/H); key, value (B, H/g, ·, D/H), each of whose heads
+    serves g of the queries'. Returns (B, n, H, D/H) and the weights.
+
+    For training in bf16 on a CPU this is the fast one (`set_attn_implementation("eager")`): there the backward of
+    torch's fused kernel took six times as long at 76 positions.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = (query * scaling) @ key.transpose(2, 3)  # (B, H, n, keys)
+    if mask is None and query.shape[2] > 1:
+        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1)
+    return (weights.to(value.dtype) @ value).transpose(1, 2), weights
+
+
+class ResidualLinear(nn.Linear):
+    """The projection that ends a residual branch: a class of its own, so that its first weights can be narrower."""
+
+
+class PriorAttention(nn.Module):
+    def __init__(self, config: StreamConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.sizes = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = config.head_size**-0.5
+        self.is_causal = True
+        self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * config.head_size, bias=False)
+        self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=False)
+
+    def heads(self, hidden_states: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, n, D) → queries (B, H, n, D/H), keys and values (B, H/g, n, D/H). places: for who turns them."""
+        heads = self.qkv(hidden_states).unflatten(-1, (-1, self.config.head_size))  # (B, n, H + 2 H/g, D/H)
+        return heads.transpose(1, 2).split(self.sizes, dim=1)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None,
+        *places: Tensor,
+        cache: Cache | PriorCache | None,
+        stop: int,
+    ) -> Tensor:
+        query, key, value = self.heads(hidden_states, *places)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)  # (B, H/g, max_cache_len, D/H)
+            key, value = key[:, :, :stop], value[:, :, :stop]  # only what is filled
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
+        return self.output(attended.flatten(2))
+
+    def step(
+        self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, mask: Tensor | None, *places: Tensor
+    ) -> Tensor:
+        """One position of each stream, (B, D) → (B, D); its key and value go to `place` (1,) of (B, H/g, ·, D/H)."""
+        query, key, value = self.heads(hidden_states[:, None], *places)
+        keys.index_copy_(2, place, key.to(keys.dtype))  # another one under autocast
+        values.index_copy_(2, place, value.to(values.dtype))
+        query = query.unflatten(1, (keys.shape[1], -1)).squeeze(3)  # (B, H/g, g, D/H): a group reads one head
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scaling)
+        return self.output(attended.flatten(1))
+
+
+class PriorBlock(GradientCheckpointingLayer):
+    """
+    x + attention(norm(x)), then x + mlp(norm(x)).
+
+    norm: makes one of the two. context: what attention needs to know of the places, its mask and whatever its
+    `heads` takes; the prior makes it, its blocks hand it on.
+    """
+
+    def __init__(self, norm: Callable[[], nn.Module], attention: PriorAttention, mlp: nn.Module, dropout: float):
+        super().__init__()
+        self.attention_norm = norm()
+        self.attention = attention
+        self.mlp_norm = norm()
+        self.mlp = mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, hidden_states: Tensor, *context: Tensor | None, stop: int, cache: Cache | PriorCache | None = None
+    ) -> Tensor:
+        attended = self.attention(self.attention_norm(hidden_states), *context, cache=cache, stop=stop)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+
+    def step(
+        self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, *context: Tensor | None
+    ) -> Tensor:
+        """The same for one position of each stream, without dropout: (B, D) → (B, D)."""
+        attended = self.attention.step(self.attention_norm(hidden_states), keys, values, place, *context)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states))

@@ -1,0 +1,63 @@
+"""Presets and flags: each trainer reads its own of every preset, and a key that none knows is named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from messages import holds
+
+from training.adversaries.adversary_settings import PixelSettings
+from training.presets.reading import parse
+from training.presets.trainers import DVAETraining, PriorTraining, TokenizerTraining
+
+CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_preset_is_read_by_every_trainer(config):
+    path = f"training/configs/{config}"
+    dvae = parse("dvae", DVAETraining, [path, "--training.lr", "0.5", "--model.codebook_size", "99"])
+    assert dvae.training.lr == 0.5 and dvae.model["codebook_size"] == 99
+    assert dvae.model["image_size"] == yaml.safe_load(Path(path).read_text())["dvae"]["model"]["image_size"]
+    assert parse("prior", PriorTraining, [path]).training.steps > 0
+    assert parse("tokenizer", TokenizerTraining, [path]).training.vocab_size > 256
+
+
+def test_an_older_presets_key_is_read(tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text("output_dir: run\ndvae: {training: {steps: 7, pixel_adversary: {r1: 2.0, width: 8}}}\n")
+    training = parse("dvae", DVAETraining, [str(path)]).training
+    assert (training.steps, training.pixel_adversary) == (7, PixelSettings(r1_gamma=2.0, width=8))
+
+
+@pytest.mark.parametrize(
+    ("argv", "key"),
+    [
+        (["training/configs/emoji_cpu.yaml", "--training.lrr", "1"], "training.lrr"),
+        (["training/configs/emoji_cpu.yaml", "--training.lr", "fast"], "training.lr"),
+        (["training/configs/nothing.yaml"], "training/configs/nothing.yaml"),
+    ],
+)
+def test_a_typo_is_an_error_that_names_the_key(argv, key, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse("dvae", DVAETraining, argv)
+    assert stopped.value.code == 2
+    assert holds(capsys.readouterr().err, key)
+
+
+def test_a_config_holds_what_the_help_says(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("output_dir: x\ntraining: {lr: 0.5}\nmodel: {codebook_size: 9}\n")
+    args = parse("dvae", DVAETraining, ["--config", str(tmp_path / "own.yaml")])
+    assert (args.output_dir, args.training.lr, args.model) == ("x", 0.5, {"codebook_size": 9})
+    with pytest.raises(SystemExit):
+        parse("dvae", DVAETraining, ["--help"])
+    assert holds(capsys.readouterr().out, "--config", "--output_dir", "--training.lr", "--model")
+
+
+@pytest.mark.parametrize(("text", "key"), [("dvea: {}", "dvea"), ("dvae: {training: {lern_rate: 1}}", "lern_rate")])
+def test_a_wrong_key_in_a_preset_is_named(text, key, tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"output_dir: x\n{text}\n")
+    with pytest.raises(SystemExit):
+        parse("dvae", DVAETraining, [str(path)])
+    assert holds(capsys.readouterr().err, key)
