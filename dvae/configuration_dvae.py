@@ -23,6 +23,8 @@ class DVAEConfig(CheckedConfig):
     post_gain: factor on a block's residual path; None takes the paper's, 1 / (number of blocks)².
     resampling: "pool" (the paper's: max-pooling down, nearest neighbours up), or "shuffle" (2×2 pixels to channels and
         back), which keeps where in its square a pixel stands, so that a small decoder need not learn it.
+    encoder_padding: "zeros" (the paper's), or "replicate", which repeats the border's pixels, so that a flat ground
+        has one code, at the border as inside.
     posterior: "gumbel" (the paper's: a logits head), "gumbel_codebook" (logits are −scale · squared distance to a
         codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), or "vq"
         (nearest entry, straight-through).
@@ -48,6 +50,7 @@ class DVAEConfig(CheckedConfig):
     bottleneck: int = 4
     post_gain: float | int | None = None
     resampling: Literal["pool", "shuffle"] = "pool"
+    encoder_padding: Literal["zeros", "replicate"] = "zeros"
     posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq"] = "gumbel"
     commitment: float | int = 0.25
     likelihood: Literal["logit_laplace", "laplace", "gaussian", "bernoulli"] = "logit_laplace"

@@ -24,7 +24,7 @@ GIVEN: Any = None  # the default that ModelOutput wants of each field; none of t
 class AutoencoderOutput(ModelOutput):
     """
     maps: (B, 6, H, W), the likelihood's location and ln scale.
-    latents: (B, E, h, w), what the decoder saw.
+    latents: (B, E, h, w), what the decoder saw; with `cells` maps and latents are of as many as these.
     kl: (B,) KL to the uniform prior, summed over positions, in nats.
     auxiliary_loss: scalar, the posterior's own (VQ's codebook and commitment losses), else 0.
     hidden_states: (B, D, h, w), the encoder's features, before the posterior.
@@ -72,13 +72,16 @@ class ELBOOutput(ModelOutput):
 class ResidualBlock(GradientCheckpointingLayer):
     """out = id_path(x) + post_gain · res_path(x), pre-activation, with a bottleneck of out / `bottleneck` channels."""
 
-    def __init__(self, n_in: int, n_out: int, kernels: tuple[int, ...], bottleneck: int, post_gain: float):
+    def __init__(
+        self, n_in: int, n_out: int, kernels: tuple[int, ...], bottleneck: int, post_gain: float, padding_mode: str
+    ):
         super().__init__()
         hidden = n_out // bottleneck
         channels = [n_in, *[hidden] * (len(kernels) - 1), n_out]
         layers = []
         for i, kernel in enumerate(kernels):
-            layers += [nn.ReLU(), nn.Conv2d(channels[i], channels[i + 1], kernel, padding=kernel // 2)]
+            padding = {"padding": kernel // 2, "padding_mode": padding_mode if kernel > 1 else "zeros"}
+            layers += [nn.ReLU(), nn.Conv2d(channels[i], channels[i + 1], kernel, **padding)]
         self.id_path = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, kernel_size=1)
         self.res_path = nn.Sequential(*layers)
         self.post_gain = post_gain
@@ -88,12 +91,12 @@ class ResidualBlock(GradientCheckpointingLayer):
 
 
 def residual_group(
-    config: DVAEConfig, n_in: int, n_out: int, num_blocks: int, kernels: tuple[int, ...]
+    config: DVAEConfig, n_in: int, n_out: int, num_blocks: int, kernels: tuple[int, ...], padding_mode: str = "zeros"
 ) -> list[nn.Module]:
     """`num_blocks` blocks; unless given the gain is 1 / (number of blocks in all)², as the paper has it."""
     post_gain = config.post_gain or 1 / sum(config.blocks) ** 2
     return [
-        ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, post_gain)
+        ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, post_gain, padding_mode)
         for i in range(num_blocks)
     ]
 
@@ -103,14 +106,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: DVAEConfig):
         super().__init__()
-        shuffle = config.resampling == "shuffle"
-        layers: list[nn.Module] = [nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3)]
+        shuffle, padding_mode = config.resampling == "shuffle", config.encoder_padding
+        first = nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3, padding_mode=padding_mode)
+        layers: list[nn.Module] = [first]
         n_in = config.widths[0]
         for i, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
             if i > 0:
                 layers.append(nn.PixelUnshuffle(2) if shuffle else nn.MaxPool2d(2))
                 n_in = 4 * n_in if shuffle else n_in
-            layers += residual_group(config, n_in, width, blocks, kernels=(3, 3, 3, 1))
+            layers += residual_group(config, n_in, width, blocks, (3, 3, 3, 1), padding_mode)
             n_in = width
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
@@ -150,7 +154,9 @@ class DVAE(PreTrainedModel):
         pixel_values (B, 3, H, W) in [0, 1] --encode--> codes (B, h, w) int64 --decode--> pixel_values
 
     `forward`, `autoencode` and `decode_argmax` are for training: what the decoder sees is a relaxed sample of the
-    posterior, the latents before any codebook, or the codes that `encode` gives, which takes the argmax.
+    posterior, the latents before any codebook, or the codes that `encode` gives, which takes the argmax. Given
+    `cells`, (D, h, w) int64, it sees D other grids, put together of the cells of all B of the batch: of each its place
+    among the batch's B·h·w.
     """
 
     config_class = DVAEConfig
@@ -199,7 +205,7 @@ class DVAE(PreTrainedModel):
                 "resize with the DVAEImageProcessor"
             )
 
-    def forward(self, pixel_values: Tensor, temperature: float = 1.0) -> DVAEOutput:
+    def forward(self, pixel_values: Tensor, temperature: float = 1.0, cells: Tensor | None = None) -> DVAEOutput:
         """
         pixel_values (B, 3, H, W) in [0, 1] -> the output of the posterior's relaxed sample, for the losses.
 
@@ -213,10 +219,10 @@ class DVAE(PreTrainedModel):
             logits=q.logits,
             kl=q.kl,
             auxiliary_loss=q.auxiliary_loss,
-            **self._decoded(q.latents, self.style(hidden_states), hidden_states),
+            **self._decoded(q.latents, self.style(hidden_states), hidden_states, cells),
         )
 
-    def decode_argmax(self, pixel_values: Tensor) -> DVAEOutput:
+    def decode_argmax(self, pixel_values: Tensor, cells: Tensor | None = None) -> DVAEOutput:
         """
         pixel_values (B, 3, H, W) in [0, 1] -> the output of the codes that `encode` gives: the decoder alone learns,
         as a gradient reaches nothing else.
@@ -232,10 +238,10 @@ class DVAE(PreTrainedModel):
             logits=logits,
             kl=kl,
             auxiliary_loss=latents.new_zeros(()),
-            **self._decoded(latents, style, hidden_states),
+            **self._decoded(latents, style, hidden_states, cells),
         )
 
-    def autoencode(self, pixel_values: Tensor) -> AutoencoderOutput:
+    def autoencode(self, pixel_values: Tensor, cells: Tensor | None = None) -> AutoencoderOutput:
         """
         pixel_values (B, 3, H, W) in [0, 1] -> the output of an autoencoder without codes, whose KL is 0: the warm-up
         that fills a codebook. Raises a ValueError where the posterior has no latent before its codes.
@@ -251,11 +257,18 @@ class DVAE(PreTrainedModel):
         return AutoencoderOutput(
             kl=latents.new_zeros(len(latents)),
             auxiliary_loss=latents.new_zeros(()),
-            **self._decoded(latents, self.style(hidden_states), hidden_states),
+            **self._decoded(latents, self.style(hidden_states), hidden_states, cells),
         )
 
-    def _decoded(self, latents: Tensor, style: StyleOutput, hidden_states: Tensor) -> dict[str, Tensor]:
+    def _decoded(
+        self, latents: Tensor, style: StyleOutput, hidden_states: Tensor, cells: Tensor | None
+    ) -> dict[str, Tensor]:
         """Latents (B, E, h, w) of the codes and the style -> the fields of an output that all have."""
+        if cells is not None:
+            if self.config.style_size:
+                raise ValueError(f"a style of the whole picture, style_size={self.config.style_size}, has no cells")
+            flat = latents.movedim(1, -1).flatten(0, 2)  # (B·h·w, E)
+            latents = flat[cells].movedim(-1, 1)  # (D, E, h, w)
         latents = self.style.add(latents, style.z)
         return {
             "maps": self.decoder(latents),

@@ -6,11 +6,14 @@
 Without --model it evaluates the embedded one. --features adds rFID of reconstructions and FID of generated pictures in
 the features of a scorer's folder, of a file of Inception's weights, or of a CLIP (`load_extractor`). --clip adds the
 CLIP score and R-precision of any CLIP of transformers; without it a scorer or a CLIP of --features gives R-precision.
+--scenes RUN, a folder with scorer/ and tokenizer/ as training.train_scorer leaves it, paints every kind of scene that
+the set lays out, of pairs that training never shows, and says what of each is to be seen (evaluation/scenes.py).
 """
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pipelines import TextToImagePipeline
 
@@ -20,12 +23,16 @@ from .codes.views import Contents
 from .evaluation.feature_metrics import (
     CLIPFeatures,
     Extractor,
+    SmallCLIPFeatures,
     TextExtractor,
     caption_fit,
     frechet_distance,
     load_extractor,
 )
 from .evaluation.report import report
+from .evaluation.scenes import Scores, judge_scenes
+from .evaluation.scenes import flat as scene_numbers
+from .evaluation.scenes import table as scene_table
 from .evaluation.surgery import estimate_surgery
 from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_images
 from .loop.run_log import HELDOUT_SPLIT
@@ -45,20 +52,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--features", type=str | None, default=None, help="what FID and rFID are measured in")
     parser.add_argument("--clip", type=str | None, default=None, help="a CLIP's folder or Hub id")
     parser.add_argument("--generated", type=int, default=200, help="captions painted for --features and --clip")
+    parser.add_argument("--scenes", type=str | None, default=None, help="whose scorer names the things of scenes")
+    parser.add_argument("--scenes_a_kind", type=int, default=100, help="how many scenes of each kind --scenes paints")
     parser.add_argument("--json", type=Path | None, default=None, help="where to write the numbers")
     parser.add_argument("--markdown", type=Path | None, default=None, help="where to write a table of them")
     parser.add_class_arguments(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
     if (args.features or args.clip) and args.generated < 2:
         raise ValueError(f"generated={args.generated} must be at least 2: --features and --clip judge what is painted")
-    extractors = load_extractors(args.features, args.clip)
+    extractors, scorer = load_extractors(args.features, args.clip), load_scorer(args.scenes)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     numbers = evaluate_pipeline(pipeline.to(device), args.data, args.heldout_pairs, args.surgery_pictures, device)
     if extractors:
         numbers |= evaluate_pictures(pipeline, args.data, extractors, args.generated, device)
+    found = evaluate_scenes(pipeline, args.data, scorer, args.scenes_a_kind, device) if scorer else {}
     settings = {name: getattr(args, name) for name in ("model", "features", "clip", "generated")}
-    report(numbers, settings | {"data": args.data.path}, args.json, args.markdown)
+    told = settings | {"data": args.data.path}
+    report(numbers, told, args.json, args.markdown, scene_numbers(found), scene_table(found) if found else None)
 
 
 def load_extractors(features: str | None, clip: str | None) -> dict[str, Extractor]:
@@ -67,6 +78,16 @@ def load_extractors(features: str | None, clip: str | None) -> dict[str, Extract
     if not isinstance(extractors.get("clip"), CLIPFeatures | None):
         raise ValueError(f"--clip {clip} is no CLIP: give it to --features")
     return extractors
+
+
+def load_scorer(run: str | None) -> TextExtractor | None:
+    """Raises a ValueError where there is no scorer in the folder."""
+    if run is None:
+        return None
+    scorer = load_extractor(run)
+    if not isinstance(scorer, SmallCLIPFeatures):
+        raise ValueError(f"--scenes {run} has no scorer/: python -m training.train_scorer PRESET leaves one")
+    return scorer
 
 
 def evaluate_pipeline(
@@ -137,6 +158,34 @@ def evaluate_pictures(
             if isinstance(of_texts, CLIPFeatures):
                 numbers[f"{name}clip_score"] = fit["score"]
     return numbers
+
+
+@torch.no_grad()
+def evaluate_scenes(
+    pipeline: TextToImagePipeline, data: DataArguments, scorer: TextExtractor, count: int, device: torch.device
+) -> dict[str, dict[str, Scores]]:
+    """
+    Of the training split's things, in `count` scenes of each kind: what is painted by the pipeline's own settings,
+    seeds 0, 1, …, the drawings through its codes, and the drawings themselves. Raises a ValueError of a set that lays
+    out none.
+    """
+    split = load_split(data, "train", KINDS)
+    if not split.kind.lays_out:
+        raise ValueError(f"{data.path} lays out no scenes: leave --scenes out")
+    pictures = Pictures(split, data, pipeline.dvae.config.image_size)
+
+    def paint(prompts: list[str]) -> Tensor:
+        parts = [(start, prompts[start : start + 64]) for start in range(0, len(prompts), 64)]
+        options = {"output_type": "pt", "progress_bar": False}
+        return torch.cat(
+            [pipeline(part, seed=list(range(start, start + len(part))), **options).images for start, part in parts]
+        )
+
+    def reconstruct(images: Tensor) -> Tensor:
+        return torch.cat([pipeline.dvae.reconstruct(part.to(device)) for part in images.split(64)])
+
+    composer, rows = pictures.composer, len(pictures)
+    return judge_scenes(composer, split.kind, rows, scorer, paint, reconstruct, count)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
@@ -27,9 +28,18 @@ from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import cosine, warmup_cosine
 from .loop.stepping import set_lr
+from .pictures.assembled import Assembly
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.loaders import TrainingPictures, load_pictures, some_pictures, stream_parts, training_batches
+from .pictures.loaders import (
+    TrainingPictures,
+    assembled_batches,
+    load_pictures,
+    some_pictures,
+    stream_parts,
+    training_batches,
+)
 from .pictures.splits import fit_scenes
+from .pictures.streaming import StreamLoader
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
 from .presets.trainers import DVAETraining
@@ -70,8 +80,7 @@ def train(
     optimizer = torch.optim.AdamW(
         dvae.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
-    length = training.steps * training.batch_size
-    loader = training_batches(pictures, args.data, training, accelerator, length=length, flip=training.flip)
+    loader = batches(pictures, args, accelerator, dvae.config.grid_size)
     ready(dvae, training, [dvae.encoder, dvae.decoder])
     model, optimizer = accelerator.prepare(Phases(dvae), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
@@ -93,8 +102,8 @@ def train(
             set_lr(optimizer, lr)
             since_warmup = run.step - training.autoencoder_steps
             with accelerator.accumulate(model, *[adversary.wrapped for adversary in adversaries]):
-                pixel_values = to_pixel_values(images, accelerator.device)
-                output = model(pixel_values, phase(run.step, training), temperature)
+                encoded, cells, pixel_values = on_device(images, accelerator.device)
+                output = model(encoded, phase(run.step, training), temperature, cells)
                 losses = dvae_losses(pixel_values, output, dvae.likelihood, kl_weight)
                 for adversary in adversaries:
                     losses |= adversary.losses(since_warmup, DVAEStep(pixel_values, output, losses, kl_weight))
@@ -104,6 +113,26 @@ def train(
             new_step = run.end_step(losses, lr=lr, temperature=temperature, kl_weight=kl_weight)
 
 
+def batches(pictures: TrainingPictures, args, accelerator: Accelerator, grid_size: int) -> DataLoader | StreamLoader:
+    """Of this process: uint8 (B, 3, S, S), or an `Assembly` where scenes are to be put together."""
+    training: DVAETraining = args.training
+    drawn = {"length": training.steps * training.batch_size, "flip": training.flip}
+    if training.assembled_share == 0:
+        return training_batches(pictures, args.data, training, accelerator, **drawn)
+    together = {"share": training.assembled_share, "grid_size": grid_size}
+    return assembled_batches(pictures, args.data, training, accelerator, **drawn, **together)
+
+
+def on_device(batch: Tensor | Assembly, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """What is encoded, (M, 3, S, S); the cells that are decoded, None for its own; what these are to show."""
+    if not isinstance(batch, Assembly):
+        pixel_values = to_pixel_values(batch, device)
+        return pixel_values, None, pixel_values
+    encoded, scenes = to_pixel_values(batch.images, device), to_pixel_values(batch.scenes, device)
+    pictures = len(batch.cells) - len(scenes)
+    return encoded, batch.cells.to(device), torch.cat([encoded[:pictures], scenes])
+
+
 class Phases(nn.Module):
     """What learns in a step, by the phase's name: of what DDP wraps, `forward` alone synchronises."""
 
@@ -111,10 +140,12 @@ class Phases(nn.Module):
         super().__init__()
         self.dvae = dvae
 
-    def forward(self, pixel_values: Tensor, phase: str, temperature: float) -> AutoencoderOutput:
+    def forward(self, pixel_values: Tensor, phase: str, temperature: float, cells: Tensor | None) -> AutoencoderOutput:
         if phase == "autoencoder":
-            return self.dvae.autoencode(pixel_values)
-        return self.dvae.decode_argmax(pixel_values) if phase == "decoder" else self.dvae(pixel_values, temperature)
+            return self.dvae.autoencode(pixel_values, cells)
+        if phase == "decoder":
+            return self.dvae.decode_argmax(pixel_values, cells)
+        return self.dvae(pixel_values, temperature, cells)
 
 
 def has_phases(training: DVAETraining) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from datasets import Dataset
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines.checks import check_components
@@ -20,8 +21,8 @@ from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from prior_transformer import PriorTokenizer, StreamPrior, build_prior, load_prior, prior_config
 
-from .codes.cached import CachedCodes, Collate, captions_of
-from .codes.of_run import code_caches
+from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
+from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
@@ -50,8 +51,8 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     check_sampling(training, prior)
     fit_scenes(args, KINDS, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir, KINDS)
-    encoded = {split: cache.dataset(accelerator, training.num_workers) for split, cache in caches.items()}
-    train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
+    source, unseen = codes_of(caches, dvae, training, accelerator)
+    train(prior, dvae, tokenizer, source, unseen, args, accelerator, output_dir)
     return prior
 
 
@@ -104,12 +105,21 @@ def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
     return prior
 
 
-def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, output_dir: Path) -> None:
+def train(
+    prior: StreamPrior,
+    dvae: DVAE,
+    tokenizer: PriorTokenizer,
+    source: CodeSource,
+    unseen: dict[str, Dataset],
+    args,
+    accelerator: Accelerator,
+    output_dir: Path,
+) -> None:
     training: PriorTraining = args.training
     optimizer = OPTIMIZERS[training.optimizer](prior, prior.layers, training)
     local_batch_size = training.local_batch_size(accelerator.num_processes)
-    drawn = CachedCodes(
-        encoded["train"],
+    drawn = DrawnCodes(
+        source,
         training.steps * training.batch_size,
         training.seed,
         scene_share=training.scene_share,
@@ -120,7 +130,7 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
     model, optimizer, loader = accelerator.prepare(ready(prior, training, prior.layers), optimizer, loader)
 
     def evaluate(average: StreamPrior, run: Run) -> None:
-        report(average, dvae, tokenizer, encoded, args, run)
+        report(average, dvae, tokenizer, unseen, args, run)
 
     facts = {"tokenizer": tokenizer_digest(tokenizer)}
     parts = {"model": prior, "optimizer": optimizer, "report": evaluate, "facts": facts}
@@ -136,7 +146,9 @@ def train(prior, dvae, tokenizer, encoded, args, accelerator: Accelerator, outpu
             run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
 
 
-def report(prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, encoded, args, run: Run) -> None:
+def report(
+    prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
+) -> None:
     """
     Evaluates the averaged weights; saves them, the pipeline and a page of samples: an adapter alone, and merged into
     the prior and the pipeline. All is done where the averaged prior lies: of a sharded one on the CPU, as no GPU may
@@ -144,8 +156,8 @@ def report(prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, encoded, a
     """
     output_dir, numbers = run.output_dir, {}
     for split in ("validation", HELDOUT_SPLIT):
-        if split in encoded:
-            nll = evaluate_prior(prior, tokenizer, encoded[split], caption)
+        if split in unseen:
+            nll = evaluate_prior(prior, tokenizer, unseen[split], caption)
             numbers |= {f"{split}_{name}": value for name, value in nll.items()}
     run.evaluated(numbers)
     if has_adapter(prior):
@@ -154,7 +166,7 @@ def report(prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, encoded, a
     prior.save_pretrained(output_dir / "prior")
     save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
     save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
-    prompts = captions_of(encoded["validation"], SAMPLES, caption)
+    prompts = captions_of(unseen["validation"], SAMPLES, caption)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     run.show("samples", pipeline.samples)
 

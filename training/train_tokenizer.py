@@ -57,7 +57,7 @@ def draw_captions(pictures: Split, data: DataArguments, training: TokenizerTrain
         raise ValueError(
             f"{data.path} has no caption in {len(pictures)} rows: python -m training.validate_data says why"
         )
-    composer = pictures.kind.composer(parts, []) if data.scenes > 0 else None
+    composer = pictures.kind.composer(parts, []).weigh(data.scene_kinds) if data.scenes > 0 else None
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
         composed = composer is not None and rng.random() < data.scenes

@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from prior_transformer import PriorTokenizer
-from training.codes.cached import CachedCodes, Collate
+from training.codes.cached import CachedCodes, Collate, DrawnCodes
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import in_order
 from training.pictures.kinds import Captioned
@@ -136,7 +136,8 @@ def main() -> None:
             loaders[f"streamed {kind}, the centre"] = stream(path, "center")
         loaders["streamed jsonl, the paper's crops"] = stream(path, "dalle")
         for dropout in (0.0, 0.1):
-            drawn = CachedCodes(encoded, 10**9, seed=0, scene_share=0.0, caption_dropout=0.1, write=Captioned.caption)
+            settings = {"scene_share": 0.0, "caption_dropout": 0.1, "write": Captioned.caption}
+            drawn = DrawnCodes(CachedCodes(encoded), 10**9, seed=0, **settings)
             loaders[f"cached codes, BPE dropout {dropout}"] = in_order(drawn, BATCH, 0, Collate(tokenizer, dropout))
         rates = {name: [] for name in loaders}
         for _ in range(5):  # in turns, so that a busy machine slows each alike

@@ -56,6 +56,37 @@ def test_shuffling_tells_the_pixels_under_one_code_apart():
         DVAEConfig(**{**SIZES, "widths": [8, 14, 16], "resampling": "shuffle"})
 
 
+def test_a_flat_ground_is_one_code_at_the_border_as_inside_where_the_encoder_repeats_it():
+    flat = torch.tensor([0.2, 0.7, 0.4])[None, :, None, None].expand(1, 3, 16, 16)
+    zeros, repeated = (tiny(encoder_padding=padding, posterior="vq") for padding in ("zeros", "replicate"))
+    inside, border = zeros.encoder(flat)[0, :, 1, 1], zeros.encoder(flat)[0, :, 0, 0]
+    assert (inside - border).abs().max() > 1e-3
+    hidden = repeated.encoder(flat)
+    torch.testing.assert_close(hidden, hidden[:, :, :1, :1].expand_as(hidden), atol=1e-5, rtol=1e-4)
+    assert len(repeated.encode(flat).unique()) == 1
+    assert DVAEConfig(**SIZES).encoder_padding == "zeros", "as dVAEs of before were trained"
+    assert zeros.state_dict().keys() == repeated.state_dict().keys()
+
+
+@pytest.mark.parametrize("way", ["autoencode", "decode_argmax", "forward"])
+def test_a_grid_put_together_of_cells_is_decoded_as_if_it_were_a_pictures_own(way):
+    dvae = tiny(posterior="gumbel_codebook")
+    cells = torch.arange(3 * 16).view(3, 4, 4)[[2, 0]]
+    torch.manual_seed(5)
+    whole = getattr(dvae, way)(pixels())
+    torch.manual_seed(5)
+    chosen = getattr(dvae, way)(pixels(), cells=cells)
+    torch.testing.assert_close(chosen.maps, whole.maps[[2, 0]])
+    torch.testing.assert_close(chosen.kl, whole.kl)
+    mixed = torch.where(torch.arange(4) < 2, cells[0], cells[1])[None]
+    torch.manual_seed(5)
+    latents = getattr(dvae, way)(pixels(), cells=mixed).latents
+    torch.testing.assert_close(latents[0, :, :, :2], whole.latents[2, :, :, :2])
+    torch.testing.assert_close(latents[0, :, :, 2:], whole.latents[0, :, :, 2:])
+    with refused(ValueError, "style_size=2"):
+        tiny(style_size=2)(pixels(), cells=cells)
+
+
 def test_an_implicit_posterior_draws_noise_and_encodes_without():
     dvae = tiny(posterior="implicit")
     torch.nn.init.normal_(dvae.posterior.noise_out.weight)

@@ -29,7 +29,8 @@ from dvae import DVAE
 from ..loop.fingerprints import digest_of
 from ..pictures.in_memory import in_order, to_pixel_values
 from ..pictures.rows import Tally, by_reason, check_share
-from .views import Chunk, Contents, DrawnShards
+from .blocks import PieceContents
+from .views import Chunk, Contents
 
 SHARD = 2048  # rows or scenes a shard
 
@@ -41,7 +42,7 @@ class CodeCache:
     Raises a ValueError where `folder` holds codes of another fingerprint.
     """
 
-    def __init__(self, folder: Path, dvae: DVAE, contents: Contents):
+    def __init__(self, folder: Path, dvae: DVAE, contents: Contents | PieceContents):
         self.folder, self.dvae, self.contents = folder, dvae.eval(), contents
         self.source, self.data = contents.source, contents.data
         shards = max(1, -(-len(contents.places) // SHARD))
@@ -50,18 +51,10 @@ class CodeCache:
 
     def settings(self) -> dict[str, Any]:
         """All that the codes depend on: `fingerprint` is a hash of it."""
-        contents = self.contents
         bounds = {name: getattr(self.data, name) for name in ("min_side", "max_pixels", "text_column")}
-        drawn = contents.scenes > 0 or contents.cropped
-        chosen = {
-            "scenes": contents.scenes,
-            "layout": self.source.kind.version if contents.scenes else 0,
-            "held_out": contents.held_out,
-            "seed": contents.seed if drawn else 0,  # else nothing depends on it
-            **contents.views._asdict(),
-        }
         rows = {"files": self.source.digest(), "rows": len(self.source)}
-        return {"dvae": weights_digest(self.dvae), "image_size": contents.image_size, **rows, **bounds, **chosen}
+        encoded = {"dvae": weights_digest(self.dvae), "image_size": self.contents.image_size}
+        return {**encoded, **rows, **bounds, **self.contents.settings()}
 
     def _check(self) -> None:
         settings, path = self.settings(), self.folder / "cache.json"
@@ -91,14 +84,15 @@ class CodeCache:
             replace(self.folder / "cache.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
         accelerator.wait_for_everyone()
         own = [i for i in self.missing() if i % accelerator.num_processes == accelerator.process_index]
-        shards = DrawnShards(self.contents, {i: self.contents.places[i * SHARD : (i + 1) * SHARD] for i in own})
+        shards = self.contents.drawn({i: self.contents.places[i * SHARD : (i + 1) * SHARD] for i in own})
         tally = Tally(self.source.whole, self.data.max_broken_share)
         first, drawn = accelerator.is_main_process, {i: [] for i in own}
         bar = tqdm(total=len(own), desc="encoding", leave=False, disable=not first)
         for chunk, images in in_order(shards, None, min(num_workers, len(own))):
             tally.count(chunk.seen, chunk.skipped)
             tally.check()
-            drawn[chunk.shard].append((chunk, encode(self.dvae, images, accelerator.device)))
+            codes = encode(self.dvae, images, accelerator.device)
+            drawn[chunk.shard].append((chunk, chunk.without_ground(codes)))
             if chunk.last:
                 table = shard_table(drawn.pop(chunk.shard))
                 replace(self.shards[chunk.shard], lambda path, table=table: pq.write_table(table, path))
@@ -130,7 +124,7 @@ class CodeCache:
 
 def encode_now(dvae: DVAE, contents: Contents, device: torch.device) -> Dataset:
     """The codes of `contents` in memory, the columns those of a cache: for an evaluation, which keeps none."""
-    shards = DrawnShards(contents, {0: contents.places})
+    shards = contents.drawn({0: contents.places})
     return Dataset(shard_table([(chunk, encode(dvae.eval(), images, device)) for chunk, images in shards]))
 
 

@@ -7,7 +7,8 @@ Codes are a dataset with the columns `parts` (JSON, what a caption is written fr
 import bisect
 import json
 import random
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sized
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,38 @@ class MappedCodes:
         return json.loads(self.parts[i].as_py()), torch.from_numpy(codes)
 
 
-class CachedCodes(torch.utils.data.Dataset):
+class CodeSource(ABC):
+    """What codes are drawn from: `singles`, the pictures of the set, and scenes. A row is its parts and codes (N,)."""
+
+    singles: Sized
+    composes = True  # whether there are scenes
+
+    @abstractmethod
+    def single(self, i: int) -> tuple[Parts, Tensor]:
+        """Picture i."""
+
+    @abstractmethod
+    def scene(self, rng: random.Random) -> tuple[Parts, Tensor]:
+        """One at random."""
+
+
+class CachedCodes(CodeSource):
+    """Pictures and scenes as a cache holds them."""
+
+    def __init__(self, encoded: Dataset):
+        self.encoded = MappedCodes(encoded)
+        self.singles = np.flatnonzero(~self.encoded.composed)
+        self.scenes = np.flatnonzero(self.encoded.composed)
+        self.composes = len(self.scenes) > 0
+
+    def single(self, i: int) -> tuple[Parts, Tensor]:
+        return self.encoded.row(int(self.singles[i]))
+
+    def scene(self, rng: random.Random) -> tuple[Parts, Tensor]:
+        return self.encoded.row(int(self.scenes[rng.randrange(len(self.scenes))]))
+
+
+class DrawnCodes(torch.utils.data.Dataset):
     """
     `length` draws for the prior, each (caption, codes (N,)): a scene with probability `scene_share`, else the next
     picture of an epoch's order. Captions are written, by `write`, and dropped with probability `caption_dropout`, at
@@ -45,7 +77,7 @@ class CachedCodes(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        encoded: Dataset,
+        source: CodeSource,
         length: int,
         seed: int,
         *,
@@ -53,11 +85,9 @@ class CachedCodes(torch.utils.data.Dataset):
         caption_dropout: float,
         write: Callable[[Parts, random.Random], str],
     ):
-        self.encoded, self.write = MappedCodes(encoded), write
-        self.singles = np.flatnonzero(~self.encoded.composed)
-        self.scenes = np.flatnonzero(self.encoded.composed)
-        if scene_share > 0 and len(self.scenes) == 0:
+        if scene_share > 0 and not source.composes:
             raise ValueError(f"scene_share={scene_share} needs scenes: set training.cached_scenes above 0")
+        self.source, self.write = source, write
         self.length, self.seed, self.scene_share, self.caption_dropout = length, seed, scene_share, caption_dropout
 
     def __len__(self) -> int:
@@ -66,10 +96,9 @@ class CachedCodes(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> tuple[str | None, Tensor]:
         rng = random.Random(f"{self.seed}-{i}")
         if rng.random() < self.scene_share:
-            index = self.scenes[rng.randrange(len(self.scenes))]
+            parts, codes = self.source.scene(rng)
         else:
-            index = self.singles[shuffled(i, len(self.singles), self.seed)]
-        parts, codes = self.encoded.row(int(index))
+            parts, codes = self.source.single(shuffled(i, len(self.source.singles), self.seed))
         dropped = rng.random() < self.caption_dropout
         return None if dropped else self.write(parts, rng), codes
 

@@ -4,8 +4,9 @@ import json
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -16,6 +17,7 @@ from ..pictures.crops import prior_crop
 from ..pictures.data_arguments import DataArguments
 from ..pictures.in_memory import Pictures, as_it_is, whole
 from ..pictures.kinds import Parts
+from ..pictures.layouts import OUTSIDE
 from ..pictures.readers import Row
 from ..pictures.rows import BrokenRow, open_picture
 from ..pictures.splits import Split
@@ -68,6 +70,20 @@ class Contents:
     def places(self) -> range:
         return range(len(self.source) if self.held_out else 0, len(self.source) + self.scenes)
 
+    def settings(self) -> dict[str, Any]:
+        """What the codes depend on beside the rows and the dVAE."""
+        own = {
+            "scenes": self.scenes,
+            "layout": self.source.kind.version if self.scenes else 0,
+            "held_out": self.held_out,
+            "seed": self.seed if self.scenes > 0 or self.cropped else 0,  # else nothing depends on it
+            **self.views._asdict(),
+        }
+        return own | ({"scene_kinds": self.data.scene_kinds} if self.scenes and self.data.scene_kinds else {})
+
+    def drawn(self, shards: dict[int, range]) -> "DrawnShards":
+        return DrawnShards(self, shards)
+
     def pictures(self, places: Iterable[range]) -> Pictures | None:
         """What the scenes among these places are composed of; None where there are none."""
         composed = any(part.stop > len(self.source) for part in places)
@@ -80,6 +96,7 @@ class Chunk:
     What a shard's next pictures are: `columns` has a row for each, the cache's but for the codes.
 
     seen, skipped: rows, and those of them that are left out, each (name, reason). last: the shard ends with it.
+    ground: bool (n, N), the cells that show nothing of a piece; None of whole pictures.
     """
 
     shard: int
@@ -87,6 +104,11 @@ class Chunk:
     seen: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     last: bool = False
+    ground: np.ndarray | None = None
+
+    def without_ground(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (n, N), OUTSIDE where only the ground is."""
+        return codes if self.ground is None else np.where(self.ground, np.int32(OUTSIDE), codes)
 
 
 class DrawnShards(IterableDataset):

@@ -1,8 +1,8 @@
 """Captions written from the parts of a picture, when a batch is drawn.
 
-Parts are a dict: `kind`, `things` (dicts with `name`, `keywords` and `style`, as the rows of the data set have them)
-and, for a coloured ground or a tint, `colour`. Each function is pure: its choices come from the `random.Random` passed
-in.
+Parts are a dict: `kind`, `things` (dicts with `name`, `keywords` and `style`, as the rows of the data set have them,
+and `colour` where it is another than their own) and `ground`, the colour of one that is not white. Each function is
+pure: its choices come from the `random.Random` passed in.
 """
 
 from random import Random
@@ -30,6 +30,16 @@ NO_ARTICLE = {
 }  # fmt: skip
 SINGULAR_IN_S = {"lens", "tennis", "christmas", "rhinoceros", "triceratops", "biceps"}
 IRREGULAR_PLURALS = {"people", "men", "women", "dice", "skis", "maracas"}
+IRREGULAR = {
+    "person": "people", "child": "children", "foot": "feet", "tooth": "teeth", "mouse": "mice", "goose": "geese",
+    "leaf": "leaves", "knife": "knives", "wolf": "wolves", "loaf": "loaves", "fish": "fish", "sheep": "sheep",
+    "deer": "deer", "ox": "oxen", "potato": "potatoes", "tomato": "tomatoes", "mango": "mangoes", "hero": "heroes",
+    "mosquito": "mosquitoes", "volcano": "volcanoes", "human": "humans", "shaman": "shamans", "stomach": "stomachs",
+    "squid": "squid"
+}  # fmt: skip
+UNCOUNTED = {
+    "no", "not", "done", "behind", "back", "up", "down", "off", "out", "on", "ok", "multiply", "plus", "minus"
+}  # fmt: skip
 LINKS = ("with", "of", "in", "on", "at", "from", "holding", "wearing", "feeding", "lifting", "and", "over")
 
 
@@ -37,18 +47,43 @@ def write_caption(parts: dict[str, Any], rng: Random) -> str:
     """One of the captions that fit the parts; `parts["kind"]` is "single" or one of scenes.KINDS."""
     if parts["kind"] == "single":
         return write_single(parts["things"][0], rng)
-    names = [choose_name(thing, rng) for thing in parts["things"]]
-    if parts["kind"] in ("large", "small"):
-        return choose_article(f"{rng.choice(SIZES[parts['kind']])} {names[0]}", rng)
-    if parts["kind"] == "tint":
-        return write_tint(plain_name(names[0]), parts["colour"], rng)
-    mentions = [choose_article(name, rng) for name in names]
-    return rng.choice(SCENES[parts["kind"]]).format(*mentions, *names, colour=parts.get("colour"))
+    forms, ground = FORMS.get(parts["kind"]), parts.get("ground")
+    if forms is None:
+        caption = write_one(parts["kind"], parts["things"][0], rng)
+    else:
+        names = [choose_name(thing, rng) for thing in parts["things"]]
+        mentions = [choose_article(name, rng) for name in names]
+        caption = rng.choice(forms).format(*mentions, *names)
+    return rng.choice(GROUNDS).format(caption, ground, with_article(ground)) if ground else caption
+
+
+def write_one(kind: str, thing: dict[str, Any], rng: Random) -> str:
+    """One thing, or several alike: large or small, numbered, in a colour, or on a ground that is said after it."""
+    if kind == "colour" and rng.random() < 1 / 3:
+        name = choose_article(plain_name(thing["name"]), rng)
+        return f"{name} {rng.choice(('painted', 'coloured', 'colored', 'in'))} {thing['colour']}"
+    name = choose_name(thing, rng)
+    if kind in NUMBERS:
+        return rng.choice(NUMBERS[kind]).format(plural(name))
+    return choose_article(f"{rng.choice(SIZES[kind])} {name}" if kind in SIZES else name, rng)
 
 
 SIZES = {"large": ["large", "large", "big", "huge"], "small": ["small", "small", "little", "tiny"]}
-# {0} and {1} are the things with or without article, {2} and {3} (of two things) their bare names
-SCENES = {
+NUMBERS = {
+    "two": ["two {}", "two {}", "two {} side by side", "2 {}", "a pair of {}"],
+    "three": ["three {}", "three {}", "3 {}", "a group of three {}", "three {} together"],
+    "four": ["four {}", "four {}", "4 {}", "a group of four {}", "four {} together"],
+}
+# of a scene and its ground: {0} the scene, {1} the colour, {2} the same with its article
+GROUNDS = [
+    "{0} on {2} background",
+    "{0} on {2} background",
+    "{0} on {2} ground",
+    "{0} on {1}",
+    "{0}, {1} background",
+]
+# {0} and {1} are the things with or without article, {2} and {3} their bare names
+FORMS = {
     "beside": [
         "{0} beside {1}",
         "{0} beside {1}",
@@ -56,16 +91,11 @@ SCENES = {
         "{0} and {1}",
         "{0} and {1} side by side",
         "{0} to the left of {1}",
+        "{0} left of {1}",
         "{1} to the right of {0}",
+        "{1} right of {0}",
     ],
     "above": ["{0} above {1}", "{0} above {1}", "{0} over {1}", "{0} on top of {1}", "{1} below {0}", "{1} under {0}"],
-    "ground": [
-        "{0} on a {colour} background",
-        "{0} on a {colour} background",
-        "{0} on a {colour} ground",
-        "{0} on {colour}",
-        "{0}, {colour} background",
-    ],
     "shape": [
         "{0} shaped like {1}",
         "{0} shaped like {1}",
@@ -81,13 +111,6 @@ SCENES = {
         "{0} colored like {1}",
     ],
 }
-
-
-def write_tint(name: str, colour: str, rng: Random) -> str:
-    """A thing in shades of a colour, the colour before its name in two captions of three."""
-    if rng.random() < 2 / 3:
-        return choose_article(f"{colour} {name}", rng)
-    return f"{choose_article(name, rng)} {rng.choice(('painted', 'coloured', 'colored', 'in'))} {colour}"
 
 
 def write_single(thing: dict[str, Any], rng: Random) -> str:
@@ -129,7 +152,12 @@ def write_style(name: str, style: str, rng: Random) -> str:
 
 
 def choose_name(thing: dict[str, Any], rng: Random) -> str:
-    """The name; where the data set's builder put a colour before it, half the time without the colour."""
+    """
+    The name, after another colour of its own if it has one; where the data set's builder put a colour before it, half
+    the time without that colour.
+    """
+    if thing.get("colour"):
+        return f"{thing['colour']} {plain_name(thing['name'])}"
     if thing["style"] in NAMED_BY_COLOUR and rng.random() < 0.5:
         return plain_name(thing["name"])
     return thing["name"]
@@ -169,3 +197,27 @@ def is_plural(name: str) -> bool:
     if head in IRREGULAR_PLURALS:
         return True
     return head.endswith("s") and not head.endswith(("ss", "us", "is", "as", "'s")) and head not in SINGULAR_IN_S
+
+
+def is_countable(name: str) -> bool:
+    """Whether "two" and a plural make sense: of a common noun of at most two words, no name of what goes on."""
+    words = name.split()
+    if len(words) > 2 or name in NO_ARTICLE or name.startswith(PROPER) or is_plural(name):
+        return False
+    return not (set(words) & UNCOUNTED) and not (len(words) == 2 and words[1].endswith(("ing", "ed")))
+
+
+def plural(name: str) -> str:
+    """The plural of a name of at most two words: of its last one."""
+    *before, word = name.split()
+    return " ".join([*before, IRREGULAR.get(word) or regular_plural(word)])
+
+
+def regular_plural(word: str) -> str:
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{word}es"
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return f"{word[:-1]}ies"
+    if word.endswith("man"):
+        return f"{word[:-3]}men"
+    return f"{word}s"

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ..pictures.in_memory import Pictures
 from .captions import with_article
-from .scenes import draw_scene, sample_scene
+from .scenes import PAIRS
 
 
 class Pairs(NamedTuple):
@@ -26,15 +26,14 @@ def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
     `count` scenes, always the same, of two things with at most `words` words that training never puts together. Raises
     a ValueError where there are none.
     """
-    things = [parts["things"][0] for parts in pictures.parts]
     images, prompts, vertical, names = [], [], [], []
     for draw in range(200 * count):
         rng = random.Random(f"pair-{draw}")
-        parts = sample_scene(things, rng, heldout=True)
+        layout, parts = pictures.composer.lay(rng, held_out=True, kind=rng.choice(PAIRS))
         pair = tuple(thing["name"] for thing in parts["things"])
-        if parts["kind"] not in ("beside", "above") or any(len(name.split()) > words for name in pair):
+        if any(len(name.split()) > words for name in pair):
             continue
-        scene = draw_scene(parts, [pictures.images[i] for i in parts["rows"]], rng, pictures.image_size)
+        scene = pictures.composer.draw_layout(layout)
         images.append(torch.from_numpy(scene.copy()).permute(2, 0, 1) / 255)
         prompts.append(f"{with_article(pair[0])} {parts['kind']} {with_article(pair[1])}")
         vertical.append(parts["kind"] == "above")
@@ -42,7 +41,7 @@ def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
         if len(names) == count:
             break
     else:
-        raise ValueError(f"{len(names)} of {count} pairs found among {len(things)} rows: give more, of short names")
+        raise ValueError(f"{len(names)} of {count} pairs found in {200 * count} draws: give more rows, of short names")
     return Pairs(torch.stack(images), prompts, torch.tensor(vertical), names)
 
 

@@ -1,33 +1,46 @@
-"""Scenes composed of cutouts, so that a prompt may combine what no single picture shows together.
+"""Scenes composed of cut-outs, so that a prompt may combine what no single picture shows together.
 
-    beside          above           ground          large / small   shape               colours             tint
-    [ A   B ]       [  A  ]         [#######]       A beyond the    an armchair whose   A in the palette    A in shades
-                    [  B  ]         [## A ##]       frame / a       back is B           of B, dark to dark  of a colour
-                                                    small A
+    beside     above     small / large     two / three / four     colour           shape              colours
+    . . . .    . A A .   . . . .  A A A A  . . . .  . A A .       A in another     an armchair whose  an armchair
+    A A B B    . A A .   . A A .  A A A A  A A A A  . A A .       colour, a blue   back is B          in the colours
+    A A B B    . B B .   . A A .  A A A A  A A A A  A A A A       cat                                 of B
+    . . . .    . B B .   . . . .  A A A A  . . . .  A A A A
 
-Some pairs of names are held out: `is_heldout_pair` never lets them meet in training, and the split `heldout-pairs` of
-an evaluation composes them alone.
+A kind has one place for each of its things, whole or at half their size, on white or on a coloured ground, which is a
+kind of its own too. A thing of these kinds is sometimes recoloured. What kinds combine is held out by pair, of two
+names, of a name and a ground, a colour or a number: training never shows such a pair, and the split `heldout-pairs` of
+an evaluation shows them alone.
 """
 
 import hashlib
+from bisect import bisect
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from itertools import accumulate
 from random import Random
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from .captions import is_countable, plain_name
+from .recolouring import Colour
 
-from .armchair import WOODS, ArmchairShape, Colour, draw_armchair
-from .captions import plain_name
-
-LAYOUT = 2  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
-HELDOUT_SHARE = 0.1  # of all pairs of names
+LAYOUT = 3  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
+HELDOUT_SHARE = 0.1  # of all pairs
 KINDS = {  # weights
-    "beside": 30, "above": 20, "ground": 20, "large": 4, "small": 10, "shape": 10, "colours": 4, "tint": 10
+    "beside": 26, "above": 18, "ground": 14, "small": 8, "large": 3, "two": 6, "three": 6, "four": 6, "colour": 14,
+    "shape": 8, "colours": 3
 }  # fmt: skip
-PAIRS = ("beside", "above", "shape", "colours")
-COLOURED = ("ground", "tint")
-LONGEST_NAME = 3  # words, of a thing in a pair
-TRIES, TRIES_FOR_STYLE = 200, 10
+PLACES = {  # quarters of the canvas above and to the left of each thing, which is half as large as the canvas
+    "beside": ((1, 0), (1, 2)), "above": ((0, 1), (2, 1)), "small": ((1, 1),), "two": ((1, 0), (1, 2)),
+    "three": ((0, 1), (2, 0), (2, 2)), "four": ((0, 0), (0, 2), (2, 0), (2, 2))
+}  # fmt: skip
+WHOLE = ((0, 0),)  # the place of all other kinds' thing
+PAIRS, COUNTS, ARMCHAIRS = ("beside", "above"), ("two", "three", "four"), ("shape", "colours")
+HELD_OUT = (*PAIRS, "ground", *COUNTS, "colour", *ARMCHAIRS)  # the kinds that are of a pair
+GROUND_SHARE, COLOUR_SHARE = 0.25, 0.1  # of other kinds: scenes on a coloured ground, things of another colour
+COLOURS_HALF = 2  # of a thing's colours, that it has at half its size too
+LONGEST_NAME = 3  # words, of a thing in a pair, in numbers or in another colour
+TRIES, TRIES_FOR_STYLE = 200, 30
 GROUNDS: dict[str, Colour] = {
     "red": (226, 60, 56),
     "orange": (250, 150, 60),
@@ -42,226 +55,174 @@ GROUNDS: dict[str, Colour] = {
 }
 PEOPLE = ("man", "woman", "person", "men", "women", "people")  # make no good armchair
 ARMCHAIR = {"name": "armchair", "keywords": ["chair", "furniture", "seat"], "style": "drawing"}
+Thing = dict[str, Any]
 
 
 def is_heldout_pair(name_a: str, name_b: str) -> bool:
     """Whether two things never meet in training: by a hash of the sorted pair, less a colour at a name's front."""
-    pair = "|".join(sorted((plain_name(name_a), plain_name(name_b))))
+    return _is_heldout(plain_name(name_a), plain_name(name_b))
+
+
+def is_heldout(name: str, kind: str, colour: str | None = None) -> bool:
+    """The same of a thing and a ground, a colour or a number of it."""
+    return _with_word(plain_name(name), f"{kind} {colour}" if colour else kind)
+
+
+def _is_heldout(a: str, b: str) -> bool:
+    pair = f"{a}|{b}" if a < b else f"{b}|{a}"
     return int.from_bytes(hashlib.sha256(pair.encode()).digest()[:4], "big") / 2**32 < HELDOUT_SHARE
 
 
-def sample_scene(rows: list[dict[str, Any]], rng: Random, heldout: bool = False) -> dict[str, Any]:
+_with_word = lru_cache(maxsize=2**17)(_is_heldout)  # names are few, grounds, colours and numbers too
+_plain = cache(plain_name)
+
+
+class Scenes:
     """
-    Choose what a scene shows.
+    What scenes of a set's things show, drawn at random.
 
-    `rows` have `name`, `keywords` and `style`. Returns parts: `kind` (of KINDS), `things` in the order the caption
-    names them, `rows`, the places of the things whose cutouts `draw_scene` needs, and `colour` of a coloured ground.
-    With `heldout` every scene is a held-out pair; without it none is. Raises a ValueError when no such pair is found.
+    things: `name`, `keywords` and `style` of each row. colours: of each row those that it may have instead of its
+    own; none of a long name.
     """
-    kinds = PAIRS if heldout else tuple(KINDS)
-    (kind,) = rng.choices(kinds, [KINDS[kind] for kind in kinds])
-    if kind == "shape":
-        place = _sample_partner(rows, ARMCHAIR, rng, heldout)
-        return {"kind": kind, "things": [ARMCHAIR, rows[place]], "rows": [place]}
-    if kind in PAIRS:
-        first, second = _sample_pair(rows, rng, heldout)
-        return {"kind": kind, "things": [rows[first], rows[second]], "rows": [first, second]}
-    first = rng.randrange(len(rows))
-    parts = {"kind": kind, "things": [rows[first]], "rows": [first]}
-    if kind in COLOURED:
-        named = rows[first]["name"].split()
-        parts["colour"] = rng.choice([colour for colour in GROUNDS if colour not in named])
-    return parts
+
+    def __init__(self, things: Sequence[Thing], colours: Sequence[Sequence[str]]):
+        self.things, self.colours = things, colours
+        self.short = [i for i, thing in enumerate(things) if len(thing["name"].split()) <= LONGEST_NAME]
+        self.of_style = defaultdict(list)
+        for i in self.short:
+            self.of_style[things[i]["style"]].append(i)
+        self.rows: dict[tuple[str, bool], list[int]] = {}
+        self.drawable: dict[tuple, tuple[list[str], list[float]]] = {}
+
+    def sample(
+        self, rng: Random, weights: Mapping[str, float], held_out: bool = False, kind: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Parts of a scene: `kind`, one of KINDS; `things` in the order the caption names them, each with its `colour`
+        where that is another than its own; `rows`, their places in the set; `ground` where that is not white.
+
+        weights: of the kinds; kind: that one. With held_out every scene shows a held-out pair; without it none does.
+        Raises a ValueError when no such scene is found.
+        """
+        kind = kind or self._kind(rng, weights, held_out)
+        rows = self._pair(rng, held_out) if kind in PAIRS else [self._one(rng, kind, held_out)]
+        things = [self.things[row] for row in rows]
+        parts = {"kind": kind, "things": [ARMCHAIR, *things] if kind in ARMCHAIRS else things, "rows": rows}
+        if kind == "ground":
+            parts["ground"] = self._ground(rng, things, held_out)
+        elif kind == "colour":
+            parts["things"] = [{**things[0], "colour": self._colour(rng, rows[0], held_out)}]
+        elif not held_out:
+            self._vary(rng, parts)
+        return parts
+
+    def _kind(self, rng: Random, weights: Mapping[str, float], held_out: bool) -> str:
+        asked = (*weights.items(), held_out)
+        if asked not in self.drawable:
+            self.drawable[asked] = self._kinds(weights, held_out)
+        kinds, sums = self.drawable[asked]
+        return kinds[bisect(sums, rng.random() * sums[-1], hi=len(kinds) - 1)]
+
+    def _kinds(self, weights: Mapping[str, float], held_out: bool) -> tuple[list[str], list[float]]:
+        """The kinds that there are things for, of a small set not all, and the sums of their weights."""
+        kinds = [kind for kind in (HELD_OUT if held_out else KINDS) if weights[kind] > 0]
+        kinds = [kind for kind in kinds if (self._pairs(held_out) if kind in PAIRS else self._rows(kind, held_out))]
+        if not kinds:
+            raise ValueError(
+                f"no scene can be drawn of {len(self.things)} things with held_out={held_out} and the weights "
+                f"{dict(weights)}: give more things, of short names, or another kind a weight above 0"
+            )
+        return kinds, list(accumulate(weights[kind] for kind in kinds))
+
+    def _pairs(self, held_out: bool) -> bool:
+        try:
+            return bool(self._pair(Random(0), held_out))
+        except ValueError:
+            return False
+
+    def _one(self, rng: Random, kind: str, held_out: bool) -> int:
+        rows = self._rows(kind, held_out)
+        if not rows:
+            raise ValueError(
+                f"no thing for a scene of kind {kind!r} among {len(self.things)} with held_out={held_out}: give more, "
+                "of short names"
+            )
+        return rows[int(rng.random() * len(rows))]
+
+    def _rows(self, kind: str, held_out: bool) -> list[int]:
+        """The rows that a scene of one thing may show."""
+        if (kind, held_out) not in self.rows:
+            every = range(len(self.things))
+            self.rows[kind, held_out] = [row for row in every if self._fits(row, kind, held_out)]
+        return self.rows[kind, held_out]
+
+    def _fits(self, row: int, kind: str, held_out: bool) -> bool:
+        name = self.things[row]["name"]
+        if kind in COUNTS:
+            short = len(name.split()) <= LONGEST_NAME
+            return short and is_countable(name) and _with_word(_plain(name), kind) == held_out
+        if kind in ARMCHAIRS:
+            return makes_armchair(name) and _is_heldout(ARMCHAIR["name"], _plain(name)) == held_out
+        if kind == "ground":
+            return bool(self._grounds([self.things[row]], held_out))
+        return kind != "colour" or bool(self._colours(row, held_out))
+
+    def _pair(self, rng: Random, held_out: bool) -> list[int]:
+        """Two rows, of one style if such are found soon."""
+        for _ in range(TRIES if self.short else 0):
+            first = self.short[int(rng.random() * len(self.short))]
+            name, alike = _plain(self.things[first]["name"]), self.of_style[self.things[first]["style"]]
+            for attempt in range(TRIES):
+                others = alike if attempt < TRIES_FOR_STYLE else self.short
+                second = others[int(rng.random() * len(others))]
+                other = _plain(self.things[second]["name"])
+                if other != name and _is_heldout(name, other) == held_out:
+                    return [first, second]
+        raise ValueError(
+            f"no two things to pair among {len(self.things)} with held_out={held_out}: give more, of short names"
+        )
+
+    def _grounds(self, things: Sequence[Thing], held_out: bool) -> list[str]:
+        """Colours of a ground that no name says, held out for the thing, or for none of the things."""
+        free = [grounds_of(_plain(thing["name"]), held_out) for thing in things]
+        words = {word for thing in things for word in (*thing["name"].split(), thing.get("colour"))}
+        return [colour for colour in free[0] if colour not in words and all(colour in other for other in free[1:])]
+
+    def _ground(self, rng: Random, things: Sequence[Thing], held_out: bool) -> str | None:
+        found = self._grounds(things, held_out)
+        return found[int(rng.random() * len(found))] if found else None
+
+    def _colours(self, row: int, held_out: bool, half: bool = False) -> list[str]:
+        name, own = _plain(self.things[row]["name"]), self.colours[row]
+        own = own[:COLOURS_HALF] if half else own
+        return [colour for colour in own if _with_word(name, f"colour {colour}") == held_out]
+
+    def _colour(self, rng: Random, row: int, held_out: bool, half: bool = False) -> str | None:
+        found = self._colours(row, held_out, half)
+        return found[int(rng.random() * len(found))] if found else None
+
+    def _vary(self, rng: Random, parts: dict[str, Any]) -> None:
+        """Things of other colours, and another ground, now and then; neither held out."""
+        kind = parts["kind"]
+        if kind not in ARMCHAIRS + COUNTS:
+            for i, row in enumerate(parts["rows"]):
+                if rng.random() < COLOUR_SHARE:
+                    colour = self._colour(rng, row, held_out=False, half=kind in PLACES)
+                    if colour:
+                        parts["things"][i] = {**parts["things"][i], "colour": colour}
+        if rng.random() < GROUND_SHARE:
+            ground = self._ground(rng, parts["things"][-len(parts["rows"]) :], held_out=False)
+            if ground:
+                parts["ground"] = ground
 
 
-def _sample_pair(rows: list[dict[str, Any]], rng: Random, heldout: bool) -> tuple[int, int]:
-    for _ in range(TRIES):
-        first = rng.randrange(len(rows))
-        if _is_short(rows[first]):
-            second = _find_partner(rows, rows[first], rng, heldout)
-            if second is not None:
-                return first, second
-    raise ValueError(f"no two things to pair among {len(rows)} rows with heldout={heldout}: give more, of short names")
+@lru_cache(maxsize=2**14)
+def grounds_of(name: str, held_out: bool) -> list[str]:
+    """The grounds on which training never shows a thing, or those on which it may."""
+    return [colour for colour in GROUNDS if _with_word(name, f"ground {colour}") == held_out]
 
 
-def _sample_partner(rows: list[dict[str, Any]], thing: dict[str, Any], rng: Random, heldout: bool) -> int:
-    place = _find_partner(rows, thing, rng, heldout, tries=10 * TRIES)
-    if place is None:
-        raise ValueError(f"nothing to pair with {thing['name']!r} among {len(rows)} rows with heldout={heldout}")
-    return place
-
-
-def _find_partner(
-    rows: list[dict[str, Any]], thing: dict[str, Any], rng: Random, heldout: bool, tries: int = TRIES
-) -> int | None:
-    """The place of a second thing, of the first one's style if one is found soon; None when none is found."""
-    found = None
-    for attempt in range(tries):
-        if found is not None and attempt >= TRIES_FOR_STYLE:
-            break
-        place = rng.randrange(len(rows))
-        if _may_meet(thing, rows[place], heldout):
-            found = place
-            if rows[place]["style"] == thing["style"]:
-                break
-    return found
-
-
-def _may_meet(thing: dict[str, Any], other: dict[str, Any], heldout: bool) -> bool:
-    if not _is_short(other) or plain_name(other["name"]) == plain_name(thing["name"]):
-        return False
-    if thing is ARMCHAIR and other["name"].startswith(PEOPLE):
-        return False
-    return is_heldout_pair(thing["name"], other["name"]) == heldout
-
-
-def _is_short(thing: dict[str, Any]) -> bool:
-    return len(thing["name"].split()) <= LONGEST_NAME
-
-
-def draw_scene(parts: dict[str, Any], cutouts: list[np.ndarray], rng: Random, size: int) -> np.ndarray:
-    """
-    Draw the scene that `parts` say: RGB uint8 (size, size, 3).
-
-    `cutouts` are RGBA uint8 (H, W, 4) squares of any size, those of `parts["rows"]`. "single" is the canonical
-    picture: the cutout on white, without any choice.
-    """
-    pictures = [Image.fromarray(cutout) for cutout in cutouts]
-    ground = GROUNDS[parts["colour"]] if parts["kind"] == "ground" else (255, 255, 255)
-    canvas = Image.new("RGBA", (size, size), (*ground, 255))
-    if parts["kind"] == "tint":
-        pictures = [recolour(pictures[0], shades_of(GROUNDS[parts["colour"]]))]
-    DRAWERS[parts["kind"]](canvas, pictures, rng)
-    return np.asarray(canvas.convert("RGB"))
-
-
-def place(canvas: Image.Image, picture: Image.Image, *, x: float, y: float, scale: float) -> None:
-    """Put a cutout on the canvas, its centre at (x, y) and its side `scale`, in fractions of the canvas."""
-    side = max(1, round(scale * canvas.width))
-    left, top = round(x * canvas.width - side / 2), round(y * canvas.width - side / 2)
-    resized = reduce(picture, side)
-    corner = max(0, -left), max(0, -top)  # what lies beyond the frame is cut
-    resized = resized.crop((*corner, min(side, canvas.width - left), min(side, canvas.width - top)))
-    canvas.alpha_composite(resized, (max(0, left), max(0, top)))
-
-
-def shift(rng: Random) -> float:
-    """
-    By an eighth of the canvas to a side, or not at all. All that `place` is told are eighths too: whole codes of a
-    grid of 8 and of its multiples, so that a thing of half the size keeps its codes wherever it stands.
-    """
-    return rng.choice((-1, 0, 1)) / 8
-
-
-def reduce(picture: Image.Image, side: int) -> Image.Image:
-    """Resize a square RGBA picture with premultiplied alpha; a picture of this size is returned as it is."""
-    if picture.size == (side, side):
-        return picture
-    return picture.convert("RGBa").resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
-
-
-def draw_single(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5, y=0.5, scale=1)
-
-
-def draw_beside(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    height = 0.5 + shift(rng)
-    for picture, x in zip(pictures, (0.25, 0.75), strict=True):
-        place(canvas, picture, x=x, y=height, scale=0.5)
-
-
-def draw_above(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    middle = 0.5 + shift(rng)
-    for picture, y in zip(pictures, (0.25, 0.75), strict=True):
-        place(canvas, picture, x=middle, y=y, scale=0.5)
-
-
-def draw_ground(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5, y=0.5, scale=0.75)
-
-
-def draw_large(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5, y=0.5, scale=1.25)
-
-
-def draw_small(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    place(canvas, pictures[0], x=0.5 + shift(rng), y=0.5 + shift(rng), scale=0.5)
-
-
-def draw_shape(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    """An armchair whose back is the thing and whose upholstery has the thing's colours."""
-    upholstery, cushion, *_ = palette(pictures[0])
-    shape = ArmchairShape.sample(rng)
-    armchair = draw_armchair(
-        shape,
-        upholstery=upholstery,
-        cushion=cushion,
-        wood=rng.choice(WOODS),
-        back=pictures[0],
-        canvas=2 * canvas.width,
-    )
-    place(canvas, armchair, x=0.5, y=0.5, scale=1)
-
-
-def draw_colours(canvas: Image.Image, pictures: list[Image.Image], rng: Random) -> None:
-    """The first thing, its luminance mapped onto the second one's colours, from dark to light."""
-    place(canvas, recolour(pictures[0], colour_ramp(pictures[1])), x=0.5, y=0.5, scale=1)
-
-
-def recolour(picture: Image.Image, ramp: np.ndarray) -> Image.Image:
-    """An RGBA picture, the luminance of what is opaque mapped onto a ramp from dark to light, uint8 (L, 3)."""
-    thing = np.asarray(picture)
-    shades = luminance(thing[..., :3])  # (H, W)
-    dark, light = np.percentile(shades[thing[..., 3] > 128], (2, 98))
-    steps = (shades - dark) / max(light - dark, 1) * (len(ramp) - 1)
-    mapped = ramp[np.clip(np.round(steps), 0, len(ramp) - 1).astype(int)]  # (H, W, 3)
-    return Image.fromarray(np.concatenate([mapped, thing[..., 3:]], -1))
-
-
-def colour_ramp(picture: Image.Image, steps: int = 12, length: int = 64) -> np.ndarray:
-    """A picture's opaque colours from dark to light, each of `steps` the mean of as many pixels: uint8 (length, 3)."""
-    rgba = np.asarray(picture)
-    colours = rgba[rgba[..., 3] > 128][:, :3]  # (N, 3)
-    if len(colours) < steps:
-        raise ValueError(f"{len(colours)} opaque pixels are too few for a palette of {steps} steps")
-    ordered = colours[np.argsort(luminance(colours), kind="stable")]
-    means = np.stack([part.mean(0) for part in np.array_split(ordered, steps)])  # (steps, 3)
-    at = np.linspace(0, steps - 1, length)
-    return np.stack([np.interp(at, np.arange(steps), means[:, c]) for c in range(3)], -1).astype(np.uint8)
-
-
-def shades_of(colour: Colour, length: int = 64) -> np.ndarray:
-    """From a third of a colour's light through the colour to half way to white: uint8 (length, 3)."""
-    stops = np.array([np.array(colour) / 3, colour, (np.array(colour) + 255) / 2])  # (3, 3)
-    at = np.linspace(0, 1, length)
-    return np.stack([np.interp(at, (0, 0.7, 1), stops[:, c]) for c in range(3)], -1).astype(np.uint8)
-
-
-def luminance(rgb: np.ndarray) -> np.ndarray:
-    """Rec. 601 luma of (..., 3) colours, in the colours' unit."""
-    return rgb @ np.array([0.299, 0.587, 0.114])
-
-
-def palette(picture: Image.Image, count: int = 4) -> list[Colour]:
-    """The main colours of what is opaque, most frequent first; at least two."""
-    rgba = np.asarray(picture)
-    opaque = rgba[rgba[..., 3] > 200][None, :, :3]  # (1, N, 3)
-    if opaque.size == 0:
-        raise ValueError("the thing whose colours are wanted has no opaque pixel")
-    quantized = Image.fromarray(np.ascontiguousarray(opaque)).quantize(count)
-    flat = quantized.getpalette()
-    colours = [tuple(flat[3 * index : 3 * index + 3]) for _, index in sorted(quantized.getcolors(), reverse=True)]
-    return colours if len(colours) > 1 else colours * 2
-
-
-DRAWERS = {
-    "single": draw_single,
-    "beside": draw_beside,
-    "above": draw_above,
-    "ground": draw_ground,
-    "large": draw_large,
-    "small": draw_small,
-    "shape": draw_shape,
-    "colours": draw_colours,
-    "tint": draw_single,
-}
+def makes_armchair(name: str) -> bool:
+    """Whether a thing may be an armchair's back."""
+    short = len(name.split()) <= LONGEST_NAME
+    return short and plain_name(name) != ARMCHAIR["name"] and not name.startswith(PEOPLE)

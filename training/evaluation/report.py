@@ -27,15 +27,28 @@ MEANINGS = {
 
 
 def report(
-    numbers: dict[str, float], settings: dict[str, Any], to_json: Path | None, to_markdown: Path | None
+    numbers: dict[str, float],
+    settings: dict[str, Any],
+    to_json: Path | None,
+    to_markdown: Path | None,
+    detail: dict[str, float] | None = None,
+    table: str | None = None,
 ) -> None:
-    """Prints the numbers, and writes what paths are given for; settings: what was evaluated, and how."""
+    """
+    Prints the numbers, and writes what paths are given for; settings: what was evaluated, and how. table: of its own,
+    after that of the numbers. detail: what it says, for programs.
+    """
     for name, value in numbers.items():
         print(f"{name:32} {value:12.5g}")
+    if table is not None:
+        print(f"\n{table}")
     if to_json is not None:
-        write(to_json, json.dumps({"settings": settings, "numbers": numbers}, indent=2, ensure_ascii=False))
+        write(
+            to_json,
+            json.dumps({"settings": settings, "numbers": numbers | (detail or {})}, indent=2, ensure_ascii=False),
+        )
     if to_markdown is not None:
-        write(to_markdown, markdown(numbers, settings))
+        write(to_markdown, markdown(numbers, settings) + (f"\n\n{table}" if table else ""))
 
 
 def markdown(numbers: dict[str, float], settings: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Which pictures a run sees: the `data` of a preset."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -21,6 +21,8 @@ class DataArguments:
     max_broken_share: a run stops as soon as more than this share of all rows cannot be used: of a split's, and where
         a part is held out of it, of both together.
     scenes: share of composed scenes among the pictures drawn, for sets of named cut-outs (the emoji).
+    scene_kinds: weights of some kinds of scenes, as {small: 20, shape: 0}, instead of their own
+        (training/emoji/scenes.py).
     max_pictures: take the first ones only, to try a run.
     """
 
@@ -35,6 +37,7 @@ class DataArguments:
     max_pixels: int = 2**26
     max_broken_share: float = 0.1
     scenes: float = 0.0
+    scene_kinds: dict[str, float] = field(default_factory=dict)
     max_pictures: int | None = None
 
     def __post_init__(self):
@@ -42,6 +45,8 @@ class DataArguments:
             raise ValueError(f"max_broken_share={self.max_broken_share} must be in [0, 1]")
         if self.shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer={self.shuffle_buffer} must be at least 1; 1 draws shard after shard")
+        if any(weight < 0 for weight in self.scene_kinds.values()):
+            raise ValueError(f"scene_kinds={self.scene_kinds} are weights: none may be below 0")
         if self.streaming and self.scenes > 0:
             raise ValueError(
                 f"scenes={self.scenes} are composed of cut-outs in memory: set data.streaming to false, or "

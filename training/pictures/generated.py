@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from .kinds import Captioned, Composer, Parts, parts_of
+from .layouts import LaidOut
 from .readers import ROWS_A_UNIT, Reader, Row
 
 HELD_OUT = 20  # rows to train on for one that is held out, where the composer holds out anything
@@ -71,7 +72,7 @@ class Generated(Captioned):
 
     def __init__(self, composer: Composer):
         super().__init__("text")
-        self.own, self.version = composer, composer.version
+        self.own, self.version, self.lays_out = composer, composer.version, isinstance(composer, LaidOut)
 
     def composer(self, parts: Sequence[Parts], kept: Sequence) -> Composer:
         return self.own

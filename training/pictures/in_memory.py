@@ -53,7 +53,7 @@ class Pictures:
 
     def __init__(self, pictures: Split, data: DataArguments, image_size: int):
         check_memory(pictures, data, image_size)
-        self.image_size, self.kind = image_size, pictures.kind
+        self.image_size, self.kind, self.scene_kinds = image_size, pictures.kind, data.scene_kinds
         self.crops = data.crop == "dalle" and self.kind.crops
         self.processor = DVAEImageProcessor(image_size)
         self.tally = Tally(pictures.whole, data.max_broken_share)
@@ -95,7 +95,7 @@ class Pictures:
     @functools.cached_property
     def composer(self) -> Composer:
         """Raises a ValueError where the set composes no scenes."""
-        return self.kind.composer(self.parts, self.images)
+        return self.kind.composer(self.parts, self.images).weigh(self.scene_kinds)
 
     def scene(self, rng: random.Random, held_out: bool = False) -> tuple[np.ndarray, Parts]:
         """A scene that the set composes: RGB uint8 (S, S, 3) and its parts."""

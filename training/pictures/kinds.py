@@ -4,11 +4,12 @@ Whatever reads pictures knows this interface alone. A set of captioned pictures 
 pictures of its own gives a `Composer`, whose pictures are called scenes.
 """
 
+import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -28,17 +29,28 @@ class Composer(ABC):
 
     version: of what is drawn; with another number no cached codes are of older drawings. pictures: how many are taken
         as the rows of the set, where it has no others. holds_out: whether it keeps some of what it can draw apart.
+    kinds: of what it draws, each with its weight; none where there is but one.
     """
 
     version: int = 1
     pictures: int = 10_000
     holds_out: bool = False
+    kinds: Mapping[str, float] = {}
 
     @abstractmethod
     def draw(self, rng: Random, held_out: bool = False) -> tuple[Image.Image, str | Parts]:
         """A picture of any size, and its caption or the parts of it. All chance is `rng`'s, so that a draw can be
         repeated. held_out: one of those that are kept apart, which are never drawn otherwise.
         """
+
+    def weigh(self, weights: Mapping[str, float]) -> Self:
+        """The same with other weights of some kinds. Raises a ValueError for a kind that it has not."""
+        if unknown := set(weights) - set(self.kinds):
+            known = ", ".join(self.kinds) or "none"
+            raise ValueError(f"data.scene_kinds has no kind {min(unknown)!r}: those of this set are {known}")
+        other = copy.copy(self)
+        other.kinds = {**self.kinds, **weights}
+        return other
 
     def draw_caption(self, rng: Random) -> Parts:
         """What the caption of a draw is written from, without the picture where that is less work."""
@@ -54,6 +66,7 @@ class Captioned:
 
     named_by: tuple[str, ...] = ()  # the columns that tell a set of this kind from one of captions
     composes = False  # whether it draws scenes
+    lays_out = False  # whether these are laid out of pieces (layouts.LaidOut)
     crops = True  # whether a picture may be cropped, as the paper does in training
     channels = 3  # of what stays in memory
     version = 0  # of the scenes

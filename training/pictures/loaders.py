@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..loop.loop_training import LoopTraining
+from .assembled import AssembledPictures
 from .data_arguments import DataArguments
 from .in_memory import DrawnPictures, Pictures, in_order
 from .kinds import Captioned
@@ -48,6 +49,25 @@ def training_batches(
     if isinstance(pictures, Pictures):
         pictures = DrawnPictures(pictures, length, training.seed, data.scenes, flip)
     return own_batches(pictures, training, accelerator, flip=flip)
+
+
+def assembled_batches(
+    pictures: TrainingPictures,
+    data: DataArguments,
+    training: LoopTraining,
+    accelerator: Accelerator,
+    *,
+    length: int,
+    flip: bool,
+    share: float,
+    grid_size: int,
+) -> DataLoader:
+    """The same, as `Assembly`, with a share of scenes to be put together on a grid of codes."""
+    if not isinstance(pictures, Pictures):
+        raise ValueError(f"assembled_share={share} needs cut-outs in memory: set data.streaming to false, or it to 0")
+    drawn = DrawnPictures(pictures, length, training.seed, data.scenes, flip)
+    assembled = AssembledPictures(drawn, share, grid_size)
+    return own_batches(assembled, training, accelerator, collate=assembled.collate)
 
 
 def own_batches(

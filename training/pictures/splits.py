@@ -13,7 +13,13 @@ from .readers import Reader
 from .rows import BrokenRow, open_picture
 from .sources import Source, open_splits
 
-SCENES = ("scenes", "cached_scenes", "scene_share")  # what a preset asks of them, in `data` and in `training`
+SCENES = (
+    "scenes",
+    "cached_scenes",
+    "scene_share",
+    "blocks",
+    "assembled_share",
+)  # what a preset asks of them, in `data` and in `training`
 STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
 
 

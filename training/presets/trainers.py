@@ -31,6 +31,8 @@ class DVAETraining(LoopTraining):
     kmeans_latents: how many latents the k-means sees.
     decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
     flip: random horizontal flips; captions play no part in the dVAE.
+    assembled_share: of each batch, scenes that are put together of the cells of pieces (pictures/assembled.py), for
+        sets that lay their scenes out, such as named cut-outs.
     freeze: shell patterns of the names of parameters that learn nothing, such as [encoder*].
     pixel_adversary, posterior_adversary, style_adversary: None, or the settings of one
         (`--training.pixel_adversary '{}'` takes its defaults).
@@ -45,10 +47,21 @@ class DVAETraining(LoopTraining):
     kmeans_latents: int = 65_536
     decoder_steps: int = 0
     flip: bool = True
+    assembled_share: float = 0.0
     freeze: list[str] = field(default_factory=list)
     pixel_adversary: PixelSettings | None = None
     posterior_adversary: PosteriorSettings | None = None
     style_adversary: StyleSettings | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.assembled_share <= 1:
+            raise ValueError(f"assembled_share={self.assembled_share} must be in [0, 1]")
+        if self.assembled_share > 0 and (self.posterior_adversary or self.style_adversary):
+            raise ValueError(
+                f"assembled_share={self.assembled_share}: a scene that is put together has no codes or style that are "
+                "its own, which posterior_adversary and style_adversary judge: set it to 0"
+            )
 
 
 @dataclass
@@ -56,6 +69,8 @@ class PriorTraining(LoopTraining):
     """
     caption_dropout: share of captions replaced by the empty one, for guidance. bpe_dropout: merges left out.
     cached_scenes: composed scenes encoded beside the pictures. scene_share: share of each batch drawn from them.
+    blocks: scenes are instead put together at each draw, of blocks of codes that are cached of their pieces, and
+        pictures too (codes/blocks.py); for sets that lay their scenes out, such as named cut-outs.
     sampling: defaults of the saved pipeline (guidance_scale, temperature, top_k, top_p).
     dvae, tokenizer: folders or Hub ids of these, or of pipelines that hold them, or "embedded"; None takes those of
         the pipeline that init_from names, or else output_dir/dvae and output_dir/tokenizer.
@@ -69,6 +84,7 @@ class PriorTraining(LoopTraining):
     bpe_dropout: float = 0.1
     cached_scenes: int = 0
     scene_share: float = 0.0
+    blocks: bool = False
     sampling: dict[str, Any] = field(default_factory=dict)
     dvae: str | None = None
     tokenizer: str | None = None
@@ -81,6 +97,9 @@ class PriorTraining(LoopTraining):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.blocks and (self.cached_scenes or self.crops > 1 or self.flips):
+            asked = f"cached_scenes={self.cached_scenes}, crops={self.crops}, flips={self.flips}"
+            raise ValueError(f"blocks put scenes together afresh, of pieces as they are: leave {asked} out")
         if self.lora is not None and self.init_from is None:
             raise ValueError("lora adapts a trained prior: say which with --training.init_from")
         if self.lora is not None and self.freeze:

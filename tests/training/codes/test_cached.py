@@ -6,7 +6,7 @@ from messages import refused
 from squares import tiny_dvae
 
 from training.codes.cache import encode_now
-from training.codes.cached import CachedCodes
+from training.codes.cached import CachedCodes, DrawnCodes
 from training.codes.views import Contents
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
@@ -20,9 +20,9 @@ def test_cached_codes_are_the_dvaes_and_draws_depend_on_their_place_alone(pictur
     pixel_values = torch.from_numpy(loaded.single(3)[0].copy()).permute(2, 0, 1)[None] / 255
     assert encoded[3]["codes"] == dvae.encode(pixel_values).flatten().tolist()
     settings = {"scene_share": 0.0, "caption_dropout": 0.2, "write": source.kind.caption}
-    drawn, again = (CachedCodes(encoded, length=500, seed=0, **settings) for _ in range(2))
+    drawn, again = (DrawnCodes(CachedCodes(encoded), length=500, seed=0, **settings) for _ in range(2))
     texts = [drawn[i][0] for i in range(500)]
     assert texts == [again[i][0] for i in range(500)]
     assert texts.count(None) / 500 == pytest.approx(0.2, abs=0.07)
     with refused(ValueError, "scene_share=0.5", "training.cached_scenes"):
-        CachedCodes(encoded, length=1, seed=0, **settings | {"scene_share": 0.5})
+        DrawnCodes(CachedCodes(encoded), length=1, seed=0, **settings | {"scene_share": 0.5})

@@ -5,13 +5,14 @@ from random import Random
 
 import pytest
 
-from training.emoji.captions import is_plural, plain_name, with_article, write_caption
+from training.emoji.captions import is_countable, is_plural, plain_name, plural, with_article, write_caption
 from training.emoji.scenes import KINDS
 
 AVOCADO = {"name": "avocado", "keywords": ["food", "fruit", "guacamole"], "style": "fluent 3d"}
 BOAT = {"name": "sailboat", "keywords": ["boat", "sea"], "style": "twemoji"}
 ARMCHAIR = {"name": "red armchair", "keywords": ["chair", "seat"], "style": "icon"}
 PAIRS = ("beside", "above", "shape", "colours")
+COUNTS = ("two", "three", "four")
 
 
 def captions(parts: dict, count: int = 2000) -> Counter:
@@ -19,9 +20,10 @@ def captions(parts: dict, count: int = 2000) -> Counter:
     return Counter(write_caption(parts, rng) for _ in range(count))
 
 
-def parts_of(kind: str) -> dict:
-    things = [AVOCADO, BOAT] if kind in PAIRS else [AVOCADO]
-    return {"kind": kind, "things": things, "rows": list(range(len(things))), "colour": "blue"}
+def parts_of(kind: str, ground: str | None = None) -> dict:
+    things = [AVOCADO, BOAT] if kind in PAIRS else [AVOCADO | {"colour": "blue"} if kind == "colour" else AVOCADO]
+    ground = "orange" if kind == "ground" else ground
+    return {"kind": kind, "things": things, "rows": list(range(len(things))), **({"ground": ground} if ground else {})}
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,48 @@ def test_a_seed_fixes_the_caption(kind):
     assert len(captions(parts_of(kind), 200)) > 3
 
 
+@pytest.mark.parametrize("ground", [None, "green"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_scenes_name_every_thing_in_lower_case_and_few_words(kind):
-    for caption in captions(parts_of(kind), 300):
+def test_scenes_name_all_they_show_in_lower_case_and_few_words(kind, ground):
+    parts = parts_of(kind, ground)
+    for caption in captions(parts, 300):
         assert "avocado" in caption and ("sailboat" in caption or kind not in PAIRS)
-        assert caption == caption.lower() and len(caption.split()) <= 12
+        assert ("blue" in caption) == (kind == "colour") and (parts.get("ground") or "") in caption
+        assert ("avocados" in caption) == (kind in COUNTS)
+        assert caption == caption.lower() and len(caption.split()) <= 14
         assert "{" not in caption and " a avocado" not in f" {caption}" and " an sailboat" not in caption
+        assert "a orange" not in caption
+
+
+def test_a_recoloured_thing_is_named_by_that_colour_alone_in_any_kind():
+    red = ARMCHAIR | {"colour": "blue"}
+    for kind in ("colour", "small", "beside"):
+        things = [red, BOAT] if kind == "beside" else [red]
+        for caption in captions({"kind": kind, "things": things, "rows": [0]}, 200):
+            assert "armchair" in caption and "blue" in caption and "red" not in caption.split()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cat face", "cat faces"),
+        ("octopus", "octopuses"),
+        ("strawberry", "strawberries"),
+        ("boy", "boys"),
+        ("fireman", "firemen"),
+        ("pot of food", None),
+        ("two hearts", None),
+        ("person", "people"),
+        ("sandwich", "sandwiches"),
+        ("bread", None),
+        ("hourglass done", None),
+        ("woman swimming", None),
+        ("ring", "rings"),
+        ("tokyo tower", None),
+    ],
+)
+def test_what_can_be_counted_has_its_plural(name, expected):
+    assert (plural(name) if is_countable(name) else None) == expected
 
 
 def test_what_is_named_first_is_on_the_left():
@@ -90,10 +128,6 @@ def test_what_is_above_is_named_so():
     for caption in captions(parts_of("above"), 300):
         first, second = caption.index("avocado"), caption.index("sailboat")
         assert (first < second) != ("below" in caption or "under" in caption)
-
-
-def test_a_ground_has_its_colour():
-    assert all("blue" in caption for caption in captions(parts_of("ground"), 100))
 
 
 def test_the_signature_prompt_is_a_caption():

@@ -1,30 +1,32 @@
 """Scenes show what their parts say, never a held-out pair in training, and depend on the generator alone."""
 
+from collections import Counter
 from random import Random
 
 import numpy as np
 import pytest
 from messages import refused
-from PIL import Image
 
+from training.emoji.named_cutouts import CutoutScenes
 from training.emoji.scenes import (
+    ARMCHAIR,
+    ARMCHAIRS,
+    COUNTS,
     GROUNDS,
+    HELD_OUT,
     HELDOUT_SHARE,
     KINDS,
     PAIRS,
-    colour_ramp,
-    draw_scene,
+    PLACES,
+    is_heldout,
     is_heldout_pair,
-    luminance,
-    sample_scene,
 )
 
-ROWS = [{"name": f"thing {i}", "keywords": [], "style": ("noto", "twemoji")[i % 2]} for i in range(60)]
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 
 
 def disc(colour: tuple[int, int, int], side: int = 64) -> np.ndarray:
-    """A cutout (side, side, 4): a disc of one colour, lighter towards the top."""
+    """A cut-out (side, side, 4): a disc of one colour, lighter towards the top."""
     y, x = np.mgrid[:side, :side] / (side - 1) - 0.5
     cutout = np.zeros((side, side, 4), np.uint8)
     cutout[..., :3] = np.clip(np.array(colour) * (1.1 - 0.4 * (y[..., None] + 0.5)), 0, 255)
@@ -32,9 +34,18 @@ def disc(colour: tuple[int, int, int], side: int = 64) -> np.ndarray:
     return cutout
 
 
-def draw(kind: str, size: int = 64, seed: int = 0, colour: str = "green") -> np.ndarray:
-    cutouts = [disc(RED), disc(BLUE)] if kind in ("beside", "above", "colours") else [disc(RED)]
-    return draw_scene({"kind": kind, "colour": colour}, cutouts, Random(seed), size)
+def thing(name: str, style: str = "noto") -> dict:
+    return {"name": name, "keywords": [], "style": style}
+
+
+DISCS = CutoutScenes([thing("disc"), thing("ball")], [disc(RED), disc(BLUE)])
+MANY = CutoutScenes([thing(f"thing {i}", ("noto", "twemoji")[i % 2]) for i in range(60)], [disc(RED, 16)] * 60)
+
+
+def draw(kind: str, **more) -> np.ndarray:
+    rows = [0, 1] if kind in PAIRS else [0]
+    things = [*([ARMCHAIR] if kind in ARMCHAIRS else []), *(DISCS.things[row] for row in rows)]
+    return DISCS.draw_layout(DISCS.layout_of({"kind": kind, "things": things, "rows": rows, **more}))
 
 
 def is_near(picture: np.ndarray, channel: int) -> np.ndarray:
@@ -43,87 +54,80 @@ def is_near(picture: np.ndarray, channel: int) -> np.ndarray:
     return (picture[..., channel] > 120) & (picture[..., others] < 90).all(-1)
 
 
-@pytest.mark.parametrize("size", [16, 48, 64])
-@pytest.mark.parametrize("kind", ["single", *KINDS])
-def test_a_scene_is_rgb_of_its_size_and_fixed_by_its_seed(kind, size):
-    picture = draw(kind, size)
-    assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, draw(kind, size))
-    assert picture.std() > 10
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scene_is_fixed_by_its_seed_and_can_be_asked_for_by_its_kind(kind):
+    layout, parts = MANY.lay(Random(3), kind=kind)
+    assert (layout, parts) == MANY.lay(Random(3), kind=kind) and parts["kind"] == kind
+    picture = MANY.draw_layout(layout)
+    assert picture.shape == (16, 16, 3) and picture.dtype == np.uint8 and picture.std() > 10
+    np.testing.assert_array_equal(picture, MANY.draw_layout(layout))
 
 
 def test_a_single_picture_is_the_cutout_on_white():
     cutout = disc(RED).astype(float)
     alpha = cutout[..., 3:] / 255
-    expected = alpha * cutout[..., :3] + (1 - alpha) * 255
-    np.testing.assert_allclose(draw("single"), expected, atol=1)
+    np.testing.assert_allclose(DISCS.draw_layout(DISCS.single(0)), alpha * cutout[..., :3] + (1 - alpha) * 255, atol=1)
 
 
 def test_left_is_left_and_above_is_above():
-    for seed in range(10):
-        for kind, axis in (("beside", 1), ("above", 0)):
-            picture = draw(kind, seed=seed)
-            red, blue = (np.argwhere(is_near(picture, channel))[:, axis] for channel in (0, 2))
-            assert len(red) > 100 and len(blue) > 100
-            assert red.max() < 34 and blue.min() > 29 and red.max() < blue.min()
+    for kind, axis in (("beside", 1), ("above", 0)):
+        red, blue = (np.argwhere(is_near(draw(kind), channel))[:, axis] for channel in (0, 2))
+        assert len(red) > 100 and len(blue) > 100 and red.max() < 33 <= blue.min() + 1
 
 
 @pytest.mark.parametrize("colour", GROUNDS)
-def test_the_ground_has_its_colour_and_the_thing_covers_it(colour):
-    picture = draw("ground", colour=colour)
+def test_the_ground_has_its_colour_and_the_thing_is_as_large_as_on_white(colour):
+    picture = draw("ground", ground=colour)
     np.testing.assert_array_equal(picture[0, 0], GROUNDS[colour])
-    np.testing.assert_allclose(picture[32, 32], draw("single")[32, 32], atol=12)
-
-
-@pytest.mark.parametrize("colour", ["red", "green", "blue"])
-def test_a_tint_is_the_shape_in_shades_of_the_colour(colour):
-    """Between the disc's darkest and lightest spot each shade keeps the colour's strongest channel, on white."""
-    picture, shape = draw("tint", colour=colour).astype(float), disc(RED)[..., 3] > 0
-    np.testing.assert_array_equal(picture[~shape], 255)
-    strongest = int(np.argmax(GROUNDS[colour]))
-    assert (picture[shape].argmax(-1) == strongest).mean() > 0.99
-    assert np.ptp(luminance(picture[shape])) > 60
+    np.testing.assert_array_equal(picture[12:52, 24:40], draw("large")[12:52, 24:40])
 
 
 def test_half_a_thing_is_drawn_the_same_wherever_it_stands():
-    """A thing of a pair and a small one differ by whole eighths of the canvas: whole codes of a grid of 8."""
-    seen = set()
-    for kind in ("small", "beside", "above"):
-        for seed in range(12):
-            picture = draw(kind, seed=seed)
-            rows, columns = np.nonzero(is_near(picture, 0))
-            top, left = rows.min() // 8 * 8, columns.min() // 8 * 8
-            seen.add(picture[top : top + 32, left : left + 32].tobytes())
-    assert len(seen) == 1
+    seen, spots = set(), set()
+    for kind, places in PLACES.items():
+        picture = draw(kind)
+        for top, left in places[: 1 if kind in PAIRS else None]:
+            spots.add((top, left))
+            seen.add(picture[16 * top : 16 * top + 32, 16 * left : 16 * left + 32].tobytes())
+    assert len(seen) == 1 and len(spots) == 8
 
 
-def test_small_is_smaller_than_single_and_large_is_larger():
-    areas = [is_near(draw(kind), 0).sum() for kind in ("small", "single", "large")]
-    assert areas[0] < 0.3 * areas[1] < 0.3 * areas[2]
+def test_small_is_a_quarter_of_large_and_a_number_is_as_many():
+    areas = {kind: is_near(draw(kind), 0).sum() for kind in ("large", "small", *COUNTS)}
+    assert areas["small"] == pytest.approx(areas["large"] / 4, rel=0.1)
+    for kind, number in zip(COUNTS, (2, 3, 4), strict=True):
+        assert areas[kind] == pytest.approx(number * areas["small"], abs=number)
 
 
 def test_a_premultiplied_reduction_lets_no_hidden_colour_bleed():
     cutout = disc(RED)
     cutout[cutout[..., 3] == 0] = (0, 255, 0, 0)
-    picture = draw_scene({"kind": "small"}, [cutout], Random(0), 64).astype(int)
+    scenes = CutoutScenes([thing("disc")], [cutout])
+    small = scenes.layout_of({"kind": "small", "things": [thing("disc")], "rows": [0]})
+    picture = scenes.draw_layout(small).astype(int)
     assert (picture[..., 1] <= picture[..., 0] + 2).all()
 
 
-def test_an_armchair_shaped_like_a_thing_has_its_colours_and_stands_on_legs():
-    picture = draw("shape")
+@pytest.mark.parametrize("kind", ARMCHAIRS)
+def test_an_armchair_after_a_thing_has_its_colours_and_stands_on_legs(kind):
+    picture = draw(kind)
     assert is_near(picture, 0).sum() > 0.2 * 64 * 64
     assert (picture[58:, :].sum(-1) < 500).any()  # legs
-    assert (picture[:4].min() > 240) or picture[:4].std() < 90
+    assert (picture[:2].min() > 240) or picture[:4].std() < 90
 
 
-def test_the_colours_of_another_thing_replace_its_own():
-    picture = draw("colours")  # a red disc in the colours of a blue one
-    assert is_near(picture, 2).sum() > 1000 and is_near(picture, 0).sum() == 0
-
-
-def test_a_colour_ramp_runs_from_dark_to_light():
-    ramp = luminance(colour_ramp(Image.fromarray(disc(RED))).astype(float))
-    assert (np.diff(ramp) > -1.5).all() and ramp[-1] > ramp[0] + 10
+def test_every_kind_is_drawn_by_its_weight_and_another_weight_is_taken():
+    drawn = Counter(MANY.lay(Random(i))[1]["kind"] for i in range(4000))
+    for kind, weight in KINDS.items():
+        assert drawn[kind] / 4000 == pytest.approx(weight / sum(KINDS.values()), abs=0.03)
+    other = MANY.weigh(dict.fromkeys(KINDS, 0) | {"small": 1, "four": 3})
+    drawn = Counter(other.lay(Random(i))[1]["kind"] for i in range(1000))
+    assert drawn["four"] / 1000 == pytest.approx(0.75, abs=0.05) and set(drawn) == {"small", "four"}
+    assert MANY.kinds == KINDS
+    with refused(ValueError, "data.scene_kinds", "'smal'", "beside"):
+        MANY.weigh({"smal": 1})
+    with refused(ValueError, 60, "held_out=False"):
+        MANY.weigh(dict.fromkeys(KINDS, 0)).lay(Random(0))
 
 
 def test_a_pair_is_held_out_in_either_order_and_whatever_its_colour():
@@ -140,32 +144,54 @@ def test_the_pairs_of_the_readme_are_in_training():
     assert not is_heldout_pair("cat face", "red apple")
 
 
-@pytest.mark.parametrize("heldout", [False, True])
-def test_held_out_pairs_are_drawn_when_asked_for_and_then_alone(heldout):
-    rng = Random(0)
-    kinds = set()
-    for _ in range(1500):
-        parts = sample_scene(ROWS, rng, heldout=heldout)
+def held_out_pairs(parts: dict) -> list[bool]:
+    """Of all that a scene combines: whether it is held out."""
+    names = [thing["name"] for thing in parts["things"]]
+    found = [is_heldout_pair(*names)] if len(names) == 2 else []
+    if parts["kind"] in COUNTS:
+        found.append(is_heldout(names[0], parts["kind"]))
+    for thing in parts["things"]:
+        if thing.get("colour"):
+            found.append(is_heldout(thing["name"], "colour", thing["colour"]))
+        if parts.get("ground") and thing is not ARMCHAIR:
+            found.append(is_heldout(thing["name"], "ground", parts["ground"]))
+    return found
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_held_out_pairs_are_drawn_when_asked_for_and_then_alone(held_out):
+    kinds, varied = set(), Counter()
+    for i in range(3000):
+        layout, parts = MANY.lay(Random(i), held_out=held_out)
         kinds.add(parts["kind"])
-        if parts["kind"] in PAIRS:
-            a, b = (thing["name"] for thing in parts["things"])
-            assert a != b and is_heldout_pair(a, b) == heldout
-        assert [ROWS[row] for row in parts["rows"]] == parts["things"][-len(parts["rows"]) :]
-    assert kinds == set(PAIRS if heldout else KINDS)
+        found = held_out_pairs(parts)
+        assert found == [True] if held_out else not any(found)
+        assert [MANY.things[row]["name"] for row in parts["rows"]] == [
+            thing["name"] for thing in parts["things"][-len(parts["rows"]) :]
+        ]
+        varied["ground"] += parts["kind"] != "ground" and layout.ground > 0
+        varied["colour"] += parts["kind"] != "colour" and any(thing.get("colour") for thing in parts["things"])
+    assert kinds == set(HELD_OUT if held_out else KINDS)
+    assert (varied["ground"] > 400 and varied["colour"] > 100) != held_out
 
 
-def test_a_seed_fixes_what_is_sampled():
-    assert sample_scene(ROWS, Random(3)) == sample_scene(ROWS, Random(3))
+def test_a_ground_and_a_colour_differ_from_the_colour_a_name_says():
+    things = [thing("blue armchair", "icon"), *MANY.things]
+    scenes = CutoutScenes(things, [disc(RED, 16)] * len(things))
+    for i in range(3000):
+        parts = scenes.lay(Random(i))[1]
+        words = {word for thing in parts["things"] for word in (*thing["name"].split(), thing.get("colour"))}
+        assert parts.get("ground") not in words - {None}
+        assert all(thing.get("colour") not in thing["name"].split() for thing in parts["things"])
 
 
-def test_a_ground_differs_from_the_colour_a_name_says():
-    rows = [{"name": "blue armchair", "keywords": [], "style": "icon"}, *ROWS]
-    rng = Random(0)
-    for _ in range(3000):
-        parts = sample_scene(rows, rng)
-        assert parts.get("colour") not in parts["things"][0]["name"].split()
+@pytest.mark.parametrize("kind", ["beside", "four", "shape"])
+def test_too_few_rows_are_an_error(kind):
+    scenes = CutoutScenes([thing("armchair" if kind == "shape" else "dice")], [disc(RED, 16)])
+    with refused(ValueError, 1, "held_out=False"):
+        scenes.lay(Random(0), kind=kind)
 
 
-def test_too_few_rows_are_an_error():
-    with refused(ValueError, 1, "heldout=True"):
-        sample_scene(ROWS[:1], Random(0), heldout=True)
+def test_a_small_set_has_the_kinds_that_it_has_things_for():
+    alone = CutoutScenes([thing("dice")], [disc(RED, 16)])
+    assert {alone.lay(Random(i))[1]["kind"] for i in range(400)} == {"ground", "small", "large", "colour", *ARMCHAIRS}

@@ -1,0 +1,154 @@
+"""Scenes put together of blocks of codes: each piece encoded once, alone on white, its cells laid on the ground's one
+code. Fresh scenes without end, for any set that lays its scenes out (pictures/layouts.py).
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from dvae import DVAE
+
+from ..pictures.assembled import check_laid_out, to_image
+from ..pictures.data_arguments import DataArguments
+from ..pictures.in_memory import Pictures, to_pixel_values
+from ..pictures.kinds import Parts
+from ..pictures.layouts import OUTSIDE, LaidOut, Layout, check_grid, put_together
+from ..pictures.splits import Split
+from .cached import CodeSource, MappedCodes
+from .views import CHUNK, Chunk
+
+
+@dataclass(frozen=True)
+class PieceContents:
+    """
+    What is encoded of a source that lays scenes out: all pieces, or with `singles` its rows alone, as they are; each
+    in the middle of a picture, on white. Places count the pieces, the rows first.
+    """
+
+    source: Split
+    data: DataArguments
+    image_size: int
+    grid_size: int
+    singles: bool = False
+
+    def __post_init__(self):
+        check_laid_out(self.source.kind.lays_out, "training.blocks to false")
+        check_grid(self.grid_size)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        return Pictures(self.source, self.data, self.image_size)
+
+    @property
+    def composer(self) -> LaidOut:
+        return self.pictures.composer
+
+    @property
+    def places(self) -> range:
+        return range(len(self.pictures) if self.singles else self.composer.pieces)
+
+    def settings(self) -> dict[str, Any]:
+        """What the codes depend on beside the rows and the dVAE."""
+        return {"pieces": "rows" if self.singles else "all", "layout": self.source.kind.version}
+
+    def drawn(self, shards: dict[int, range]) -> "ShownPieces":
+        return ShownPieces(self, shards)
+
+
+class ShownPieces(IterableDataset):
+    """The chunks of some shards, each with its pictures, uint8 (n, 3, S, S); a worker draws whole shards."""
+
+    def __init__(self, contents: PieceContents, shards: dict[int, range]):
+        self.contents, self.shards = contents, shards
+
+    def __iter__(self) -> Iterator[tuple[Chunk, Tensor]]:
+        worker = get_worker_info()
+        own = slice(None) if worker is None else slice(worker.id, None, worker.num_workers)
+        for shard in list(self.shards)[own]:
+            places = self.shards[shard]
+            for start in range(places.start, places.stop, CHUNK):
+                yield self._chunk(shard, range(start, min(start + CHUNK, places.stop)), start + CHUNK >= places.stop)
+
+    def _chunk(self, shard: int, places: range, last: bool) -> tuple[Chunk, Tensor]:
+        contents, side = self.contents, self.contents.grid_size
+        images, ground = [], []
+        for place in places:
+            shown = contents.composer.show(place)
+            block = shown.block(np.zeros((side, side), np.int32))
+            images.append(to_image(shown.picture))
+            ground.append((put_together([shown.put], {place: block}.__getitem__, side) == OUTSIDE).ravel())
+        known = contents.pictures.parts[places.start : places.stop]  # rows come first, and pieces have no captions
+        parts = [json.dumps(known[i] if i < len(known) else {"text": ""}) for i in range(len(places))]
+        columns = {"parts": parts, "composed": [False] * len(places), "row": list(places)}
+        return Chunk(shard, columns, last=last, ground=np.stack(ground)), torch.stack(images)
+
+
+class Blocks(CodeSource):
+    """
+    Scenes of `contents`, put together of the blocks that are cached of its pieces.
+
+    encoded: the cache of `contents`. grounds: int64 (G,), `ground_codes` of its composer.
+    """
+
+    def __init__(self, encoded: Dataset, contents: PieceContents, grounds: np.ndarray):
+        self.composer, self.parts, self.grounds = contents.composer, contents.pictures.parts, grounds
+        self.singles, self.side = range(len(self.parts)), contents.grid_size
+        grids = np.concatenate(MappedCodes(encoded).codes).reshape(-1, self.side, self.side)
+        if len(grids) != self.composer.pieces:
+            raise ValueError(f"{len(grids)} blocks are cached of {self.composer.pieces} pieces: remove the codes")
+        self.grids = grids.astype(np.int16 if grids.max() < 2**15 else np.int32)
+        self.middles = {}
+        for quarters in {self.composer.quarters(piece) for piece in range(len(grids))}:
+            n = quarters * self.side // 4
+            start = (self.side - n) // 2
+            self.middles[quarters] = slice(start, start + n)
+
+    def block(self, piece: int) -> np.ndarray:
+        """(n, n), OUTSIDE where the ground is."""
+        middle = self.middles[self.composer.quarters(piece)]
+        return self.grids[piece, middle, middle]
+
+    def codes(self, layout: Layout) -> Tensor:
+        """int64 (N,)."""
+        grid = put_together(layout.puts, self.block, self.side, self.grounds[layout.ground])
+        return torch.from_numpy(grid.ravel())
+
+    def single(self, i: int) -> tuple[Parts, Tensor]:
+        return self.parts[i], self.codes(self.composer.single(i))
+
+    def scene(self, rng: random.Random, held_out: bool = False, kind: str | None = None) -> tuple[Parts, Tensor]:
+        layout, parts = self.composer.lay(rng, held_out, kind)
+        return parts, self.codes(layout)
+
+
+@torch.no_grad()
+def ground_codes(dvae: DVAE, composer: LaidOut, device: torch.device) -> np.ndarray:
+    """The code of each flat ground, that of its middle: int64 (G,)."""
+    size, middle = dvae.config.image_size, dvae.config.grid_size // 2
+    flat = torch.tensor(composer.grounds, dtype=torch.uint8)[:, :, None, None].expand(-1, 3, size, size)
+    return dvae.encode(to_pixel_values(flat, device))[:, middle, middle].cpu().numpy()
+
+
+def on_white(encoded: Dataset, ground: int) -> Dataset:
+    """A cache of pieces with their ground filled in: rows as they are."""
+    codes = np.concatenate(MappedCodes(encoded).codes).astype(np.int64)
+    return dataset_of(encoded["parts"], np.where(codes == OUTSIDE, ground, codes))
+
+
+def scenes_of(blocks: Blocks, count: int, seed: int, held_out: bool = True) -> Dataset:
+    """`count` scenes in memory, the columns those of a cache."""
+    drawn = [blocks.scene(random.Random(f"scene-{seed}-{i}"), held_out) for i in range(count)]
+    return dataset_of([json.dumps(parts) for parts, _ in drawn], np.stack([codes for _, codes in drawn]))
+
+
+def dataset_of(parts: list[str], codes: np.ndarray) -> Dataset:
+    return Dataset.from_dict({"parts": list(parts), "codes": list(codes)})
