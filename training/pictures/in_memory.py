@@ -53,7 +53,7 @@ class Pictures:
 
     def __init__(self, pictures: Split, data: DataArguments, image_size: int):
         check_memory(pictures, data, image_size)
-        self.image_size, self.kind = image_size, pictures.kind
+        self.source, self.data, self.image_size, self.kind = pictures, data, image_size, pictures.kind
         self.crops = data.crop == "dalle" and self.kind.crops
         self.processor = DVAEImageProcessor(image_size)
         self.tally = Tally(pictures.whole, data.max_broken_share)
