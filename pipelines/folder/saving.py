@@ -197,10 +197,11 @@ class SavedPipeline(ModelHubMixin):
             reranker=reranker,
         )
 
-    def load_adapter(self, name: str | Path, **hub_options: Any) -> Self:
+    def load_adapter(self, name: str | Path, *, any_base: bool = False, **hub_options: Any) -> Self:
         """Paint with a LoRA adapter of the prior, from a folder or a Hub id; returns the pipeline itself.
 
-        hub_options: revision, token, cache_dir, force_download, local_files_only.
+        any_base: also with one that was trained on other weights of these sizes. hub_options: revision, token,
+            cache_dir, force_download, local_files_only.
 
         Raises:
             OSError: when there is no such adapter. ValueError: when it is of another prior, one is in already, or the
@@ -211,7 +212,7 @@ class SavedPipeline(ModelHubMixin):
                 f"the prior has {self.quantized} weights, which take no adapter; load the pipeline anew, then "
                 f"load_adapter(…), merge_adapter() and quantize({self.quantized!r})"
             )
-        load_adapter(self.prior, name, **hub_options)
+        load_adapter(self.prior, name, any_base=any_base, **hub_options)
         return self
 
     def merge_adapter(self) -> Self:
