@@ -12,12 +12,14 @@ from pathlib import Path
 from accelerate import PartialState
 from tqdm import tqdm
 
+from pipelines.folder.whole import saved_whole, settled
 from prior_transformer import PriorTokenizer
 
+from .loop.provenance import read_provenance, save_provenance
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import Parts
 from .pictures.rows import BrokenRow
-from .pictures.splits import Split, fit_scenes, load_split
+from .pictures.splits import Split, data_fact, fit_scenes, load_split
 from .presets.reading import parse
 from .presets.trainers import TokenizerTraining
 from .sets import KINDS
@@ -28,15 +30,21 @@ def main(argv: list[str] | None = None) -> None:
     if not PartialState().is_main_process:
         return
     folder = Path(args.output_dir) / "tokenizer"
-    if args.training.keep and (folder / "tokenizer.json").exists():
-        check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
-        print(f"{folder} is there already: kept")
-        return
     fit_scenes(args, KINDS)
-    captions = draw_captions(load_split(args.data, "train", KINDS), args.data, args.training)
+    pictures = load_split(args.data, "train", KINDS)
+    data = data_fact(pictures, args.data)
+    if args.training.keep and (settled(folder) / "tokenizer.json").exists():
+        check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
+        told = read_provenance(folder).get("data", data)["files"]
+        other = "" if told == data["files"] else f", of files {told}, not of this run's, {data['files']}"
+        print(f"{folder} is there already: kept{other}")
+        return
+    captions = draw_captions(pictures, args.data, args.training)
     vocab_size, text_length = args.training.vocab_size, args.training.text_length
     tokenizer = PriorTokenizer.train(captions, vocab_size=vocab_size, text_length=text_length)
-    tokenizer.save_pretrained(folder)
+    with saved_whole(folder, ("tokenizer*.json",)) as partial:
+        tokenizer.save_pretrained(partial)
+        save_provenance(partial, {"data": data})
     print(f"{len(tokenizer)} tokens, {text_length} a caption, in {folder}")
 
 

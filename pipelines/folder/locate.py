@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 from ..drawing.settings import SamplingSettings
+from .whole import settled
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 INDEX_NAME = "model_index.json"
 SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
 RERANKER = "reranker"  # a component that a pipeline may do without
+OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, RERANKER)
 REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
 
 _HUB_FILES = [
@@ -57,7 +59,7 @@ def public_name(name: str | Path | None) -> str:
 
 def read_index(folder: Path) -> dict:
     """The model_index.json of a pipeline folder with all its components, else an OSError naming what is missing."""
-    path = folder / INDEX_NAME
+    path = settled(folder) / INDEX_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no saved pipeline, it has no {INDEX_NAME}; {REMEDY}")
     try:
@@ -78,17 +80,9 @@ def read_index(folder: Path) -> dict:
     return index
 
 
-def has_reranker(folder: Path) -> bool:
-    """Whether a saved pipeline lies there, with a reranker of its own."""
-    try:
-        return bool(read_index(folder).get(RERANKER))
-    except OSError:
-        return False
-
-
 def check_own_folder(folder: Path) -> None:
-    """Raises FileExistsError when saving would write over files of a folder that is no saved pipeline."""
-    foreign = [name for name in ("README.md", "config.json", INDEX_NAME, SAMPLES_NAME) if (folder / name).exists()]
+    """Raises FileExistsError when saving would write over what lies in a folder that is no saved pipeline."""
+    foreign = [name for name in OWN_NAMES if (folder / name).exists()]
     try:
         read_index(folder)
     except OSError as error:

@@ -53,7 +53,8 @@ class Pictures:
 
     def __init__(self, pictures: Split, data: DataArguments, image_size: int):
         check_memory(pictures, data, image_size)
-        self.image_size, self.kind, self.scene_kinds = image_size, pictures.kind, data.scene_kinds
+        self.source, self.data, self.image_size = pictures, data, image_size
+        self.kind, self.scene_kinds = pictures.kind, data.scene_kinds
         self.crops = data.crop == "dalle" and self.kind.crops
         self.processor = DVAEImageProcessor(image_size)
         self.tally = Tally(pictures.whole, data.max_broken_share)

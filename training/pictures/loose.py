@@ -53,6 +53,14 @@ class LooseReader(Reader):
                 digest.update(f"{name} {found.st_size} {found.st_mtime_ns}".encode())
         return digest.hexdigest()
 
+    def sketch(self) -> str:
+        """Of the names and sizes of all files."""
+        digest = hashlib.sha256()
+        for picture, beside in self.files:
+            for file in (picture, *beside):
+                digest.update(f"{printable(os.path.relpath(file, self.path))} {os.stat(file).st_size}".encode())
+        return digest.hexdigest()
+
 
 def loose_splits(folder: str) -> dict[str, LooseReader]:
     """The pictures below a folder, by split; {} where there are none."""

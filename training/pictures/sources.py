@@ -25,6 +25,7 @@ absolute paths. Links are followed: they lie in the folder because somebody put 
 
 import glob
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -77,6 +78,13 @@ class Source:
         digest = hashlib.sha256(self.places.tobytes())
         for reader in self.readers:
             digest.update(reader.digest().encode())
+        return digest.hexdigest()[:16]
+
+    def sketch(self) -> str:
+        """Of the files' sketches alone: equal for all splits of one set."""
+        digest = hashlib.sha256()
+        for reader in self.readers:
+            digest.update(reader.sketch().encode())
         return digest.hexdigest()[:16]
 
     def own_rows(self, unit: int) -> np.ndarray:
@@ -153,6 +161,7 @@ def in_folder(folder: str) -> dict[str, Source]:
             problems.setdefault(kind, error)
             continue
         if any("image" in source.columns for source in splits.values()):
+            say_which(splits, folder)
             return splits
         others.append(splits)
     for kind in HOLD_PICTURES & problems.keys():
@@ -162,6 +171,16 @@ def in_folder(folder: str) -> dict[str, Source]:
     if others:
         return others[0]  # whoever looks for its pictures says which columns it has
     raise next(iter(problems.values()), FileNotFoundError(f"{folder} has no pictures"))
+
+
+def say_which(splits: dict[str, Source], folder: str) -> None:
+    """Warns where one of several metadata files is read: of both, each picture would be there twice."""
+    read = {Path(reader.path).name for source in splits.values() for reader in source.readers}
+    others = [name for name in METADATA if name not in read and (Path(folder) / name).is_file()]
+    if others and read & set(METADATA):
+        warnings.warn(
+            f"{folder}: of {', '.join(sorted(read))} and {', '.join(others)} the first is read", stacklevel=2
+        )
 
 
 def metadata_at_top(path: str) -> LinesReader | None:

@@ -1,6 +1,7 @@
 """The rows of a set that a run trains on, and those that it holds out."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from .data_arguments import DataArguments
 from .generated import Generated, GeneratedReader, composer_in
 from .kinds import Captioned, kind_of
-from .readers import Reader
+from .readers import ArrowReader, LinesReader, ParquetReader, Reader, TarReader, pictures_named
 from .rows import BrokenRow, open_picture
 from .sources import Source, open_splits
 
@@ -20,6 +21,8 @@ SCENES = (
     "blocks",
     "assembled_share",
 )  # what a preset asks of them, in `data` and in `training`
+HOLD_BYTES = (ParquetReader, ArrowReader, TarReader)
+READ_AT_ONCE = 2**34  # bytes of a set's files that are read to tell its pictures apart
 STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
 
 
@@ -52,18 +55,30 @@ def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]]
     if wanted not in splits:
         raise ValueError(f"{data.path} has no split {wanted!r}: it has {', '.join(splits)}; say --data.train_split")
     pictures = of_kind(splits[wanted], data, kinds, captions)
-    if len(pictures) < 1 + hold_out:
+    numbers = picture_numbers(pictures) if hold_out else np.arange(len(pictures))
+    count = len(np.unique(numbers))
+    if count < 1 + hold_out:
         need = "two pictures, one of them to hold out" if hold_out else "a picture"
-        raise ValueError(f"{data.path} has {len(pictures)} in its split {wanted!r}: a set needs {need}")
+        raise ValueError(
+            f"{data.path} has {count} in its split {wanted!r}, in {len(pictures)} rows: a set needs {need}; "
+            "python -m training.validate_data says what is there"
+        )
     if hold_out:
-        held = _held_out(len(pictures), held_out=True)
-        held = _one_that_can_be_used(pictures, data) if len(held) == 1 else held
-        others = np.setdiff1d(np.arange(len(pictures)), held)
-        pictures = pictures.select(held if split == "validation" else others, whole=len(pictures))
+        held = _held_out(count, held_out=True)
+        held = numbers[_one_that_can_be_used(pictures, data)] if len(held) == 1 else held
+        chosen = np.isin(numbers, held) == (split == "validation")
+        pictures = pictures.select(np.flatnonzero(chosen), whole=len(pictures))
     limit = len(pictures) if data.max_pictures is None else data.max_pictures
     if data.streaming and split == "validation":
         limit = min(limit, STREAMED_VALIDATION)
     return pictures.select(range(limit)) if limit < len(pictures) else pictures
+
+
+def data_fact(pictures: Split, data: DataArguments) -> dict[str, Any]:
+    """What a part that learns from a split keeps of it: which files, which of their rows, and how they are drawn."""
+    drawn = {name: getattr(data, name) for name in ("text_column", "crop", "scenes", "min_side", "max_pixels")}
+    places = hashlib.sha256(pictures.places.tobytes()).hexdigest()[:16]
+    return {"files": pictures.sketch(), "rows": len(pictures), "places": places, **drawn}
 
 
 def of_kind(pictures: Source, data: DataArguments, kinds: Sequence[type[Captioned]], captions: bool) -> Split:
@@ -84,8 +99,28 @@ def drawn_splits(path: str) -> dict[str, Source]:
     return splits
 
 
+def picture_numbers(pictures: Source) -> np.ndarray:
+    """
+    Which picture each row is of, (n,): 0, 1, … in the order in which they first come, so that rows of one picture, as
+    in a set of a row a caption, are held out together. Pictures are told apart by path, or by the bytes in the row;
+    these are not read where the files are not here, or larger than `READ_AT_ONCE` together: there a row is a picture.
+    """
+    small = sum(reader.size for reader in pictures.readers) <= READ_AT_ONCE
+    names = [name for reader in pictures.readers for name in _names_in(reader, small)]
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(names[place], len(numbers)) for place in pictures.places.tolist()], np.int64)
+
+
+def _names_in(reader: Reader, small: bool) -> Sequence[str]:
+    """A name of each row's picture: the same where it is the same picture."""
+    here = "://" not in reader.path
+    if isinstance(reader, LinesReader) or (here and small and isinstance(reader, HOLD_BYTES)):
+        return pictures_named(type(reader), reader.path, os.stat(reader.path).st_mtime_ns if here else 0)
+    return [f"{reader.path}, row {i}" for i in range(sum(reader.lengths))]
+
+
 def _held_out(count: int, held_out: bool) -> np.ndarray:
-    """5 % of the places, from 1 to 1,000, those of the smallest hashes; or the others."""
+    """5 % of the pictures, from 1 to 1,000, those whose numbers have the smallest hashes; or the others."""
     order, chosen = _by_hash(count), min(max(count // 20, 1), 1000)
     return np.sort(order[:chosen] if held_out else order[chosen:])
 

@@ -113,6 +113,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
         lines.append("lora: an adapter takes less than what follows, which is of a run that learns all weights")
     if section == "prior" and training.optimizer == "muon":
         lines.append("muon: the blocks' matrices have one moment, not two: the optimiser takes less than what follows")
+    lines += training.unfinished()
     lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
     lines += advice(there.memory, training, dry_run)
     lines += measured(subject, training, precision, here, dry_run)
