@@ -32,6 +32,8 @@ from .loop.run_log import HELDOUT_SPLIT, save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import in_order
+from .pictures.loaders import say_if_few
+from .pictures.report import LOOKED_AT, cut_captions
 from .pictures.splits import fit_scenes
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
@@ -51,6 +53,9 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     fit_scenes(args, KINDS, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir, KINDS)
     encoded = {split: cache.dataset(accelerator, training.num_workers) for split, cache in caches.items()}
+    say_if_few(len(encoded["train"]), training.batch_size, accelerator.print)
+    if cut := cut_captions(captions_of(encoded["train"], LOOKED_AT, caption), tokenizer):
+        accelerator.print(cut)
     train(prior, dvae, tokenizer, encoded, args, accelerator, output_dir)
     return prior
 

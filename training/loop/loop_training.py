@@ -57,6 +57,9 @@ class LoopTraining:
     init_from: str | None = None
 
     def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} trains nothing: give 1 or more")
         for name in ("log_every", "evaluate_every", "checkpoint_every"):
             every = getattr(self, name)
             if every < 1:
