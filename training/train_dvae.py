@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> DVAE:
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     dvae = build(args.model, training, accelerator)
-    pictures, validation = load_pictures(args.data, dvae.config.image_size, accelerator, KINDS, captions=False)
+    pictures, validation = load_pictures(
+        args.data, dvae.config.image_size, accelerator, KINDS, captions=False, batch_size=training.batch_size
+    )
     train(dvae, pictures, validation, args, accelerator, output_dir)
     return dvae
 

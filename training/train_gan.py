@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
     accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
     size = models["generator"].config.image_size
-    pictures, validation = load_pictures(args.data, size, accelerator, KINDS, captions=False)
+    pictures, validation = load_pictures(
+        args.data, size, accelerator, KINDS, captions=False, batch_size=training.batch_size
+    )
     train(models, pictures, validation_images(validation, 256), args, accelerator, Path(args.output_dir))
     return models
 

@@ -7,6 +7,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures; with training.lora output_dir/adapter too.
 """
 
+import random
 from dataclasses import fields
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from .loop.run_log import HELDOUT_SPLIT, save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import in_order
+from .pictures.loaders import say_if_few
+from .pictures.report import LOOKED_AT, cut_captions
 from .pictures.splits import data_fact, fit_scenes, load_split
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
@@ -58,6 +61,11 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     caches = code_caches(dvae, args.data, training, output_dir, KINDS)
     facts = {"data": data, "dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
     source, unseen = codes_of(caches, dvae, training, accelerator)
+    say_if_few(len(source.singles), training.batch_size, accelerator.print)
+    looked_at = range(min(LOOKED_AT, len(source.singles)))
+    captions = [caption(source.single(i)[0], random.Random(i)) for i in looked_at]
+    if cut := cut_captions(captions, tokenizer):
+        accelerator.print(cut)
     train(prior, dvae, tokenizer, source, unseen, facts, args, accelerator, output_dir)
     return prior
 

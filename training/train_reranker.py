@@ -37,6 +37,7 @@ from .loop.stepping import set_lr
 from .pictures.in_memory import Pictures, shuffled, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stream_parts
 from .pictures.readers import Row
+from .pictures.report import LOOKED_AT, cut_captions
 from .pictures.splits import data_fact, fit_scenes
 from .pictures.streaming import StreamedPictures, StreamLoader
 from .presets.reading import parse
@@ -57,7 +58,9 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
-    pictures, validation = load_pictures(args.data, size, accelerator, KINDS)
+    pictures, validation = load_pictures(args.data, size, accelerator, KINDS, batch_size=training.batch_size)
+    if isinstance(pictures, Pictures) and (cut := cut_captions(pictures.captions(LOOKED_AT), tokenizer)):
+        accelerator.print(cut)
     train(reranker, tokenizer, pictures, validation, args, accelerator, output_dir)
     return reranker
 

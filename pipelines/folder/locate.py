@@ -14,6 +14,17 @@ RERANKER = "reranker"  # a component that a pipeline may do without
 OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, RERANKER)
 REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
 
+PART_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-[0-9]*-of-[0-9]*.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)  # of a component
+
 _HUB_FILES = [
     INDEX_NAME,
     SAMPLES_NAME,
@@ -48,6 +59,14 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
         raise FileNotFoundError(f"there is no folder {str(name)!r}; {REMEDY}")
     read_index(folder)
     return folder
+
+
+def pipeline_files(folder: Path) -> list[Path]:
+    """The files of a saved pipeline that it is loaded from, and its samples: not what else lies in its folder."""
+    names = [*COMPONENT_NAMES, RERANKER] if read_index(folder).get(RERANKER) else COMPONENT_NAMES
+    found = [folder / INDEX_NAME, folder / SAMPLES_NAME]
+    found += [path for name in names for pattern in PART_FILES for path in sorted((folder / name).glob(pattern))]
+    return [path for path in found if path.is_file()]
 
 
 def public_name(name: str | Path | None) -> str:

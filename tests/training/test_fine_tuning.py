@@ -140,6 +140,28 @@ def test_without_its_adapter_a_prior_can_be_trained_as_before(tiny_pipeline, tak
     assert {name: weight.requires_grad for name, weight in tuned.named_parameters()} == before
 
 
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("embedded", "from_pretrained()"),
+        ("anna/emoji", "from_pretrained('anna/emoji')"),
+        ("a folder", "from_pretrained('path/to/mine')"),
+        (None, "from_pretrained()"),
+    ],
+)
+def test_an_adapters_card_names_its_base_as_a_reader_loads_it(base, told, tiny_pipeline, tmp_path):
+    """And neither it nor the config says where on this machine anything lies."""
+    (tmp_path / "mine").mkdir()
+    tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
+    base = str(tmp_path / "mine") if base == "a folder" else base
+    tuned.prior.peft_config["default"].base_model_name_or_path = base
+    tuned.save_adapter(tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert told in card and "load_adapter('path/to/this/folder')" in card
+    for name in ("README.md", "adapter_config.json"):
+        assert str(tmp_path) not in (tmp_path / "adapter" / name).read_text()
+
+
 def test_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
     tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
     address = tuned.push_adapter_to_hub("anna/adapter", token="hf_anna")

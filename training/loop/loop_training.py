@@ -66,6 +66,9 @@ class LoopTraining:
     init_from: str | None = None
 
     def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} trains nothing: give 1 or more")
         self.warmup_steps = in_steps("warmup_steps", self.warmup_steps, self.steps)
         if self.warmup_steps > self.steps:
             raise ValueError(

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
+from prior_transformer import PriorTokenizer
 
 from .data_arguments import DataArguments
 from .readers import Row
@@ -20,6 +21,7 @@ from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
 
 SHEET, TILE = 8, 96  # pictures in a row and a column of the contact sheet, and their side in pixels
+LOOKED_AT = 10_000  # captions whose lengths a run counts before it begins
 LISTED = 1000  # broken rows and groups of duplicates that report.json lists; it counts all
 
 
@@ -186,6 +188,17 @@ def contact_sheet(tiles: Sequence[np.ndarray]) -> Image.Image:
     for i, tile in enumerate(tiles):
         sheet.paste(Image.fromarray(tile), (i % SHEET * TILE, i // SHEET * TILE))
     return sheet
+
+
+def cut_captions(captions: Sequence[str], tokenizer: PriorTokenizer) -> str:
+    """How many of these are longer than the tokenizer's text, in one line; "" where none is."""
+    cut, length = tokenizer.count_cut(list(captions)), tokenizer.model_max_length
+    if cut == 0:
+        return ""
+    return (
+        f"{cut:,} of {len(captions):,} captions to train on are longer than {length} text tokens and are cut: a "
+        "tokenizer of a larger text_length reads them whole"
+    )
 
 
 def glance(source: Split, data: DataArguments, rows: int = 256) -> str:
