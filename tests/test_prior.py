@@ -215,16 +215,20 @@ def test_dropout_acts_in_training_alone():
     assert not torch.equal(prior(input_ids).image_logits, prior(input_ids).image_logits)
 
 
+@pytest.mark.seeds(1)
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_two_examples_can_be_overfitted(pattern):
-    prior = make_prior(pattern, initializer_range=0.02, hidden_size=32).train()
-    input_ids = make_batch(prior)
+def test_two_examples_can_be_overfitted(pattern, seed, record_property):
+    config = make_prior(pattern, initializer_range=0.02, hidden_size=32).config
+    torch.manual_seed(seed)
+    prior = PriorTransformer(config).train()
+    input_ids = make_batch(prior, seed=seed)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
     for _ in range(120):
         loss = prior(input_ids, labels=input_ids).image_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    record_property("loss", loss.item())
     assert loss.item() < 0.02
     prior.eval()
     text_ids, codes = prior.split(input_ids)
