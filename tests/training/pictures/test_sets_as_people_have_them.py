@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import broken_sets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -228,3 +229,27 @@ def test_a_path_that_leads_nowhere_is_told(tmp_path, capsys):
     data = DataArguments(path=path, validation_split="train")
     Pictures(load_split(data, "train"), data, 16)
     assert f"metadata.jsonl, row 3: {tmp_path}/set/pictures/3.png" in capsys.readouterr().out
+
+
+def test_cut_outs_of_every_mode_become_scenes(tmp_path):
+    """Their ground is white where they are transparent, whatever PIL calls them."""
+    ramp = PillowImage.linear_gradient("L").resize((24, 20))
+    modes = {
+        "P": (ramp.convert("P"), {"transparency": 0}),
+        "L": (ramp, {}),
+        "LA": (PillowImage.merge("LA", [ramp, ramp]), {}),
+        "1": (ramp.convert("1"), {"transparency": 255}),
+        "16": (PillowImage.fromarray(np.asarray(ramp, np.uint16) * 257), {}),
+        "RGBA": (PillowImage.merge("RGBA", [ramp] * 4), {}),
+    }
+    for name, (image, options) in modes.items():
+        image.save(tmp_path / f"{name}.png", **options)
+    told = {"keywords": "pet, house", "style": "noto"}
+    write_lines(tmp_path / "metadata.jsonl", [{"file_name": f"{name}.png", "name": name, **told} for name in modes])
+    data = DataArguments(path=str(tmp_path), validation_split="train")
+    pictures = Pictures(load_split(data, "train", KINDS), data, 16)
+    assert len(pictures) == len(modes) and pictures.kind.composes
+    for i in range(len(modes)):
+        image, _ = pictures.single(i)
+        assert image.shape == (16, 16, 3) and image.std() > 10
+    assert pictures.scene(random.Random(0))[0].shape == (16, 16, 3)
