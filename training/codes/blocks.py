@@ -150,5 +150,11 @@ def scenes_of(blocks: Blocks, count: int, seed: int, held_out: bool = True) -> D
     return dataset_of([json.dumps(parts) for parts, _ in drawn], np.stack([codes for _, codes in drawn]))
 
 
+def singles_of(blocks: Blocks) -> Dataset:
+    """The rows of the set, likewise."""
+    drawn = [blocks.single(i) for i in blocks.singles]
+    return dataset_of([json.dumps(parts) for parts, _ in drawn], np.stack([codes for _, codes in drawn]))
+
+
 def dataset_of(parts: list[str], codes: np.ndarray) -> Dataset:
     return Dataset.from_dict({"parts": list(parts), "codes": list(codes)})
