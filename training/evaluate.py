@@ -13,10 +13,12 @@ the set lays out, of pairs that training never shows, and says what of each is t
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from pipelines import TextToImagePipeline
 
+from .codes.blocks import Blocks, PieceContents, ground_codes, scenes_of, singles_of
 from .codes.cache import encode_now
 from .codes.cached import FirstCaptions
 from .codes.views import Contents
@@ -38,7 +40,7 @@ from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_ima
 from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.splits import load_split
+from .pictures.splits import Split, load_split
 from .sets import KINDS
 
 
@@ -105,10 +107,7 @@ def evaluate_pipeline(
     split = load_split(data, "validation", KINDS)
     validation, write = Pictures(split, data, size), split.kind.caption
     numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
-    contents = {"validation": Contents(split, data, size)}
-    if split.kind.composes and heldout_pairs:
-        contents[HELDOUT_SPLIT] = Contents(split, data, size, scenes=heldout_pairs, held_out=True)
-    encoded = {name: encode_now(dvae, part, device) for name, part in contents.items()}
+    encoded = encode_split(pipeline, split, data, heldout_pairs, device)
     for name, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
         numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
@@ -119,6 +118,22 @@ def evaluate_pipeline(
         parts = estimate_surgery(dvae, pipeline.prior, images, text_ids, device)
         numbers |= {f"surgery_{name}": value for name, value in parts.items()}
     return numbers
+
+
+def encode_split(
+    pipeline: TextToImagePipeline, split: Split, data: DataArguments, heldout_pairs: int, device: torch.device
+) -> dict[str, Dataset]:
+    """What the prior is evaluated on, as it learned it: pictures encoded whole, or put together of blocks."""
+    dvae, size = pipeline.dvae, pipeline.dvae.config.image_size
+    if split.kind.lays_out and (pipeline.recipe or {}).get("prior", {}).get("blocks"):
+        pieces = PieceContents(split, data, size, dvae.config.grid_size)
+        blocks = Blocks(encode_now(dvae, pieces, device), pieces, ground_codes(dvae, pieces.composer, device))
+        encoded = {"validation": singles_of(blocks)}
+        return encoded | ({HELDOUT_SPLIT: scenes_of(blocks, heldout_pairs, seed=0)} if heldout_pairs else {})
+    contents = {"validation": Contents(split, data, size)}
+    if split.kind.composes and heldout_pairs:
+        contents[HELDOUT_SPLIT] = Contents(split, data, size, scenes=heldout_pairs, held_out=True)
+    return {name: encode_now(dvae, part, device) for name, part in contents.items()}
 
 
 @torch.no_grad()

@@ -5,25 +5,40 @@
 #
 # PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads; of
 # several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all, --training.… for the
-# dVAE, the reranker and the prior, if all have it.
+# dVAE, the reranker and the prior, if all have it; --dvae.training.steps 100, --prior.model.hidden_size 64 and the
+# like are for that part alone, as a preset has it.
 # A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail
 preset=training/configs/emoji_cpu.yaml processes=
 if [[ ${1:---} != --* ]]; then preset=$1; shift; fi
 if [[ ${1:---} != --* ]]; then processes=$1; shift; fi
-shared=("$preset") loops=(--training.resume_from latest) of=shared
+shared=("$preset") loops=(--training.resume_from latest) own=() of=shared
 for argument in "$@"; do
     case $argument in
         --data.* | --output_dir | --output_dir=*) of=shared ;;
         --training.*) of=loops ;;
-        --*) echo "$argument is one trainer's: say it in a preset, or run them one after the other" >&2; exit 2 ;;
+        --tokenizer.*) of=tokenizer argument=--training.${argument#--tokenizer.} ;;
+        --dvae.* | --reranker.* | --prior.*) of=${argument#--} of=${of%%.*} argument=--${argument#--*.} ;;
+        --*) echo "$argument is one part's: say --dvae.${argument#--}, or --prior.${argument#--}" >&2; exit 2 ;;
     esac
-    if [ $of = shared ]; then shared+=("$argument"); else loops+=("$argument"); fi
+    case $of in
+        shared) shared+=("$argument") ;;
+        loops) loops+=("$argument") ;;
+        *) own+=("$of $argument") ;;
+    esac
 done
+flags_of() { # PART: all that its trainer is given
+    flags=("${shared[@]}")
+    if [ "$1" = tokenizer ]; then flags+=(--training.keep true); else flags+=("${loops[@]}"); fi
+    for flag in ${own[@]+"${own[@]}"}; do
+        if [[ $flag == "$1 "* ]]; then flags+=("${flag#* }"); fi
+    done
+}
 parts=(dvae prior)
 if grep -q ^reranker: "$preset"; then parts=(dvae reranker prior); fi
 for part in "${parts[@]}"; do # a wrong flag is found before hours are spent
-    python -m training.train_$part "${shared[@]}" "${loops[@]}" --print_config >/dev/null
+    flags_of "$part"
+    python -m "training.train_$part" "${flags[@]}" --print_config >/dev/null
 done
 gpus=$(python -c "import torch; print(torch.cuda.device_count())")
 if [ "$gpus" -gt 0 ]; then
@@ -35,7 +50,7 @@ else
     launch=(torchrun --nproc_per_node "${processes:-1}" -m)
 fi
 
-"${launch[@]}" training.train_tokenizer "${shared[@]}" --training.keep true
-for part in "${parts[@]}"; do
-    "${launch[@]}" training.train_$part "${shared[@]}" "${loops[@]}"
+for part in tokenizer "${parts[@]}"; do
+    flags_of "$part"
+    "${launch[@]}" "training.train_$part" "${flags[@]}"
 done

@@ -23,6 +23,7 @@ from pipelines.folder.whole import WEIGHTS, saved_whole, settled
 from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
+from .emoji.captions import plain_name
 from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
 from .evaluation.scorer import r_precision, ranks
@@ -34,6 +35,7 @@ from .loop.run import Run
 from .loop.schedules import Steps
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, shuffled
+from .pictures.layouts import QUARTERS
 from .pictures.loaders import own_batches
 from .pictures.splits import data_fact, load_split
 from .presets.reading import parse
@@ -79,18 +81,32 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name:40} {value:.3f}")
 
 
+RECOLOURED = 0.25  # of the pictures: else a scorer goes by the colour that a thing has as a rule
+
+
 class NamedPictures(torch.utils.data.Dataset):
-    """`length` draws, each a picture (uint8 (3, S, S)), its name, and its name again: that is what it shows."""
+    """
+    `length` draws, each a picture (uint8 (3, S, S)), sometimes in another colour, its name, and its name again: that
+    is what it shows.
+    """
 
     def __init__(self, pictures: Pictures, length: int, seed: int):
         self.pictures, self.length, self.seed = pictures, length, seed
+        composer = pictures.composer
+        whole = [piece for piece in range(composer.pieces) if composer.quarters(piece) == QUARTERS]
+        self.recoloured = [piece for piece in whole if composer.colour(piece) is not None]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, i: int) -> tuple[Tensor, str, str]:
-        image, parts = self.pictures.single(shuffled(i, len(self.pictures), self.seed))
-        name = parts["things"][0]["name"]
+        rng, composer = random.Random(f"{self.seed}-{i}"), self.pictures.composer
+        if self.recoloured and rng.random() < RECOLOURED:
+            piece = rng.choice(self.recoloured)
+            image, name = composer.show(piece).picture, plain_name(composer.name(piece))
+        else:
+            image, parts = self.pictures.single(shuffled(i, len(self.pictures), self.seed))
+            name = parts["things"][0]["name"]
         return torch.from_numpy(image.copy()).permute(2, 0, 1), name, name
 
 

@@ -1,6 +1,6 @@
 """Scenes put together of blocks of codes against scenes that are drawn and encoded, at a toy's scale.
 
-    python -m tests.benchmarks.scenes prior [--way blocks] [--steps 800]   # nats a code on held-out pairs, 40 things
+    python -m tests.benchmarks.scenes prior [--way blocks] [--steps 800]   # nats a code, held-out pairs; empty grounds
     python -m tests.benchmarks.scenes speed                                # scenes a second of one core
     python -m tests.benchmarks.scenes psnr [--dvae FOLDER …]               # put together, and encoded
 
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
+from pipelines.drawing.keys import draw_keys
+from pipelines.drawing.loop import draw_codes
+from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 from training.codes.blocks import ground_codes
 from training.emoji.named_cutouts import CutoutScenes
@@ -158,6 +161,20 @@ def train_prior(way: str, steps: int, batch_size: int = 16, share: float = 2 / 3
             nats = {kind: nats_of(prior, *pair) for kind, pair in unseen.items()}
             shown = ", ".join(f"{kind} {value:.4f}" for kind, value in nats.items())
             print(f"{way}, step {step + 1}: training {loss.item():.3f}; held-out {shown}", flush=True)
+    for temperature in (0.5, 1.0):
+        painted(prior.eval(), *unseen["ground"], way, temperature)
+
+
+@torch.inference_mode()
+def painted(prior: PriorTransformer, codes: Tensor, words: Tensor, way: str, temperature: float) -> None:
+    """Of things on held-out grounds: how many of what is painted are empty, and how many codes are as asked for."""
+    keys = draw_keys(list(range(len(words))), codes.shape[1])
+    *_, (_, drawn) = draw_codes(prior, words, keys, SamplingSettings(temperature=temperature))
+    commonest = drawn.mode(dim=1).values[:, None]
+    empty = (drawn != commonest).float().mean(1) < 0.1
+    thing = codes != codes.mode(dim=1).values[:, None]
+    right = (drawn == codes)[thing].float().mean()
+    print(f"{way}, painted at {temperature}: {empty.float().mean():.0%} empty, {right:.0%} of a thing's codes right")
 
 
 @torch.inference_mode()

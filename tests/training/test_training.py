@@ -126,6 +126,17 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
         assert lines[: len(names)] == [f"-m training.{part} --print_config" for part in parts]
         launched = [f"train_tokenizer {shared} --training.keep true", *parts]
         assert lines[len(names) :] == [f"--nproc_per_node 1 -m training.{part}" for part in launched]
+    (tmp_path / "log").unlink()
+    own = ["--prior.model.hidden_size", "64", "--tokenizer.captions=9", "--dvae.model.widths", "[8, 8]", *flags[:2]]
+    speedrun(str(mine), *own).check_returncode()
+    lines = (tmp_path / "log").read_text().splitlines()
+    common, launched = f"{mine} --data.path my pictures", [line.split("training.train_")[1] for line in lines[3:]]
+    assert launched == [
+        f"tokenizer {common} --training.keep true --training.captions=9",
+        f"dvae {common} {loops} --model.widths [8, 8]",
+        f"reranker {common} {loops}",
+        f"prior {common} {loops} --model.hidden_size 64",
+    ]
     stopped = speedrun("--model.hidden_size", "9")
     assert stopped.returncode == 2 and holds(stopped.stderr, "--model.hidden_size")
 

@@ -17,11 +17,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from dvae import DVAE
 
-from ..pictures.assembled import check_laid_out, to_image
+from ..pictures.assembled import to_image
 from ..pictures.data_arguments import DataArguments
 from ..pictures.in_memory import Pictures, to_pixel_values
 from ..pictures.kinds import Parts
-from ..pictures.layouts import OUTSIDE, LaidOut, Layout, check_grid, put_together
+from ..pictures.layouts import OUTSIDE, QUARTERS, LaidOut, Layout, check_grid, check_laid_out, put_together
 from ..pictures.splits import Split
 from .cached import CodeSource, MappedCodes
 from .views import CHUNK, Chunk
@@ -108,7 +108,7 @@ class Blocks(CodeSource):
         self.grids = grids.astype(np.int16 if grids.max() < 2**15 else np.int32)
         self.middles = {}
         for quarters in {self.composer.quarters(piece) for piece in range(len(grids))}:
-            n = quarters * self.side // 4
+            n = quarters * self.side // QUARTERS
             start = (self.side - n) // 2
             self.middles[quarters] = slice(start, start + n)
 
@@ -147,6 +147,12 @@ def on_white(encoded: Dataset, ground: int) -> Dataset:
 def scenes_of(blocks: Blocks, count: int, seed: int, held_out: bool = True) -> Dataset:
     """`count` scenes in memory, the columns those of a cache."""
     drawn = [blocks.scene(random.Random(f"scene-{seed}-{i}"), held_out) for i in range(count)]
+    return dataset_of([json.dumps(parts) for parts, _ in drawn], np.stack([codes for _, codes in drawn]))
+
+
+def singles_of(blocks: Blocks) -> Dataset:
+    """The rows of the set, likewise."""
+    drawn = [blocks.single(i) for i in blocks.singles]
     return dataset_of([json.dumps(parts) for parts, _ in drawn], np.stack([codes for _, codes in drawn]))
 
 

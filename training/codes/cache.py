@@ -142,10 +142,11 @@ class CodeCache:
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
 
 
-def encode_now(dvae: DVAE, contents: Contents, device: torch.device) -> Dataset:
+def encode_now(dvae: DVAE, contents: Contents | PieceContents, device: torch.device) -> Dataset:
     """The codes of `contents` in memory, the columns those of a cache: for an evaluation, which keeps none."""
     shards = contents.drawn({0: contents.places})
-    return Dataset(shard_table([(chunk, encode(dvae.eval(), images, device)) for chunk, images in shards]))
+    encoded = [(chunk, chunk.without_ground(encode(dvae.eval(), images, device))) for chunk, images in shards]
+    return Dataset(shard_table(encoded))
 
 
 @torch.no_grad()

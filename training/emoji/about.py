@@ -17,10 +17,11 @@ class About:
 
 
 PROMPTS = [
-    "an armchair shaped like an avocado", "an armchair", "avocado", "red apple", "cat face", "a fire engine",
-    "sailboat", "hamburger", "a cat face beside a red apple", "a sailboat above a fire engine",
-    "an avocado on a blue background", "a small dog face", "rocket, 3d", "a flat octopus", "a clipart tree",
-    "smiling face with sunglasses",
+    "an armchair shaped like an avocado", "avocado", "red apple", "cat face", "a fire engine", "hamburger",
+    "rocket, 3d", "a flat octopus", "a clipart tree", "a large pizza", "a small dog face",
+    "a cat face beside a red apple", "a pineapple to the left of a strawberry", "a sailboat above a fire engine",
+    "an avocado on a blue background", "an owl beside a cactus on a yellow background", "two robots", "three balloons",
+    "four mushrooms", "a blue cat face", "a purple sailboat", "an armchair in the colours of a watermelon",
 ]  # fmt: skip
 SOURCES = {
     "Noto Emoji": "Apache-2.0",

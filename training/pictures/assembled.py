@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .in_memory import DrawnPictures
-from .layouts import OUTSIDE, LaidOut, check_grid, put_together
+from .layouts import OUTSIDE, LaidOut, check_grid, check_laid_out, put_together
 
 
 class Example(NamedTuple):
@@ -94,8 +94,3 @@ def composer_of(drawn: DrawnPictures) -> LaidOut:
     """Raises a ValueError where the set lays nothing out."""
     check_laid_out(drawn.pictures.kind.lays_out, "training.assembled_share to 0")
     return drawn.pictures.composer
-
-
-def check_laid_out(lays_out: bool, remedy: str) -> None:
-    if not lays_out:
-        raise ValueError(f"the set draws no scenes that are laid out of pieces (layouts.LaidOut): set {remedy}")

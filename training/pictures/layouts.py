@@ -148,3 +148,9 @@ def check_grid(side: int) -> None:
             f"a grid of {side}² codes cannot be put together of blocks at quarters of its side: it must be divisible "
             f"by {QUARTERS}; or leave training.blocks and training.assembled_share out"
         )
+
+
+def check_laid_out(lays_out: bool, remedy: str) -> None:
+    """Raises a ValueError where the scenes of a set are not laid out of pieces."""
+    if not lays_out:
+        raise ValueError(f"the set draws no scenes that are laid out of pieces (layouts.LaidOut): set {remedy}")

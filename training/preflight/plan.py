@@ -36,6 +36,7 @@ from .measuring import Subject, measure
 from .memory import FLOAT, Memory, Step, sharded_step, whole_step
 
 GIB = 2**30
+PIECES = 0.8  # more pictures that are encoded of a scene that is put together: about 1.5 pieces, and shared grounds
 PARTS = ("weights", "gradients", "optimiser", "average", "activations", "communication")
 
 
@@ -132,9 +133,15 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
     config = DVAEConfig.from_pretrained(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
 
     def loss(dvae: nn.Module, batch: int) -> Tensor:
-        pixel_values = torch.rand(batch, 3, config.image_size, config.image_size)
+        encoded = batch + round(PIECES * batch * training.assembled_share)  # of a scene more is encoded than decoded
+        pixel_values = torch.rand(encoded, 3, config.image_size, config.image_size)
         pixel_values = pixel_values.to(dvae.device).contiguous(memory_format=torch.channels_last)
-        return dvae_losses(pixel_values, dvae(pixel_values, temperature=0.7), dvae.likelihood, 1.0)["loss"]
+        cells = None
+        if training.assembled_share > 0:
+            cells = torch.arange(batch * config.grid_size**2, device=dvae.device)
+            cells = cells.view(batch, config.grid_size, config.grid_size)
+        output = dvae(pixel_values, temperature=0.7, cells=cells)
+        return dvae_losses(pixel_values[:batch], output, dvae.likelihood, 1.0)["loss"]
 
     def build() -> nn.Module:
         dvae = DVAE(config)

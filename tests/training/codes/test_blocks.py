@@ -14,7 +14,7 @@ from squares import LOOP, draw_squares, tiny_dvae, write_preset
 
 from dvae import DVAE, DVAEConfig
 from pipelines import TextToImagePipeline
-from training import encode_dataset, train_dvae, train_prior, train_tokenizer
+from training import encode_dataset, evaluate, train_dvae, train_prior, train_tokenizer
 from training.codes.blocks import Blocks, ground_codes
 from training.codes.cached import Collate, DrawnCodes
 from training.codes.of_run import code_caches, codes_of
@@ -170,7 +170,7 @@ def preset_of_cutouts(cutouts, tmp_path) -> str:
 
 
 def test_a_users_own_cutouts_from_nothing_to_a_pipeline_that_paints_and_resumed_runs_are_equal(
-    preset_of_cutouts, tmp_path
+    preset_of_cutouts, cutouts, tmp_path, capsys
 ):
     preset, run = preset_of_cutouts, tmp_path / "run"
     train_tokenizer.main([preset])
@@ -186,6 +186,11 @@ def test_a_users_own_cutouts_from_nothing_to_a_pipeline_that_paints_and_resumed_
     numbers = json.loads((run / "pipeline/model_index.json").read_text())["metrics"]["prior"]
     assert numbers["heldout-pairs_image_loss"] > 0
     encode_dataset.main([preset])  # all is there
+    capsys.readouterr()
+    evaluate.main(["--model", str(run / "pipeline"), "--data.path", cutouts, "--surgery_pictures", "0"])
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    for name in ("validation_image_loss", "heldout-pairs_image_loss"):
+        assert float(printed[name]) == pytest.approx(numbers[name], abs=0.2), "of codes put together, as it learned"
 
 
 def test_a_preset_of_blocks_takes_captioned_pictures_by_their_path_alone(preset_of_cutouts, tmp_path, capsys):

@@ -4,9 +4,17 @@ from collections import Counter
 from random import Random
 
 import pytest
+import yaml
+from processes import ROOT
 
+from prior_transformer import PriorTokenizer
 from training.emoji.captions import is_countable, is_plural, plain_name, plural, with_article, write_caption
+from training.emoji.named_cutouts import NamedCutouts
 from training.emoji.scenes import KINDS
+from training.pictures.data_arguments import DataArguments
+from training.pictures.splits import load_split
+from training.presets.trainers import TokenizerTraining
+from training.train_tokenizer import draw_captions
 
 AVOCADO = {"name": "avocado", "keywords": ["food", "fruit", "guacamole"], "style": "fluent 3d"}
 BOAT = {"name": "sailboat", "keywords": ["boat", "sea"], "style": "twemoji"}
@@ -140,3 +148,19 @@ def test_the_colour_of_a_coloured_icon_is_named_in_about_half_of_the_captions():
     named = sum(count for caption, count in drawn.items() if "red" in caption)
     assert 0.35 < named / drawn.total() < 0.6
     assert drawn["armchair"] > 0 and drawn["red armchair"] > 0
+
+
+def test_captions_of_every_kind_fit_the_preset_that_learns_them():
+    preset = yaml.safe_load((ROOT / "training/configs/emoji_128.yaml").read_text())
+    data, text_length = DataArguments(scenes=0.6), preset["tokenizer"]["text_length"]
+    training = TokenizerTraining(preset["tokenizer"]["vocab_size"], 2 * text_length, captions=20_000)
+    split = load_split(data, "train", (NamedCutouts,))
+    tokenizer = PriorTokenizer.train(
+        draw_captions(split, data, training), vocab_size=training.vocab_size, text_length=training.text_length
+    )
+    scenes = split.kind.composer([split.kind.parts(row) for row in split.rows(columns=split.kind.columns)], [])
+    texts = [write_caption(scenes.draw_caption(Random(i)), Random(i)) for i in range(3000)]
+    for dropout, share in ((0.0, 0.0), (0.1, 0.005)):
+        tokens = (tokenizer.encode_captions(texts, bpe_dropout=dropout) != tokenizer.pad_token_id).sum(1)
+        assert (tokens > text_length).float().mean() <= share
+    assert tokens.max() > text_length / 2, "no longer than need be"

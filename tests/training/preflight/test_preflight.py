@@ -16,7 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dvae import PatchDiscriminator, PatchDiscriminatorConfig
-from training.preflight.memory import LiveBytes, Memory, sharded_step, whole_step
+from training.preflight.memory import LiveBytes, Memory, Step, sharded_step, whole_step
 from training.preflight.plan import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
 from training.presets.reading import parse
 from training.presets.trainers import DVAETraining, PriorTraining
@@ -117,6 +117,16 @@ def test_adversaries_are_counted_and_the_dvaes_own_size_is_not(tmp_path):
     assert page.splitlines()[0] == plan("dvae", alone, DryRun(gpus=1, steps=0), Path("nowhere")).splitlines()[0]
     assert holds(page, f"{n / 1e6:.2f}")
     assert re.search(r"\b0\.\d+ GiB\b.*\d", page.splitlines()[-1]), "decoded, of what is free here"
+
+
+def test_what_is_put_together_is_encoded_beside_the_batch_and_that_shows_in_the_plan(tmp_path):
+    def step(share: float) -> Step:
+        args = args_of("dvae", tmp_path, "--training.batch_size", "10", "--training.assembled_share", str(share))
+        return step_of(dvae_subject(args.model, args.training), args.training, "no", DryRun(gpus=1))
+
+    alone, half = step(0), step(0.5)
+    assert alone.memory.weights == half.memory.weights
+    assert 1.1 < half.flops / alone.flops < 1.4 and 1.1 < half.memory.activations / alone.memory.activations < 1.4
 
 
 def test_what_does_not_fit_is_said_with_what_would_help():
