@@ -99,6 +99,14 @@ def read_index(folder: Path) -> dict:
     return index
 
 
+def has_reranker(folder: Path) -> bool:
+    """Whether a saved pipeline lies there, with a reranker of its own."""
+    try:
+        return bool(read_index(folder).get(RERANKER))
+    except OSError:
+        return False
+
+
 def check_own_folder(folder: Path) -> None:
     """Raises FileExistsError when saving would write over what lies in a folder that is no saved pipeline."""
     foreign = [name for name in OWN_NAMES if (folder / name).exists()]

@@ -27,6 +27,7 @@ from .locate import (
     SAMPLES_NAME,
     check_own_folder,
     find_pipeline,
+    has_reranker,
     read_index,
 )
 from .model_card import write_model_card
@@ -241,7 +242,8 @@ class SavedPipeline(ModelHubMixin):
         self._check_savable()
         push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
         own = {name: kwargs[name] for name in ("config", "model_card_kwargs") if name in kwargs}
-        with saved_whole(folder, OWN_NAMES) as partial:
+        replaced = [name for name in OWN_NAMES if name != RERANKER or has_reranker(folder)]  # else it is not ours
+        with saved_whole(folder, replaced) as partial:
             super().save_pretrained(partial, **own)
         return self.push_to_hub(repo_id or folder.name, **kwargs) if push else None
 

@@ -180,7 +180,7 @@ def test_what_cannot_be_saved_makes_no_repository(hub, tiny_pipeline):
 
 def test_each_part_is_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
     """By transformers' own calls."""
-    for name, part in tiny_pipeline.components.items():
+    for name, part in tiny_pipeline.parts.items():
         part.push_to_hub(f"anna/{name}", token=ANNA)
         repo = hub.store.repos["model", f"anna/{name}"]
         files = {path.removeprefix(f"{name}/") for path in FILES if path.startswith(f"{name}/")}
