@@ -20,7 +20,7 @@ class DVAEConfig(CheckedConfig):
     blocks_per_group: residual blocks in each group: one number for all, or one for each width. Near the grid a block
         costs little and sees the whole picture.
     bottleneck: a block's hidden channels are its output channels divided by this.
-    post_gain: factor on a block's residual path; None takes the paper's, 1 / (number of blocks)².
+    post_gain: factor on a block's residual path, not 0; None takes the paper's, 1 / (number of blocks)².
     resampling: "pool" (the paper's: max-pooling down, nearest neighbours up), or "shuffle" (2×2 pixels to channels and
         back), which keeps where in its square a pixel stands, so that a small decoder need not learn it.
     encoder_padding: "zeros" (the paper's), or "replicate", which repeats the border's pixels, so that a flat ground
@@ -93,12 +93,24 @@ class DVAEConfig(CheckedConfig):
         if min(self.blocks) < 1:
             raise ValueError(f"blocks_per_group={self.blocks_per_group} must be at least 1")
 
+    def validate_post_gain(self):
+        if self.post_gain == 0:
+            raise ValueError(
+                "post_gain=0 switches every block's residual path off: give another, or null for the paper's "
+                f"1 / {sum(self.blocks)}², which a model saved with 0 has learned with"
+            )
+
     @property
     def blocks(self) -> tuple[int, ...]:
         """Residual blocks of each group, from full resolution down to the grid."""
         if isinstance(self.blocks_per_group, int):
             return (self.blocks_per_group,) * len(self.widths)
         return tuple(self.blocks_per_group)
+
+    @property
+    def gain(self) -> float:
+        """What a block's residual path is multiplied by: post_gain, or the paper's 1 / (number of blocks)²."""
+        return 1 / sum(self.blocks) ** 2 if self.post_gain is None else self.post_gain
 
     @property
     def grid_size(self) -> int:

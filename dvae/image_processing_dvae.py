@@ -1,14 +1,124 @@
-"""Pictures -> pixel_values in [0, 1], and back."""
+"""Pictures -> pixel_values in [0, 1], and back; and the one way from a file's bytes to a picture."""
 
+import io
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 from transformers import BatchFeature, ImageProcessingMixin
 
 ImageLike = Image.Image | np.ndarray
+# of pixels alone, each with a magic number: no format that another program opens (EPS: Ghostscript)
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
+MAX_PIXELS = 2**26
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text begins that stands in for a large file
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what turns a picture upright, by EXIF's orientation
+STRIP = 2**16  # pixels that are held in 64 bits at once
+
+
+class UnusablePicture(ValueError):
+    """Bytes that make no picture; the text is the reason, one of a few."""
+
+
+def read_picture(file: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = 1) -> Image.Image:
+    """The bytes of a file -> its first picture, upright: RGB, or RGBA where it has transparency, in 8 bits.
+
+    Its size is read, and found within the bounds, before a pixel is decoded. Metadata that cannot be read costs what
+    it says, not the pixels. The result has none. Takes up to 12 bytes a pixel.
+
+    Raises:
+        UnusablePicture: "undecodable" (cut off, or of none of FORMATS), "too large", "too small" or "git-LFS pointer".
+    """
+    if file.startswith(LFS_POINTER):
+        raise UnusablePicture("git-LFS pointer")
+    bound = Image.MAX_IMAGE_PIXELS
+    if bound is not None and bound < max_pixels:
+        Image.MAX_IMAGE_PIXELS = None  # PIL's own is the stricter one
+    try:
+        return _decoded(file, max_pixels, min_side)
+    except UnusablePicture:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnusablePicture("too large") from error
+    except Exception as error:  # what a codec raises on foreign bytes is anything: SyntaxError, struct.error, …
+        if (pixels := _without_metadata(file)) != file:
+            return read_picture(pixels, max_pixels=max_pixels, min_side=min_side)
+        raise UnusablePicture("undecodable") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = bound
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A PIL image of any mode -> a copy, turned as its camera was: RGB, or RGBA where it has transparency."""
+    image.load()  # a TIFF is turned by it
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # malformed metadata raise anything: SyntaxError, struct.error, …; the pixels are whole
+        turn = None
+    turned = image if turn is None else image.transpose(turn)
+    if turned.mode[0] in "IF":  # PIL would cut 16 bits off at 255, and make black of 0 to 1
+        turned = _in_8_bits(turned)
+    mode = "RGBA" if turned.has_transparency_data else "RGB"
+    if turned is image or turned.mode != mode:
+        turned = turned.convert(mode)
+    turned.info = {}  # nothing turns it again
+    return turned
+
+
+def _decoded(file: bytes, max_pixels: int, min_side: int) -> Image.Image:
+    opened = Image.open(io.BytesIO(file), formats=FORMATS)  # reads the header alone
+    if opened.width * opened.height > max_pixels:
+        raise UnusablePicture("too large")
+    if min(opened.size) < min_side:
+        raise UnusablePicture("too small")
+    return upright(opened)
+
+
+def _without_metadata(file: bytes) -> bytes:
+    """A PNG's header, palette and pixels alone; any other file as it is."""
+    if not file.startswith(b"\x89PNG\r\n\x1a\n"):
+        return file
+    kept, at = [file[:8]], 8
+    while at < len(file):
+        end = at + 12 + int.from_bytes(file[at : at + 4], "big")  # length, kind, content, checksum
+        if file[at + 4 : at + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(file[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int, int, int], np.ndarray]]:
+    """Boxes of whole rows, from the top, and their values in float64."""
+    rows = max(STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        yield box, np.asarray(image.crop(box), np.float64)
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """
+    An image of one of PIL's wide modes -> L. White is the first of these that no value is above, or the highest value:
+    65535 of "I;16", 255 or 65535 of "I", 1, 255 or 65535 of "F". What is no number is black.
+    """
+    whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,))
+    highest = max(np.nan_to_num(values, posinf=0).max(initial=0) for _, values in _strips(image))
+    white = next((white for white in whites if highest <= white), highest)
+    levels = Image.new("L", image.size)
+    for box, values in _strips(image):
+        values = np.nan_to_num(values, posinf=white, neginf=0) * (255 / white)
+        levels.paste(Image.fromarray(values.round().clip(0, 255).astype(np.uint8)), box)
+    return levels
 
 
 class DVAEImageProcessor(ImageProcessingMixin):
@@ -58,14 +168,12 @@ class DVAEImageProcessor(ImageProcessingMixin):
         image = _from_array(image) if isinstance(image, np.ndarray) else image
         if not isinstance(image, Image.Image):
             raise TypeError(f"an image must be a PIL image or a uint8 array, not {type(image).__name__}")
-        image = ImageOps.exif_transpose(image)
-        if image.mode[0] in "IF":  # PIL would cut 16 bits off at 255, and make black of 0 to 1
-            image = Image.fromarray(_in_8_bits(np.asarray(image, np.float64), image.mode))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            ground = Image.new("RGBA", image.size, (*self.background, 255))
-            image = Image.alpha_composite(ground, image)
-        return image.convert("RGB")
+        image = upright(image)
+        if image.mode == "RGB":
+            return image
+        ground = Image.new("RGB", image.size, tuple(self.background))
+        ground.paste(image, mask=image)
+        return ground
 
     def postprocess(
         self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil"
@@ -90,16 +198,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim != 2 and array.shape[2:] not in ((3,), (4,)):
         raise TypeError(f"an array {array.shape} is no picture; pass (H, W), (H, W, 3) or (H, W, 4)")
     return Image.fromarray(array)
-
-
-def _in_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """
-    Values (H, W) of PIL's wide modes -> uint8 (H, W). "I;16" has 16 bits; "I" too, unless all are below 256; "F" runs
-    from 0 to 1, or to 255 where one is above 1.
-    """
-    highest = values.max(initial=0)
-    whole = {"F": 1 if highest <= 1 else 255, "I": 255 if highest <= 255 else 65535}.get(mode, 65535)
-    return (values * (255 / whole)).round().clip(0, 255).astype(np.uint8)
 
 
 DVAEImageProcessor.register_for_auto_class()  # this file is saved beside its settings

@@ -93,10 +93,9 @@ class ResidualBlock(GradientCheckpointingLayer):
 def residual_group(
     config: DVAEConfig, n_in: int, n_out: int, num_blocks: int, kernels: tuple[int, ...], padding_mode: str = "zeros"
 ) -> list[nn.Module]:
-    """`num_blocks` blocks; unless given the gain is 1 / (number of blocks in all)², as the paper has it."""
-    post_gain = config.post_gain or 1 / sum(config.blocks) ** 2
+    """`num_blocks` blocks, the first of them from n_in channels to n_out."""
     return [
-        ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, post_gain, padding_mode)
+        ResidualBlock(n_in if i == 0 else n_out, n_out, kernels, config.bottleneck, config.gain, padding_mode)
         for i in range(num_blocks)
     ]
 

@@ -15,7 +15,7 @@ from .calls import Call
 from .checks import check_prompts
 from .commands import OneLineParser, load, one_line
 from .drawing.settings import SamplingSettings
-from .folder.locate import find_pipeline
+from .folder.locate import find_pipeline, public_name
 from .pictures import is_file_name, save_pictures
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             check(args)
             paths = save_pictures(paint(args), args.out, columns=columns(args), made_by=made_by(args))
-        except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, TypeError, ValueError) as error:
             print("error:", one_line(error), file=sys.stderr)
             return 2
     print(*paths, sep="\n")
@@ -209,10 +209,11 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def made_by(args: argparse.Namespace) -> dict[str, Any]:
-    """For a picture's metadata: beside its prompt, seed and sampler, what else was given."""
+    """For a picture's metadata: beside its prompt, seed and sampler, what else was given; of files the names alone."""
     names = ("negative_prompt", "image", *EDITS)
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return {"model": args.model or "embedded", **{name: str(value) for name, value in given.items()}}
+    told = {name: value.name if isinstance(value, Path) else str(value) for name, value in given.items()}
+    return {"model": public_name(args.model), **told}
 
 
 def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
@@ -220,12 +221,26 @@ def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
     pipeline, call = load(folder), options(args)
     if args.image is None:
         return pipeline(**call)
-    image = Image.open(args.image)
+    image = picture_in(args.image)
     if args.mask is not None:
-        return pipeline.inpaint(image=image, mask=Image.open(args.mask), **call)
+        return pipeline.inpaint(image=image, mask=picture_in(args.mask), **call)
     if args.strength is not None:
         return pipeline.vary(image=image, strength=args.strength, **call)
     return pipeline.complete(image=image, rows=args.rows, **call)
+
+
+def picture_in(path: Path) -> Image.Image:
+    """Raises ValueError for a file that is no picture to paint from."""
+    from dvae.image_processing_dvae import FORMATS, MAX_PIXELS, UnusablePicture, read_picture
+
+    try:
+        return read_picture(path.read_bytes())
+    except UnusablePicture as error:
+        formats = ", ".join(FORMATS)
+        raise ValueError(
+            f"{str(path)!r} is no picture that can be used ({error}); pass one of {formats}, of at most "
+            f"{MAX_PIXELS:,} pixels"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
         )
     torchao = _torchao()
     prior.requires_grad_(False)
+    prior.quantized = kind
     if prior.device.type != "cpu":
         config = torchao.Int8WeightOnlyConfig() if kind == "int8" else _int4_of_a_gpu(torchao)
         torchao.quantize_(prior, config, filter_fn=_is_read_in_a_step)
@@ -42,6 +43,11 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
         for name, module in list(parent.named_children()):
             if _is_read_in_a_step(module, name):
                 setattr(parent, name, packed(module))
+
+
+def quantized_kind(prior: nn.Module) -> Kind | None:
+    """What `quantize_prior` made of it; None of whole weights."""
+    return getattr(prior, "quantized", None)
 
 
 def _is_read_in_a_step(module: nn.Module, name: str) -> bool:

@@ -81,6 +81,7 @@ class StreamPrior(PreTrainedModel):
 
     def __init__(self, config: StreamConfig, embeddings: StreamEmbeddings, layers: list[PriorBlock], norm: nn.Module):
         super().__init__(config)
+        self._compile_options: dict[str, Any] = {}
         self._compiled_step: Callable[..., Tensor] | None = None
         self.embeddings = embeddings
         self.layers = nn.ModuleList(layers)
@@ -187,7 +188,18 @@ class StreamPrior(PreTrainedModel):
         Compile `step` at its next call, in place; options are those of `torch.compile`, of which
         mode="reduce-overhead" replays a step as one CUDA graph.
         """
+        self._compile_options = options
         self._compiled_step = torch.compile(StreamPrior._step, fullgraph=True, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies, which compile anew: compiled code itself cannot be pickled."""
+        return {**self.__dict__, "_compiled_step": self._compiled_step is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compiled_step = None
+        if state["_compiled_step"]:
+            self.compile_step(**self._compile_options)
 
     def _step(self, codes: Tensor, position: Tensor, cache: PriorCache, stop: int | None = None) -> Tensor:
         place = position + self.config.prefix_length

@@ -66,9 +66,9 @@ class PriorTokenizer(TokenizersBackend):
         bpe_dropout: share of merges skipped at random (arXiv 1910.13267), for training alone; its draws are the
             tokenizers library's own and cannot be seeded. It leaves the tokenizer as it was.
 
-        A caption that does not fit is cut, with a warning that names the words lost (but not under bpe_dropout, which
-        lengthens at random). Raises `TypeError` for anything but a list of strings, `ValueError` for a text_length
-        below 1 or a bpe_dropout outside [0, 1].
+        A caption that does not fit is cut after a whole character, with a warning that names the words lost (but not
+        under bpe_dropout, which lengthens at random). Raises `TypeError` for anything but a list of strings,
+        `ValueError` for a text_length below 1 or a bpe_dropout outside [0, 1].
         """
         _check_captions(captions)
         text_length = self.model_max_length if text_length is None else text_length
@@ -78,11 +78,17 @@ class PriorTokenizer(TokenizersBackend):
             raise ValueError(f"bpe_dropout={bpe_dropout} must be in [0, 1]")
         text_ids = torch.full((len(captions), text_length), self.pad_token_id, dtype=torch.long)
         for i, encoding in enumerate(self._encoder(bpe_dropout).encode_batch(captions)):
-            kept = encoding.ids[:text_length]
+            kept = encoding.ids[: _whole_characters(encoding.offsets, text_length)]
             text_ids[i, : len(kept)] = torch.tensor(kept, dtype=torch.long)
             if len(kept) < len(encoding.ids) and bpe_dropout == 0:
-                _warn_of_lost_words(captions[i], encoding.offsets[text_length][0], text_length)
+                _warn_of_lost_words(captions[i], encoding.offsets[len(kept)][0], text_length)
         return text_ids
+
+    def count_cut(self, captions: list[str], text_length: int | None = None) -> int:
+        """How many captions `encode_captions` would cut."""
+        _check_captions(captions)
+        text_length = self.model_max_length if text_length is None else text_length
+        return sum(len(encoding.ids) > text_length for encoding in self._encoder(0.0).encode_batch(captions))
 
     def decode_captions(self, text_ids: Tensor) -> list[str]:
         """Text ids (B, T) → normalised captions; pads are left out."""
@@ -116,6 +122,17 @@ def _check_captions(captions: list[str]):
     for i, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise TypeError(f"captions[{i}] must be a string, not {type(caption).__name__}: {caption!r}")
+
+
+def _whole_characters(offsets: list[tuple[int, int]], text_length: int) -> int:
+    """
+    How many of the first tokens stay: text_length, or fewer where the next one begins inside the character that the
+    last one ends in, as a token may be some bytes of one. offsets: of each token in the caption.
+    """
+    kept = min(text_length, len(offsets))
+    while 0 < kept < len(offsets) and offsets[kept][0] < offsets[kept - 1][1]:
+        kept -= 1
+    return kept
 
 
 def _warn_of_lost_words(caption: str, cut: int, text_length: int):

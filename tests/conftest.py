@@ -1,5 +1,11 @@
-"""Tiny real components, made once a session: tests must not change them (copy.deepcopy what is to be changed)."""
+"""
+Tiny real components, made once a session: tests must not change them (copy.deepcopy what is to be changed).
 
+And `--seeds`: tests of what a training comes to, marked `seeds(n)`, run on n seeds, or on as many as one asks for.
+"""
+
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +23,32 @@ CAPTIONS = [
     "two cats side by side",
     "a small sailboat above a large fire engine",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds", type=int, help="seeds of each test that is marked `seeds`, and the range of its figures"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if marker := metafunc.definition.get_closest_marker("seeds"):
+        seeds = range(metafunc.config.getoption("seeds") or marker.args[0])
+        metafunc.parametrize("seed", seeds, ids=[f"seed{seed}" for seed in seeds], scope="module")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Under `--seeds`: the lowest and highest of each figure that a test recorded, over its seeds."""
+    if not terminalreporter.config.getoption("seeds"):
+        return
+    figures = defaultdict(list)
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties if report.when == "call" else ():
+                figures[re.sub(r"-?seed\d+", "", report.nodeid).removesuffix("[]"), name].append(value)
+    terminalreporter.section("figures: lowest and highest over the seeds")
+    for (test, name), values in figures.items():
+        terminalreporter.write_line(f"{test}: {name} {min(values):.4f} {max(values):.4f} ({len(values)})")
 
 
 @pytest.fixture(scope="session")

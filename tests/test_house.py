@@ -109,6 +109,21 @@ def test_a_file_is_named_for_what_it_holds(path):
     assert path.name not in ("utils.py", "common.py", "helpers.py")
 
 
+OPENED = {"pipelines/demo/page.py"}  # a file that the page wrote itself
+
+
+def test_a_file_becomes_a_picture_in_one_place():
+    """Bytes from elsewhere are decoded, and metadata parsed, where that is bounded and guarded: dvae.read_picture."""
+    calls = {
+        (named(path), ast.unparse(node.func))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    ways = {"Image.open", "PillowImage.open", "PIL.Image.open", "ImageOps.exif_transpose"}
+    assert {path for path, call in calls if call in ways} - OPENED == {"dvae/image_processing_dvae.py"}
+
+
 def test_every_folder_of_modules_is_a_package():
     """The distribution holds packages alone: pyproject.toml finds them."""
     assert {named(path.parent) for path in SOURCES if not (path.parent / "__init__.py").is_file()} <= {

@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for folder in args.models:
         dvae = DVAE.from_pretrained(folder, dtype=torch.float32).eval()
-        pictures = Pictures(load_split(args.data, "validation", KINDS), args.data, dvae.config.image_size)
+        split = load_split(args.data, "validation", KINDS, captions=False)
+        pictures = Pictures(split, args.data, dvae.config.image_size)
         pixel_values = unseen(pictures, args.scenes)
         numbers, reconstructed = compare(dvae, pictures, pixel_values, features)
         print(f"| {folder} | " + " | ".join(f"{numbers[name]:.4g}" for name in COLUMNS) + " |")

@@ -18,36 +18,40 @@ from PIL import Image, ImageDraw
 
 from dvae import DVAE, DVAEImageProcessor
 from pipelines import TextToImagePipeline
-from pipelines.folder.locate import RERANKER
+from pipelines.folder.locate import RERANKER, public_name
+from pipelines.folder.whole import settled
 from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, StreamPrior, load_prior
 
 from .codes.cached import captions_of
-from .loop.pretrained import part_of_run, sources_of, tokenizer_digest
+from .loop.fingerprints import codes_digests, tokenizer_digest
+from .loop.pretrained import part_of_run, sources_of
+from .loop.provenance import check_facts, read_provenance
 from .pictures.data_arguments import DataArguments
 from .presets.reading import parse
 from .presets.trainers import PriorTraining
 from .sets import about, caption
 
 SAMPLES = 16  # prompts of the page, where the set has none of its own
-MEASURED = {
-    "dvae": "dvae/metrics.json",
-    "prior": "prior/metrics.json",
-    "reranker": "reranker/metrics.json",
-    "scorer": "scores.json",
-}
-RECIPES = {name: f"{name}/recipe.json" for name in ("dvae", "prior", "reranker")}
+PARTS = ("dvae", "prior", "reranker")  # whose numbers and recipes the card has
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__)
     output_dir = Path(args.output_dir)
     dvae = DVAE.from_pretrained(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
-    prior = load_prior(output_dir / "prior", dtype=torch.float32)
+    prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
+    check_prior(output_dir / "prior", dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
+
+
+def check_prior(folder: Path, dvae: DVAE, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
+    """Raises a ValueError where the prior learned with another dVAE, but for its decoder, or another tokenizer."""
+    here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
+    check_facts(str(folder), read_provenance(folder), here, training.may_differ, "train the prior anew")
 
 
 def cached_prompts(codes: Path) -> list[str]:
@@ -70,13 +74,17 @@ def save_pipeline(
     that reads this tokenizer; returns it in full. The reranker of a pipeline that the prior started from is left out:
     it does not know the new pictures.
     """
-    reranker = reranker_of(output_dir / RERANKER, tokenizer)
-    metrics, recipe = read_json(output_dir, MEASURED), read_json(output_dir, RECIPES)
+    reranker = reranker_of(output_dir, tokenizer, training)
+    folders = {name: output_dir / name for name in ("prior", RERANKER)}
+    folders["dvae"] = Path(part_of_run("dvae", training, output_dir))
+    measured = {name: folders[name] / "metrics.json" for name in PARTS}
+    metrics = read_json({**measured, "scorer": output_dir / "scores.json"})
+    recipe = read_json({name: folders[name] / "recipe.json" for name in PARTS})
     if reranker is None:
         for told in (metrics, recipe):
             told.pop(RERANKER, None)
     known = about(data.path)
-    own = known.sources if known else {name_of(data.path): "as its owner says"}
+    own = known.sources if known else {public_name(data.path): "as its owner says"}
     sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
     pipeline = TextToImagePipeline(
         dvae,
@@ -96,9 +104,20 @@ def save_pipeline(
     return pipeline
 
 
-def reranker_of(folder: Path, tokenizer: PriorTokenizer) -> SmallCLIP | None:
-    """None where there is none, or one that learned with another tokenizer, or does not say with which."""
+def reranker_of(output_dir: Path, tokenizer: PriorTokenizer, training: PriorTraining) -> SmallCLIP | None:
+    """
+    None where there is none, or one that learned with another tokenizer, or does not say with which; or from other
+    pictures than the prior.
+    """
+    folder = settled(output_dir / RERANKER)
     if not (folder / "config.json").exists():
+        return None
+    own, others = (read_provenance(output_dir / part).get("data") for part in (RERANKER, "prior"))
+    if own and others and own["files"] != others["files"] and "data" not in training.may_differ:
+        print(
+            f"{folder} learned from files {own['files']}, the prior from {others['files']}: it is left out; train it "
+            "again, or take it by --training.may_differ '[data]'"
+        )
         return None
     told = (folder / "tokenizer.json").exists() and tokenizer_digest(PriorTokenizer.from_pretrained(folder))
     if told != tokenizer_digest(tokenizer):
@@ -107,14 +126,9 @@ def reranker_of(folder: Path, tokenizer: PriorTokenizer) -> SmallCLIP | None:
     return SmallCLIP.from_pretrained(folder, dtype=torch.float32)
 
 
-def name_of(path: str) -> str:
-    """A Hub id as it is; of files here the last name alone: a card is public, the folders of a machine are not."""
-    return Path(path).resolve().name if Path(path).exists() else path
-
-
-def read_json(folder: Path, files: dict[str, str]) -> dict[str, Any]:
+def read_json(files: dict[str, Path]) -> dict[str, Any]:
     """What those of the files say that are there, by name."""
-    return {name: json.loads((folder / path).read_text()) for name, path in files.items() if (folder / path).exists()}
+    return {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
 
 
 def page(pipeline: TextToImagePipeline, prompts: list[str], images: int = 4, columns: int = 2) -> Image.Image:

@@ -7,6 +7,7 @@ the networks of adversaries, where the preset has any, in output_dir/adversaries
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from dvae import DVAE, AutoencoderOutput, DVAEConfig, DVAEImageProcessor, LatentPosterior
+from pipelines.folder.whole import WEIGHTS, saved_whole
 
 from .adversaries.beside_the_dvae import Adversary, DVAEStep, build_adversaries
 from .codes.kmeans import kmeans
@@ -24,6 +26,7 @@ from .evaluation.validation import evaluate_dvae
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
 from .loop.pretrained import find_part, freeze
+from .loop.provenance import save_provenance
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import cosine, warmup_cosine
@@ -38,7 +41,7 @@ from .pictures.loaders import (
     stream_parts,
     training_batches,
 )
-from .pictures.splits import fit_scenes
+from .pictures.splits import data_fact, fit_scenes
 from .pictures.streaming import StreamLoader
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
@@ -54,7 +57,9 @@ def main(argv: list[str] | None = None) -> DVAE:
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     dvae = build(args.model, training, accelerator)
-    pictures, validation = load_pictures(args.data, dvae.config.image_size, accelerator, KINDS)
+    pictures, validation = load_pictures(
+        args.data, dvae.config.image_size, accelerator, KINDS, captions=False, batch_size=training.batch_size
+    )
     train(dvae, pictures, validation, args, accelerator, output_dir)
     return dvae
 
@@ -92,6 +97,11 @@ def train(
         save_networks(adversaries, output_dir / "adversaries")
 
     parts |= {"model": dvae, "optimizer": optimizer, "report": evaluate}
+    parts |= {"facts": {"data": data_fact(pictures.source, args.data)}}
+    parts |= {"settings": {"autoencoder_steps": training.autoencoder_steps}}
+    parts |= {"may_go_on": lambda told: check_warmup(told, training)}
+    for line in training.unfinished():
+        accelerator.print(line)
     run = Run("dvae", training, accelerator, output_dir, **parts)
     new_step = True
     with run:
@@ -171,6 +181,21 @@ def schedules(step: int, training: DVAETraining) -> tuple[float, float, float]:
     return lr, temperature, cosine(since, 0.0, training.kl_weight, training.kl_steps)
 
 
+def check_warmup(told: dict[str, Any], training: DVAETraining) -> None:
+    """
+    Raises a ValueError where a run that goes on from a checkpoint would not fill its codebook, or a second time.
+
+    told: what the checkpoint tells of its run.
+    """
+    step, now = told["step"], training.autoencoder_steps
+    before = told.get("autoencoder_steps", now)
+    if (step > before) != (step > now):
+        raise ValueError(
+            f"the checkpoint of step {step} is of a run with autoencoder_steps={before}, not {now}, which lie on "
+            f"the other side of it: resume with --training.autoencoder_steps {before}, or start anew"
+        )
+
+
 def enter_phase(run: Run, dvae: DVAE, pictures: TrainingPictures) -> None:
     """What is done once, between a phase's last step and the next one's first."""
     training: DVAETraining = run.training
@@ -200,20 +225,22 @@ def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining
 
 def report(dvae: DVAE, validation: Pictures, args, run: Run) -> None:
     """Evaluates the averaged weights, saves them, and a picture: above as is, below through the codes."""
-    output_dir = run.output_dir
     numbers, pairs = evaluate_dvae(dvae, validation, run.accelerator.device)
     run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
     run.show("reconstructions", to_pil_image(make_grid(pairs, nrow=len(pairs) // 2)))
-    dvae.save_pretrained(output_dir / "dvae")
-    DVAEImageProcessor(dvae.config.image_size).save_pretrained(output_dir / "dvae")
-    save_numbers(output_dir / "dvae" / "metrics.json", {"step": run.step, **numbers})
-    save_numbers(output_dir / "dvae" / "recipe.json", args.training.recipe())
+    with saved_whole(run.output_dir / "dvae", WEIGHTS) as folder:
+        dvae.save_pretrained(folder)
+        DVAEImageProcessor(dvae.config.image_size).save_pretrained(folder)
+        save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
+        save_numbers(folder / "recipe.json", args.training.recipe())
+        save_provenance(folder, run.facts)
 
 
 def save_networks(adversaries: list[Adversary], folder: Path) -> None:
     """The adversaries' networks, each alone in a folder of its own, apart from the dVAE."""
     for adversary in adversaries:
-        adversary.network.save_pretrained(folder / adversary.name)
+        with saved_whole(folder / adversary.name, WEIGHTS) as own:
+            adversary.network.save_pretrained(own)
 
 
 if __name__ == "__main__":

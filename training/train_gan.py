@@ -15,18 +15,20 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
+from pipelines.folder.whole import saved_whole
 
 from .adversaries.gan import gan_step
 from .adversaries.objectives import gan_value
 from .evaluation.validation import validation_images
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
+from .loop.provenance import save_provenance
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
-from .pictures.splits import fit_scenes
+from .pictures.splits import data_fact, fit_scenes
 from .presets.reading import parse
 from .presets.trainers import GANTraining
 from .sets import KINDS
@@ -44,7 +46,9 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
     accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
     size = models["generator"].config.image_size
-    pictures, validation = load_pictures(args.data, size, accelerator, KINDS)
+    pictures, validation = load_pictures(
+        args.data, size, accelerator, KINDS, captions=False, batch_size=training.batch_size
+    )
     train(models, pictures, validation_images(validation, 256), args, accelerator, Path(args.output_dir))
     return models
 
@@ -98,6 +102,7 @@ def train(
         model=models["generator"],
         optimizer=generator_optimizer,
         report=evaluate,
+        facts={"data": data_fact(pictures.source, args.data)},
         **parts,
         **stream_parts(loader),
     )
@@ -142,9 +147,11 @@ def report(
     numbers = {"value": gan_value(real_logits, fake_logits).item()}
     run.evaluated({f"validation_{name}": value for name, value in numbers.items()})
     run.show("samples", to_pil_image(make_grid(fake[:64], nrow=8)))
-    generator.save_pretrained(output_dir / "gan" / "generator")
-    discriminator.save_pretrained(output_dir / "gan" / "discriminator")
-    save_numbers(output_dir / "gan" / "metrics.json", {"step": run.step, **numbers})
+    with saved_whole(output_dir / "gan", ("generator", "discriminator")) as folder:
+        generator.save_pretrained(folder / "generator")
+        discriminator.save_pretrained(folder / "discriminator")
+        save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
+        save_provenance(folder, run.facts)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 `TextToImagePipeline.from_pretrained` loads), checkpoints and pictures; with training.lora output_dir/adapter too.
 """
 
+import random
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dvae import DVAE, DVAEImageProcessor
 from pipelines.checks import check_components
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
+from pipelines.folder.whole import WEIGHTS, saved_whole
 from prior_transformer import PriorTokenizer, StreamPrior, build_prior, load_prior, prior_config
 
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
@@ -26,14 +28,18 @@ from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
 from .finish import SAMPLES, save_pipeline
 from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
-from .loop.pretrained import check_tokenizer, find_part, freeze, lora_config, part_of_run, tokenizer_digest
+from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
+from .loop.provenance import save_provenance
 from .loop.run import Run
 from .loop.run_log import HELDOUT_SPLIT, save_numbers
 from .loop.schedules import warmup_cosine
 from .loop.stepping import set_lr
 from .pictures.in_memory import in_order
-from .pictures.splits import fit_scenes
+from .pictures.loaders import say_if_few
+from .pictures.report import LOOKED_AT, cut_captions
+from .pictures.splits import data_fact, fit_scenes, load_split
 from .preflight.plan import plan_or_train
 from .presets.reading import parse
 from .presets.trainers import PriorTraining
@@ -50,9 +56,17 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_sampling(training, prior)
     fit_scenes(args, KINDS, accelerator.print)
+    data = data_fact(load_split(args.data, "train", KINDS), args.data)
+    check_own_parts(training, output_dir, ("dvae", "tokenizer"), data, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir, KINDS)
+    facts = {"data": data, "dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
     source, unseen = codes_of(caches, dvae, training, accelerator)
-    train(prior, dvae, tokenizer, source, unseen, args, accelerator, output_dir)
+    say_if_few(len(source.singles), training.batch_size, accelerator.print)
+    looked_at = range(min(LOOKED_AT, len(source.singles)))
+    captions = [caption(source.single(i)[0], random.Random(i)) for i in looked_at]
+    if cut := cut_captions(captions, tokenizer):
+        accelerator.print(cut)
+    train(prior, dvae, tokenizer, source, unseen, facts, args, accelerator, output_dir)
     return prior
 
 
@@ -63,7 +77,7 @@ def build(
     if training.init_from:
         prior = load_prior(find_part(training.init_from, "prior"), dtype=torch.float32)
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
-        check_tokenizer(tokenizer, training.init_from)
+        check_start(training, dvae, tokenizer, accelerator.print)
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
@@ -111,6 +125,7 @@ def train(
     tokenizer: PriorTokenizer,
     source: CodeSource,
     unseen: dict[str, Dataset],
+    facts: dict,
     args,
     accelerator: Accelerator,
     output_dir: Path,
@@ -132,7 +147,8 @@ def train(
     def evaluate(average: StreamPrior, run: Run) -> None:
         report(average, dvae, tokenizer, unseen, args, run)
 
-    facts = {"tokenizer": tokenizer_digest(tokenizer)}
+    if has_adapter(prior):
+        facts = {**facts, "base": prior.adapter_base}
     parts = {"model": prior, "optimizer": optimizer, "report": evaluate, "facts": facts}
     run = Run("prior", training, accelerator, output_dir, **parts)
     with run:
@@ -163,9 +179,11 @@ def report(
     if has_adapter(prior):
         save_adapter(prior, output_dir / "adapter")
         merge_adapter(prior)
-    prior.save_pretrained(output_dir / "prior")
-    save_numbers(output_dir / "prior" / "metrics.json", {"step": run.step, **numbers})
-    save_numbers(output_dir / "prior" / "recipe.json", args.training.recipe())
+    with saved_whole(output_dir / "prior", WEIGHTS) as folder:
+        prior.save_pretrained(folder)
+        save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
+        save_numbers(folder / "recipe.json", args.training.recipe())
+        save_provenance(folder, run.facts)
     prompts = captions_of(unseen["validation"], SAMPLES, caption)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     run.show("samples", pipeline.samples)

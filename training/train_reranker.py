@@ -10,6 +10,7 @@ training.finish put into the pipeline, and checkpoints beside it.
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pipelines.folder.whole import WEIGHTS, saved_whole
 from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
@@ -24,8 +26,10 @@ from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
 from .evaluation.validation import validation_images
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
+from .loop.fingerprints import tokenizer_digest
 from .loop.loop_training import LoopTraining
-from .loop.pretrained import find_part, part_of_run, picture_size, tokenizer_digest
+from .loop.pretrained import check_own_parts, find_part, part_of_run, picture_size
+from .loop.provenance import save_provenance
 from .loop.run import Run
 from .loop.run_log import save_numbers
 from .loop.schedules import warmup_cosine
@@ -33,7 +37,8 @@ from .loop.stepping import set_lr
 from .pictures.in_memory import Pictures, shuffled, to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, own_batches, stream_parts
 from .pictures.readers import Row
-from .pictures.splits import fit_scenes
+from .pictures.report import LOOKED_AT, cut_captions
+from .pictures.splits import data_fact, fit_scenes
 from .pictures.streaming import StreamedPictures, StreamLoader
 from .presets.reading import parse
 from .presets.trainers import RerankerTraining
@@ -53,7 +58,9 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
-    pictures, validation = load_pictures(args.data, size, accelerator, KINDS)
+    pictures, validation = load_pictures(args.data, size, accelerator, KINDS, batch_size=training.batch_size)
+    if isinstance(pictures, Pictures) and (cut := cut_captions(pictures.captions(LOOKED_AT), tokenizer)):
+        accelerator.print(cut)
     train(reranker, tokenizer, pictures, validation, args, accelerator, output_dir)
     return reranker
 
@@ -137,7 +144,9 @@ def train(
     def evaluate(average: SmallCLIP, run: Run) -> None:
         report(average, tokenizer, validation, run)
 
-    learn("reranker", reranker, tokenizer, loader, args.training, accelerator, output_dir, evaluate)
+    data = data_fact(pictures.source, args.data)
+    check_own_parts(args.training, output_dir, ["tokenizer"], data, accelerator.print)
+    learn("reranker", reranker, tokenizer, loader, data, args.training, accelerator, output_dir, evaluate)
 
 
 def learn(
@@ -145,12 +154,16 @@ def learn(
     model: SmallCLIP,
     tokenizer: PriorTokenizer,
     loader: DataLoader | StreamLoader,
+    data: dict[str, Any],
     training: LoopTraining,
     accelerator: Accelerator,
     output_dir: Path,
     report: Callable[[SmallCLIP, Run], None],
 ) -> None:
-    """The run, called `name`, of a contrastive model on the batches of `CollateCaptions`; the scorer's is another."""
+    """The run, called `name`, of a contrastive model on the batches of `CollateCaptions`; the scorer's is another.
+
+    data: what it keeps of its pictures, by `data_fact`.
+    """
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
@@ -160,7 +173,7 @@ def learn(
         "model": model,
         "optimizer": optimizer,
         "report": report,
-        "facts": {"tokenizer": tokenizer_digest(tokenizer)},
+        "facts": {"data": data, "tokenizer": tokenizer_digest(tokenizer)},
     }
     run = Run(name, training, accelerator, output_dir, **parts, **stream_parts(loader))
     with run:
@@ -177,15 +190,16 @@ def learn(
 
 def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures, run: Run) -> None:
     """How well the averaged weights tell held-out pictures' captions apart; saves them."""
-    folder = run.output_dir / "reranker"
     pixel_values = to_pixel_values(validation_images(validation, VALIDATION), run.accelerator.device)
     fit = caption_fit(SmallCLIPFeatures(reranker, tokenizer), pixel_values, validation.captions(VALIDATION))
     numbers = {f"validation_{name}": value for name, value in fit.items()}
     run.evaluated(numbers)
-    tokenizer.save_pretrained(folder)  # whose ids it reads
-    reranker.save_pretrained(folder)
-    save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
-    save_numbers(folder / "recipe.json", run.training.recipe())
+    with saved_whole(run.output_dir / "reranker", WEIGHTS) as folder:
+        tokenizer.save_pretrained(folder)  # whose ids it reads
+        reranker.save_pretrained(folder)
+        save_numbers(folder / "metrics.json", {"step": run.step, **numbers})
+        save_numbers(folder / "recipe.json", run.training.recipe())
+        save_provenance(folder, run.facts)
 
 
 if __name__ == "__main__":

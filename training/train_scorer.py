@@ -19,6 +19,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from pipelines import TextToImagePipeline
+from pipelines.folder.whole import WEIGHTS, saved_whole, settled
 from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from prior_transformer import PriorTokenizer
 
@@ -29,12 +30,14 @@ from .evaluation.scorer import r_precision, ranks
 from .loop.engine import make_accelerator
 from .loop.loop_training import LoopTraining
 from .loop.pretrained import picture_size
+from .loop.provenance import save_provenance
 from .loop.run import Run
+from .loop.schedules import Steps
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, shuffled
 from .pictures.layouts import QUARTERS
 from .pictures.loaders import own_batches
-from .pictures.splits import load_split
+from .pictures.splits import data_fact, load_split
 from .presets.reading import parse
 from .sets import KINDS
 from .train_reranker import CollateCaptions, learn
@@ -49,7 +52,7 @@ class ScorerTraining(LoopTraining):
     mixed_precision: str = "bf16"
     lr: float = 2e-3
     lr_end: float = 1e-5
-    warmup_steps: int = 50
+    warmup_steps: Steps = "5.5%"
     weight_decay: float = 0.05
     ema: float = 0.0
     prompts: int = 200
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     if not training.load:
         scorer = SmallCLIP(SmallCLIPConfig(text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id))
         train(scorer, tokenizer, pictures, training, output_dir)
-    scorer = SmallCLIP.from_pretrained(output_dir / "scorer", dtype=torch.float32)
+    scorer = SmallCLIP.from_pretrained(settled(output_dir / "scorer"), dtype=torch.float32)
     scores = score(scorer.eval(), tokenizer, pictures, args.data, training, output_dir / "pipeline")
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     for name, value in scores.items():
@@ -116,9 +119,12 @@ def train(
     loader = own_batches(drawn, training, accelerator, collate=CollateCaptions(tokenizer, bpe_dropout=0.0))
 
     def save(average: SmallCLIP, run: Run) -> None:
-        average.save_pretrained(output_dir / "scorer")
+        with saved_whole(output_dir / "scorer", WEIGHTS) as folder:
+            average.save_pretrained(folder)
+            save_provenance(folder, run.facts)
 
-    learn("scorer", scorer, tokenizer, loader, training, accelerator, output_dir, save)
+    data = data_fact(pictures.source, pictures.data)
+    learn("scorer", scorer, tokenizer, loader, data, training, accelerator, output_dir, save)
 
 
 def name_places(pictures: Pictures) -> tuple[list[str], Tensor]:

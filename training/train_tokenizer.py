@@ -12,12 +12,14 @@ from pathlib import Path
 from accelerate import PartialState
 from tqdm import tqdm
 
+from pipelines.folder.whole import saved_whole, settled
 from prior_transformer import PriorTokenizer
 
+from .loop.provenance import read_provenance, save_provenance
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import Parts
-from .pictures.rows import BrokenRow
-from .pictures.splits import Split, fit_scenes, load_split
+from .pictures.rows import BrokenRow, Tally
+from .pictures.splits import Split, data_fact, fit_scenes, load_split
 from .presets.reading import parse
 from .presets.trainers import TokenizerTraining
 from .sets import KINDS
@@ -28,15 +30,21 @@ def main(argv: list[str] | None = None) -> None:
     if not PartialState().is_main_process:
         return
     folder = Path(args.output_dir) / "tokenizer"
-    if args.training.keep and (folder / "tokenizer.json").exists():
-        check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
-        print(f"{folder} is there already: kept")
-        return
     fit_scenes(args, KINDS)
-    captions = draw_captions(load_split(args.data, "train", KINDS), args.data, args.training)
+    pictures = load_split(args.data, "train", KINDS)
+    data = data_fact(pictures, args.data)
+    if args.training.keep and (settled(folder) / "tokenizer.json").exists():
+        check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
+        told = read_provenance(folder).get("data", data)["files"]
+        other = "" if told == data["files"] else f", of files {told}, not of this run's, {data['files']}"
+        print(f"{folder} is there already: kept{other}")
+        return
+    captions = draw_captions(pictures, args.data, args.training)
     vocab_size, text_length = args.training.vocab_size, args.training.text_length
     tokenizer = PriorTokenizer.train(captions, vocab_size=vocab_size, text_length=text_length)
-    tokenizer.save_pretrained(folder)
+    with saved_whole(folder, ("tokenizer*.json",)) as partial:
+        tokenizer.save_pretrained(partial)
+        save_provenance(partial, {"data": data})
     print(f"{len(tokenizer)} tokens, {text_length} a caption, in {folder}")
 
 
@@ -52,11 +60,15 @@ def check_kept(tokenizer: PriorTokenizer, training: TokenizerTraining, folder: P
 
 def draw_captions(pictures: Split, data: DataArguments, training: TokenizerTraining) -> Iterator[str]:
     """`captions` captions: each row's in turn, and scenes in their share, where the set composes them."""
-    parts = list(captioned(pictures))
+    tally = Tally(pictures.whole, data.max_broken_share, quiet=True)
+    parts = list(captioned(pictures, tally))
     if not parts:
         raise ValueError(
             f"{data.path} has no caption in {len(pictures)} rows: python -m training.validate_data says why"
         )
+    if tally.broken:
+        tqdm.write(f"{tally.broken} of {tally.seen} rows of {data.path} have no caption that can be used: {tally}")
+    tally.check()
     composer = pictures.kind.composer(parts, []).weigh(data.scene_kinds) if data.scenes > 0 else None
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
@@ -64,13 +76,14 @@ def draw_captions(pictures: Split, data: DataArguments, training: TokenizerTrain
         yield pictures.kind.caption(composer.draw_caption(rng) if composed else parts[i % len(parts)], rng)
 
 
-def captioned(pictures: Split) -> Iterator[Parts]:
-    """What each row's caption is written from; rows without one are left out."""
+def captioned(pictures: Split, tally: Tally) -> Iterator[Parts]:
+    """What each row's caption is written from; rows without one are left out and counted."""
     for row in pictures.rows(columns=pictures.kind.columns):
+        tally.seen += 1
         try:
             yield pictures.kind.parts(row)
-        except BrokenRow:
-            continue
+        except BrokenRow as broken:
+            tally.count(seen=0, skipped=[(row.where, str(broken))])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m training.validate_data PATH [--data.min_side 64 …] [--tokenizer runs/mine/tokenizer] [--out FOLDER]
 
 PATH is what --data.path takes. Prints the report and leaves report.json, report.txt and a contact sheet of each split
-in FOLDER. The exit code is 1 where more than data.max_broken_share of a split cannot be used, which is where a run
+in FOLDER. The exit code is 1 where more than data.max_broken_share of the rows cannot be used, which is where a run
 would stop, and 2 where there is nothing to read.
 """
 
@@ -15,8 +15,9 @@ from pathlib import Path
 from prior_transformer import PriorTokenizer
 
 from .pictures.data_arguments import DataArguments
+from .pictures.kinds import NoCaptions
 from .pictures.report import SplitReport, contact_sheet, look_through, shared
-from .pictures.splits import load_split
+from .pictures.splits import Split, load_split
 from .sets import KINDS
 
 
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.instantiate(parser.parse_args(argv))
     data, out = args.data, Path(args.out)
     try:
-        splits = {name: load_split(data, split, KINDS) for split, name in names(data).items()}
+        splits = {name: captioned_or_not(data, split) for split, name in names(data).items()}
         lengths_of, unit = caption_lengths(args.tokenizer)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -44,7 +45,15 @@ def main(argv: list[str] | None = None) -> int:
         name: look_through(source, data, lengths_of, unit, name, args.num_workers) for name, source in splits.items()
     }
     write(reports, data, out)
-    return int(any(report.broken > data.max_broken_share * report.rows for report in reports.values()))
+    return int(any(report.is_past(data.max_broken_share) for report in reports.values()))
+
+
+def captioned_or_not(data: DataArguments, split: str) -> Split:
+    """A set without captions is one that a dVAE learns from."""
+    try:
+        return load_split(data, split, KINDS)
+    except NoCaptions:
+        return load_split(data, split, KINDS, captions=False)
 
 
 def names(data: DataArguments) -> dict[str, str]:
@@ -67,10 +76,10 @@ def write(reports: dict[str, SplitReport], data: DataArguments, out: Path) -> No
     out.mkdir(parents=True, exist_ok=True)
     numbers = {name: report.numbers() for name, report in reports.items()}
     numbers["in_both_splits"] = shared(reports.values())
-    (out / "report.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
+    (out / "report.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", "utf-8")
     text = "\n".join(line for name, report in reports.items() for line in lines(name, report, data))
     text += f"\npictures in both splits: {numbers['in_both_splits']}"
-    (out / "report.txt").write_text(text + "\n")
+    (out / "report.txt").write_text(text + "\n", "utf-8")
     for name, report in reports.items():
         contact_sheet(report.tiles).save(out / f"contact-sheet-{name}.png")
     print(f"{text}\n{out}: report.json lists the rows; contact sheets beside it")
@@ -79,7 +88,7 @@ def write(reports: dict[str, SplitReport], data: DataArguments, out: Path) -> No
 def lines(name: str, report: SplitReport, data: DataArguments) -> list[str]:
     """A split's part of the text."""
     numbers = report.numbers()
-    past = report.broken > data.max_broken_share * report.rows
+    past = report.is_past(data.max_broken_share)
     verdict = f"more than max_broken_share={data.max_broken_share}" if past else f"of {data.max_broken_share} allowed"
     found = [
         f"{name}: {report.rows:,} rows, {numbers['usable']:,} usable, {report.broken:,} broken "
@@ -88,6 +97,8 @@ def lines(name: str, report: SplitReport, data: DataArguments) -> list[str]:
     for reason, count in report.reasons.most_common():
         first = [where for where, other in report.broken_rows if other == reason][:3]
         found.append(f"    {count:,} {reason}: {'; '.join(first)}{'; …' if count > 3 else ''}")
+    if report.rows > report.broken and not report.captions:
+        found.append("    no captions: the dVAE alone learns from it")
     for key in ("shorter_side_pixels", "width_over_height", f"caption_{report.unit}"):
         quantiles = ", ".join(f"{name} {value:g}" for name, value in numbers[key].items())
         found.append(f"    {key.replace('_', ' ')}: {quantiles}")

@@ -1,11 +1,13 @@
 """`python -m pipelines demo`: the page as a process, or pushed as a Space. What is heavy comes last."""
 
 import argparse
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 from ..commands import OneLineParser, check_installed, load, one_line
-from ..folder.locate import find_pipeline
+from ..folder.locate import find_pipeline, public_name
 
 if TYPE_CHECKING:
     from .. import TextToImagePipeline
@@ -16,7 +18,7 @@ examples:
   python -m pipelines demo --model you/your-model --port 8080
   python -m pipelines demo --push-space you/armchair        (with a token: hf auth login)
 
-Ctrl-C stops it. A prompt that is the word demo: python -m pipelines -- demo
+Ctrl-C or SIGTERM stops it, and its pictures go. A prompt that is the word demo: python -m pipelines -- demo
 """
 
 
@@ -36,6 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--push-space", metavar="ID", help="upload the page as the Hugging Face Space of this id, and do not start it"
     )
     parser.add_argument("--private", action="store_true", help="with --push-space: a private one")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with --push-space: also over files that it did not push itself"
+    )
     return parser
 
 
@@ -43,13 +48,14 @@ def main(argv: list[str]) -> int:
     """Show the page until stopped; returns the exit code: 0, or 2 for what a user can put right, in one line."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.private and not args.push_space:
-        parser.error("--private says how to push; pass --push-space ID with it")
+    for name in ("private", "overwrite"):
+        if getattr(args, name) and not args.push_space:
+            parser.error(f"--{name} says how to push; pass --push-space ID with it")
     try:
         if args.push_space:
             from .space import push_space
 
-            print(push_space(args.push_space, model=args.model, private=args.private))
+            print(push_space(args.push_space, model=args.model, private=args.private, overwrite=args.overwrite))
             return 0
         folder = find_pipeline(args.model)
         check_installed("demo", "gradio")
@@ -61,11 +67,14 @@ def main(argv: list[str]) -> int:
 
 
 def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
-    """Answer until Ctrl-C."""
-    from .page import build_page, launch_options
+    """Answer until Ctrl-C or SIGTERM. Whatever is painted or uploaded lies in a folder that goes with the process."""
     from .studio import Studio
 
-    studio = Studio(pipeline, name=args.model or "embedded")
+    studio = Studio(pipeline, name=public_name(args.model))
+    os.environ["GRADIO_TEMP_DIR"] = str(studio.folder / "uploads")  # which gradio reads where it keeps a file
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from .page import build_page, launch_options
+
     page = build_page(studio).queue(max_size=32)
     page.launch(
         server_name=args.host,
@@ -79,4 +88,7 @@ def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
         **launch_options(),
     )
     print(f"the page is at {page.local_url}", flush=True)
-    page.block_thread()
+    try:
+        page.block_thread()
+    finally:
+        studio.close()

@@ -20,6 +20,7 @@ from .widgets import (
     growing,
     pictures,
     present,
+    read_as_everywhere,
     tiles,
 )
 
@@ -43,6 +44,7 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
                 elem_id="editor",
                 elem_classes="picture",
             )
+            read_as_everywhere(editor)
         with gr.Column(scale=1, min_width=320):
             prompt = gr.Textbox(label="What the whole picture shows", lines=2, max_length=MAX_PROMPT, elem_id="whole")
             with gr.Row():
@@ -95,6 +97,7 @@ def reconstruct_tab(studio: Studio) -> None:
             height=360,
             elem_id="upload",
         )
+        read_as_everywhere(upload)
         fitted = _result("As the model sees it", elem_id="fitted")
         picture = _result("From its codes", elem_id="rebuilt")
     state = gr.HTML()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .. import TextToImagePipeline
 
 
+KEPT_SECONDS = 3600
+
+
 @dataclass(frozen=True)
 class Kept:
     """A finished picture: its file, whose metadata says what made it, and what a user copies to paint it again."""
@@ -51,12 +54,13 @@ class Studio:
     """
     pipeline: what paints. name: what the pictures' metadata call it.
 
-    The files lie in a folder that goes with the studio. The methods raise what the pipeline raises.
+    The files lie in a folder that goes with the studio, and each an hour after it was painted. The methods raise what
+    the pipeline raises.
     """
 
     def __init__(self, pipeline: "TextToImagePipeline", name: str):
         self.pipeline, self.name = pipeline, name
-        self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-")
+        self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
 
     def paint(self, prompt: str, negative_prompt: str = "", **options: Any) -> Iterator[Progress]:
@@ -88,7 +92,14 @@ class Studio:
             kept = self._keep(output, **told) if output.step == output.total else []
             yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
 
+    def close(self) -> None:
+        """Deletes all pictures."""
+        self._folder.cleanup()
+
     def _keep(self, output: TextToImagePipelineOutput, **extra: Any) -> list[Kept]:
+        for old in self.folder.glob("*.png"):
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                old.unlink(missing_ok=True)
         paths = save_pictures(output, self.folder, made_by={"model": self.name, **extra})
         entries = zip(paths, output.prompts, output.seeds, strict=True)
         return [Kept(str(path), prompt, seed) for path, prompt, seed in entries]

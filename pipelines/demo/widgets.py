@@ -5,16 +5,46 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
+
+from dvae import UnusablePicture, read_picture
+from dvae.image_processing_dvae import FORMATS
 
 from .studio import Kept, Progress
 
 ONE_BY_ONE = {"concurrency_id": "pipeline", "concurrency_limit": 1, "api_visibility": "private"}
 MAX_PROMPT = 1000  # characters
 EDITOR_SIDE = 448  # pixels: small pictures are enlarged to be drawn on
+
+
+def read_as_everywhere(picture: gr.Image | gr.ImageEditor) -> None:
+    """What a visitor hands to a component is read by `read_picture`: gradio would open all formats that PIL has."""
+
+    def preprocess(payload: Any) -> Image.Image | None:
+        return None if payload is None or payload.path is None else _uploaded(Path(payload.path).read_bytes())
+
+    def layer(file: Any, flatten_on_white: bool = False) -> Image.Image | None:
+        if file is None:
+            return None
+        data = Path(file.path).read_bytes() if isinstance(file, gr.FileData) else bytes(file)
+        return _uploaded(data).convert("RGBA")
+
+    if isinstance(picture, gr.ImageEditor):
+        picture.convert_and_format_image = layer
+    else:
+        picture.preprocess = preprocess
+
+
+def _uploaded(file: bytes) -> Image.Image:
+    try:
+        return read_picture(file)
+    except UnusablePicture as error:
+        words = f"this file is no picture that can be used ({error}); pass one of {', '.join(FORMATS)}"
+        raise gr.Error(words, print_exception=False) from error
 
 
 def explained(function: Callable) -> Callable:

@@ -3,19 +3,26 @@
 An adapter's folder is peft's: adapter_config.json and adapter_model.safetensors, never a pickle.
 """
 
+import copy
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from .fingerprints import weights_digests
+from .locate import EMBEDDED, public_name
+from .whole import saved_whole, settled
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "adapter_config.json", "adapter_model.safetensors", "README.md"
 ADAPTER = "default"
+BASE = "base"  # in the metadata of the weights: the fingerprints of those that they were trained on
 REMEDY = "pass a folder that save_adapter or training.train_prior wrote, or a Hub id such as 'user/adapter'"
 CARD = """---
 library_name: peft
@@ -41,6 +48,7 @@ def add_adapter(model: nn.Module, config: "LoraConfig") -> None:
     """Puts a fresh adapter into the model, which computes as before; all else is frozen while it is in."""
     if has_adapter(model):
         raise ValueError("the model has an adapter already: merge it first")
+    model.adapter_base = weights_digests(model.state_dict())
     model.trained_without_adapter = {name for name, weight in model.named_parameters() if weight.requires_grad}
     _peft().inject_adapter_in_model(config, model, ADAPTER)
 
@@ -58,28 +66,40 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) 
         raise FileExistsError(
             f"{str(folder / CARD_NAME)!r} is no adapter's and would be lost; pass a folder of its own"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    config = model.peft_config[ADAPTER]
-    config.save_pretrained(folder)
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.base_model_name_or_path = base = public_name(config.base_model_name_or_path)
     weights = peft.get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_NAME)
-    base = repr(config.base_model_name_or_path) if config.base_model_name_or_path else ""
-    (folder / CARD_NAME).write_text(CARD.format(base=base, name=name or str(folder)), encoding="utf-8")
+    weights = {key: tensor.contiguous() for key, tensor in weights.items()}
+    card = CARD.format(base=loaded_by(base), name=name or "path/to/this/folder")
+    with saved_whole(folder, ("adapter_*",)) as partial:
+        config.save_pretrained(partial)
+        save_file(weights, partial / WEIGHTS_NAME, {"format": "pt", BASE: " ".join(model.adapter_base)})
+        (partial / CARD_NAME).write_text(card, encoding="utf-8")
 
 
-def load_adapter(model: nn.Module, name: str | Path, **hub_options: Any) -> None:
+def loaded_by(base: str) -> str:
+    """The argument of `from_pretrained`: none for the embedded pipeline, a Hub id, or a folder that a reader has."""
+    if base == EMBEDDED.name:
+        return ""
+    return repr(base if "/" in base else f"path/to/{base}")
+
+
+def load_adapter(model: nn.Module, name: str | Path, *, any_base: bool = False, **hub_options: Any) -> None:
     """
     Puts a saved adapter into the model.
 
-    name: a folder, or a Hub id. hub_options: revision, token, cache_dir, …, as huggingface_hub knows them.
+    name: a folder, or a Hub id. any_base: also one that was trained on other weights. hub_options: revision, token,
+        cache_dir, …, as huggingface_hub knows them.
 
-    Raises an OSError when there is no adapter or it is broken, a ValueError when it does not fit the model, or the
-    model has one already.
+    Raises an OSError when there is no adapter or it is broken, a ValueError when it does not fit the model, was
+    trained on other weights, or the model has one already. Warns of one that does not say on which.
     """
     peft, folder = _peft(), _find(name, hub_options)
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / WEIGHTS_NAME)
+        with safe_open(folder / WEIGHTS_NAME, "pt") as file:
+            trained_on = (file.metadata() or {}).get(BASE, "").split()
     except (ValueError, TypeError, SafetensorError) as error:
         raise OSError(f"{str(folder)!r} holds no adapter that can be read ({error}); {REMEDY}") from error
     config.inference_mode = True
@@ -92,6 +112,15 @@ def load_adapter(model: nn.Module, name: str | Path, **hub_options: Any) -> None
         raise ValueError(
             f"the adapter in {str(folder)!r} is of another model: {len(wrong)} of its {len(weights)} weights do not "
             f"fit, {wrong[0]} first; load the pipeline that it was trained on"
+        )
+    here, found = model.adapter_base[0], str(folder)
+    if not trained_on:
+        warnings.warn(f"the adapter in {found!r} does not say which weights it was trained on", stacklevel=3)
+    elif here not in trained_on and not any_base:
+        drop_adapter(model)
+        raise ValueError(
+            f"the adapter in {found!r} was trained on a prior of fingerprint {trained_on[0]}, not on this one's, "
+            f"{here}: load the pipeline that it was trained on, or pass any_base=True to try it on another"
         )
     peft.set_peft_model_state_dict(model, weights, adapter_name=ADAPTER)
     model.to(model.device)
@@ -124,7 +153,7 @@ def _take_out(model: nn.Module, merge: bool) -> None:
             model.set_submodule(name, trained if merge else module.original_module)
     for name, weight in model.named_parameters():
         weight.requires_grad_(name in model.trained_without_adapter)
-    del model.peft_config, model.trained_without_adapter
+    del model.peft_config, model.trained_without_adapter, model.adapter_base
 
 
 def push_adapter(model: nn.Module, repo_id: str, token: str | None = None, private: bool | None = None) -> str:
@@ -141,7 +170,7 @@ def push_adapter(model: nn.Module, repo_id: str, token: str | None = None, priva
 def _find(name: str | Path, hub_options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
-    folder = Path(name)
+    folder = settled(name)
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(str(name), allow_patterns=[CONFIG_NAME, WEIGHTS_NAME], **hub_options))

@@ -1,11 +1,15 @@
 """Load one part of a saved pipeline, refusing what is broken, which transformers would fill at random; save one."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from transformers import PreTrainedModel
+
+from dvae import UnusablePicture, read_picture
+from dvae.image_processing_dvae import LFS_POINTER
 
 from .locate import REMEDY, SAMPLES_NAME
 
@@ -21,6 +25,8 @@ def load_component(component_class: type, folder: Path, **options: Any) -> Any:
         return component_class.from_pretrained(folder, **options)
     except Exception as error:  # what parsers raise on foreign files is anything: KeyError, StrictDataclassError, …
         reason = f"{type(error).__name__}: {error}"
+        if pointer := lfs_pointer(folder):
+            reason = f"{pointer.name} is a git-LFS pointer, not the file itself: git lfs pull fetches it"
         raise OSError(
             f"{str(folder)!r} cannot be loaded as {component_class.__name__} ({reason}); {REMEDY}"
         ) from error
@@ -35,6 +41,16 @@ def load_one_of(classes: dict[str, type], folder: Path, **options: Any) -> Any:
         reason = f"its config.json names none of the model types {', '.join(classes)}: {type(error).__name__}: {error}"
         raise OSError(f"{str(folder)!r} cannot be loaded ({reason}); {REMEDY}") from error
     return load_component(component_class, folder, **options)
+
+
+def lfs_pointer(folder: Path) -> Path | None:
+    """The first file that a clone without git-lfs left as a text of three lines."""
+    for path in sorted(folder.glob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    return path
+    return None
 
 
 def _load_model(model_class: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:
@@ -61,6 +77,10 @@ def save_component(component: Any, folder: Path, name: str) -> None:
 
 
 def load_samples(folder: Path) -> Image.Image | None:
-    """The pipeline's sample picture, if it has one; read whole, so that the file may be written over."""
+    """The pipeline's sample picture, if it has one. One that cannot be read is left out, with a warning."""
     path = folder / SAMPLES_NAME
-    return Image.open(path).copy() if path.is_file() else None
+    try:
+        return read_picture(path.read_bytes()) if path.is_file() else None
+    except (OSError, UnusablePicture) as error:
+        warnings.warn(f"{str(path)!r} is left out, it cannot be read: {error}", stacklevel=2)
+        return None

@@ -4,13 +4,26 @@ import json
 from pathlib import Path
 
 from ..drawing.settings import SamplingSettings
+from .whole import settled
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 INDEX_NAME = "model_index.json"
 SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
 RERANKER = "reranker"  # a component that a pipeline may do without
+OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, RERANKER)
 REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
+
+PART_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-[0-9]*-of-[0-9]*.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)  # of a component
 
 _HUB_FILES = [
     INDEX_NAME,
@@ -48,9 +61,24 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
     return folder
 
 
+def pipeline_files(folder: Path) -> list[Path]:
+    """The files of a saved pipeline that it is loaded from, and its samples: not what else lies in its folder."""
+    names = [*COMPONENT_NAMES, RERANKER] if read_index(folder).get(RERANKER) else COMPONENT_NAMES
+    found = [folder / INDEX_NAME, folder / SAMPLES_NAME]
+    found += [path for name in names for pattern in PART_FILES for path in sorted((folder / name).glob(pattern))]
+    return [path for path in found if path.is_file()]
+
+
+def public_name(name: str | Path | None) -> str:
+    """How a model or a set is called where others read it: a Hub id, or a folder's last name, not where it lies."""
+    if name is None:
+        return EMBEDDED.name
+    return Path(name).resolve().name if Path(name).exists() else str(name)
+
+
 def read_index(folder: Path) -> dict:
     """The model_index.json of a pipeline folder with all its components, else an OSError naming what is missing."""
-    path = folder / INDEX_NAME
+    path = settled(folder) / INDEX_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no saved pipeline, it has no {INDEX_NAME}; {REMEDY}")
     try:
@@ -71,17 +99,9 @@ def read_index(folder: Path) -> dict:
     return index
 
 
-def has_reranker(folder: Path) -> bool:
-    """Whether a saved pipeline lies there, with a reranker of its own."""
-    try:
-        return bool(read_index(folder).get(RERANKER))
-    except OSError:
-        return False
-
-
 def check_own_folder(folder: Path) -> None:
-    """Raises FileExistsError when saving would write over files of a folder that is no saved pipeline."""
-    foreign = [name for name in ("README.md", "config.json", INDEX_NAME, SAMPLES_NAME) if (folder / name).exists()]
+    """Raises FileExistsError when saving would write over what lies in a folder that is no saved pipeline."""
+    foreign = [name for name in OWN_NAMES if (folder / name).exists()]
     try:
         read_index(folder)
     except OSError as error:

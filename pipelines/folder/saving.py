@@ -1,7 +1,6 @@
 """The parts of a pipeline and the folder that holds them: load, save, push to the Hub."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -17,19 +16,21 @@ from prior_transformer import PRIORS, PriorTokenizer, StreamPrior
 from ..checks import check_components
 from ..drawing.settings import SamplingSettings
 from ..judges.small_clip import SmallCLIP
-from ..quantization import Kind, quantize_prior
+from ..quantization import Kind, quantize_prior, quantized_kind
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
 from .components import load_component, load_one_of, load_samples, save_component
 from .locate import (
+    COMPONENT_NAMES,
     INDEX_NAME,
+    OWN_NAMES,
     RERANKER,
     SAMPLES_NAME,
     check_own_folder,
     find_pipeline,
-    has_reranker,
     read_index,
 )
 from .model_card import write_model_card
+from .whole import saved_whole
 
 
 class SavedPipeline(ModelHubMixin):
@@ -45,6 +46,7 @@ class SavedPipeline(ModelHubMixin):
         language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
         reranker: what `best_of` and `rank` ask beside the prior; it reads the tokenizer's ids. None: they do without.
+        default_sampling: that of another pipeline, as its `components` has it, where sampling is None.
 
     Raises:
         ValueError: when two parts do not fit, with both numbers.
@@ -65,6 +67,7 @@ class SavedPipeline(ModelHubMixin):
         language: str | None = None,
         samples: Image.Image | None = None,
         reranker: SmallCLIP | None = None,
+        default_sampling: SamplingSettings | None = None,
     ):
         check_components(dvae, prior, tokenizer, image_processor, reranker)
         self.dvae = dvae
@@ -72,19 +75,27 @@ class SavedPipeline(ModelHubMixin):
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.reranker = reranker
-        self.sampling = SamplingSettings(**(sampling or {}))
+        own = default_sampling if sampling is None else SamplingSettings(**sampling)
+        self.sampling = own or SamplingSettings()
         self.metrics = metrics or {}
         self.recipe = recipe or {}
         self.data = data or {}
         self.license = license
         self.language = language
         self.samples = samples
-        self.quantized: Kind | None = None
         self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
 
     @property
     def components(self) -> dict[str, Any]:
-        """The parts by name: `TextToImagePipeline(**pipeline.components)` is another one of the same."""
+        """The parts by name, and its sampling: `TextToImagePipeline(**pipeline.components)` paints the same.
+
+        Its card is not carried over: of other parts it would tell what is not theirs.
+        """
+        return {**self.parts, "default_sampling": self.sampling}
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What was trained, by name: what is saved in a subfolder each."""
         parts = {
             "dvae": self.dvae,
             "prior": self.prior,
@@ -92,6 +103,11 @@ class SavedPipeline(ModelHubMixin):
             "image_processor": self.image_processor,
         }
         return parts if self.reranker is None else parts | {RERANKER: self.reranker}
+
+    @property
+    def quantized(self) -> Kind | None:
+        """What the prior's weights were quantised to: its own state, whichever pipeline it is put into."""
+        return quantized_kind(self.prior)
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +139,6 @@ class SavedPipeline(ModelHubMixin):
         if self.quantized:
             raise ValueError(f"the prior has {self.quantized} weights already; load the pipeline anew for {kind}")
         quantize_prior(self.prior, kind)
-        self.quantized = kind
         return self
 
     def compile(self, **options: Any) -> Self:
@@ -182,10 +197,11 @@ class SavedPipeline(ModelHubMixin):
             reranker=reranker,
         )
 
-    def load_adapter(self, name: str | Path, **hub_options: Any) -> Self:
+    def load_adapter(self, name: str | Path, *, any_base: bool = False, **hub_options: Any) -> Self:
         """Paint with a LoRA adapter of the prior, from a folder or a Hub id; returns the pipeline itself.
 
-        hub_options: revision, token, cache_dir, force_download, local_files_only.
+        any_base: also with one that was trained on other weights of these sizes. hub_options: revision, token,
+            cache_dir, force_download, local_files_only.
 
         Raises:
             OSError: when there is no such adapter. ValueError: when it is of another prior, one is in already, or the
@@ -196,7 +212,7 @@ class SavedPipeline(ModelHubMixin):
                 f"the prior has {self.quantized} weights, which take no adapter; load the pipeline anew, then "
                 f"load_adapter(…), merge_adapter() and quantize({self.quantized!r})"
             )
-        load_adapter(self.prior, name, **hub_options)
+        load_adapter(self.prior, name, any_base=any_base, **hub_options)
         return self
 
     def merge_adapter(self) -> Self:
@@ -215,14 +231,22 @@ class SavedPipeline(ModelHubMixin):
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
         """Save into a new folder, or over a saved pipeline; further arguments as `ModelHubMixin.save_pretrained` has.
 
+        All of it takes its place at once: whoever is killed leaves the folder as it was, or with the whole pipeline.
+
         Raises:
-            FileExistsError: when a file of another project would be lost.
+            FileExistsError: when a file of another project would be lost. Others as `push_to_hub` raises them.
         """
-        check_own_folder(Path(save_directory))
-        return super().save_pretrained(save_directory, **kwargs)
+        folder = Path(save_directory)
+        check_own_folder(folder)
+        self._check_savable()
+        push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
+        own = {name: kwargs[name] for name in ("config", "model_card_kwargs") if name in kwargs}
+        with saved_whole(folder, OWN_NAMES) as partial:
+            super().save_pretrained(partial, **own)
+        return self.push_to_hub(repo_id or folder.name, **kwargs) if push else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """A subfolder a component, model_index.json, samples.png; `save_pretrained` adds the card.
+        """Into an empty folder: a subfolder a part, model_index.json, samples.png; `save_pretrained` adds the card.
 
         Weights are saved as they are: `pipeline.to(torch.float16)` first makes the folder half as large.
 
@@ -230,15 +254,11 @@ class SavedPipeline(ModelHubMixin):
             ValueError: when they are quantised. TypeError: when metrics, recipe or data hold what JSON cannot.
         """
         index = self._check_savable()
-        if self.reranker is None and has_reranker(save_directory):
-            shutil.rmtree(save_directory / RERANKER)
-        for name, component in self.components.items():
-            save_component(component, save_directory, name)
+        for name, part in self.parts.items():
+            save_component(part, save_directory, name)
         (save_directory / INDEX_NAME).write_text(index, "utf-8")
-        (save_directory / SAMPLES_NAME).unlink(missing_ok=True)
         if self.samples is not None:
             self.samples.save(save_directory / SAMPLES_NAME)
-        (save_directory / "README.md").unlink(missing_ok=True)  # the card of other weights is not this pipeline's
 
     def _check_savable(self) -> str:
         """The text of model_index.json; raises as `_save_pretrained` does, before anything is written."""
@@ -251,7 +271,7 @@ class SavedPipeline(ModelHubMixin):
             raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
         index = {
             "_class_name": "TextToImagePipeline",  # also of a subclass: what loads it
-            **{name: type(component).__name__ for name, component in self.components.items()},
+            **{name: type(part).__name__ for name, part in self.parts.items()},
             "sampling": asdict(self.sampling),
             "metrics": self.metrics,
             "recipe": self.recipe,
@@ -276,7 +296,7 @@ class SavedPipeline(ModelHubMixin):
             what JSON cannot, before a repository is made.
         """
         self._check_savable()
-        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in (*self.components, RERANKER))])
+        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in (*COMPONENT_NAMES, RERANKER))])
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)

@@ -6,11 +6,10 @@ import signal
 import socket
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..commands import OneLineParser, check_installed, load, one_line
-from ..folder.locate import find_pipeline
+from ..folder.locate import find_pipeline, public_name
 from .limits import ServerSettings
 
 if TYPE_CHECKING:
@@ -164,6 +163,4 @@ def serve(
 
 def model_name(model: str | None) -> str:
     """What clients call it: a Hub id as it is, of a folder the last part alone."""
-    if model is None:
-        return "armchair"
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return "armchair" if model is None else public_name(model)

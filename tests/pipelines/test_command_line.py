@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import broken_sets
 import pytest
 from messages import holds
 from PIL import Image
@@ -48,8 +49,8 @@ def test_pictures_say_what_made_them(run, tiny_folder):
         "guidance_scale": 2.0,
         "guidance_region": None,
     }
-    assert (text["prompt"], text["seed"], text["model"]) == ("an armchair", "6", tiny_folder)
-    pipeline = TextToImagePipeline.from_pretrained(text["model"])
+    assert (text["prompt"], text["seed"], text["model"]) == ("an armchair", "6", Path(tiny_folder).name)
+    pipeline = TextToImagePipeline.from_pretrained(tiny_folder)
     again = pipeline(text["prompt"], seed=int(text["seed"]), **sampling, progress_bar=False).images[0]
     assert again.tobytes() == Image.open(paths[1]).tobytes()
 
@@ -213,12 +214,44 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, argv, parts):
     assert not list(Path(".").rglob("*.png"))
 
 
-def test_a_picture_too_large_to_open_is_one_line(run, monkeypatch):
-    Image.new("RGB", (16, 16)).save("bomb.bmp")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    code, out, errors = run("a cat", "--image", "bomb.bmp")
+@pytest.mark.parametrize(("kind", "reason"), [("bomb", "too large"), ("eps", "undecodable"), ("half", "undecodable")])
+@pytest.mark.parametrize("flag", ["--image", "--mask"])
+def test_a_file_that_is_no_picture_to_be_used_is_one_line(run, kind, reason, flag):
+    Image.new("RGB", (16, 16)).save("whole.png")
+    Image.new("RGB", (16, 16)).save("drawing.eps")
+    written = {"bomb": broken_sets.bomb(), "eps": Path("drawing.eps").read_bytes()}
+    Path("given.png").write_bytes(written.get(kind, Path("whole.png").read_bytes()[:50]))
+    files = ["--image", "given.png"] if flag == "--image" else ["--image", "whole.png", "--mask", "given.png"]
+    code, out, errors = run("a cat", *files)
     assert (code, out, len(errors)) == (2, [], 1)
-    assert holds(errors[0], 256)
+    assert holds(errors[0], "given.png", reason, "PNG")
+
+
+def test_malformed_metadata_and_palettes_are_painted_from(run):
+    """A JPEG whose EXIF is none, and a mask of a palette with transparency."""
+    Image.new("RGB", (16, 16), "red").save("in.jpg")
+    data, body = Path("in.jpg").read_bytes(), b"Exif\0\0no TIFF header"
+    Path("in.jpg").write_bytes(data[:2] + b"\xff\xe1" + bytes([0, len(body) + 2]) + body + data[2:])
+    mask = Image.new("P", (16, 16), 1)
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    mask.paste(0, (0, 0, 16, 8))
+    mask.save("mask.png", transparency=0)
+    for argv in ([], ["--mask", "mask.png"], ["--strength", "0.5"]):
+        code, paths, errors = run("an armchair", "--image", "in.jpg", *argv)
+        assert (code, len(paths), errors) == (0, 1, [])
+
+
+def test_no_path_of_this_machine_goes_into_a_picture(run, tmp_path, tiny_folder):
+    (tmp_path / "private").mkdir()
+    image, mask = Image.new("RGB", (16, 16)), Image.new("L", (16, 16), 255)
+    image.save(tmp_path / "private" / "in.png")
+    mask.save(tmp_path / "private" / "mask.png")
+    files = ["--image", str(tmp_path / "private" / "in.png"), "--mask", str(tmp_path / "private" / "mask.png")]
+    _, (path,), _ = run("an armchair", *files, "--out", str(tmp_path / "private" / "out.png"))
+    with Image.open(path) as painted:
+        told = painted.text
+    assert (told["image"], told["mask"], told["model"]) == ("in.png", "mask.png", Path(tiny_folder).name)
+    assert not any(str(tmp_path.parent) in value or tiny_folder in value for value in told.values())
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "no-such-folder", ".", "nobody/none"])

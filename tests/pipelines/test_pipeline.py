@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pipelines
 from dvae import DVAE, POSTERIORS, DVAEConfig, DVAEImageProcessor
 from pipelines import TextToImagePipeline
 from pipelines.calls import Call
+from pipelines.drawing.settings import SamplingSettings
 
 PROMPTS = ["an armchair", "a red apple"]
 
@@ -152,12 +154,27 @@ def test_dropout_is_off_while_painting_and_the_mode_is_kept(tiny_pipeline):
 
 def test_to_and_components(tiny_pipeline):
     pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components))
-    assert list(pipeline.components) == ["dvae", "prior", "tokenizer", "image_processor"]
+    assert list(pipeline.components) == ["dvae", "prior", "tokenizer", "image_processor", "default_sampling"]
     assert pipeline.to(torch.bfloat16) is pipeline
     assert (pipeline.dtype, pipeline.dvae.dtype, pipeline.device.type) == (torch.bfloat16, torch.bfloat16, "cpu")
     output = paint(pipeline, PROMPTS, seed=0, guidance_scale=3, output_type="pt")
     assert output.images.dtype == torch.float32
     assert output.images.isfinite().all()
+
+
+def test_another_pipeline_of_the_same_components_paints_the_same(tiny_pipeline):
+    other = TextToImagePipeline(**tiny_pipeline.components)
+    assert other.sampling == tiny_pipeline.sampling != SamplingSettings()
+    assert torch.equal(paint(other, PROMPTS, seed=0).codes, paint(tiny_pipeline, PROMPTS, seed=0).codes)
+    assert TextToImagePipeline(**tiny_pipeline.components, sampling={}).sampling == SamplingSettings()
+
+
+def test_a_compiled_pipeline_is_pickled_and_copied_compiled(tiny_pipeline):
+    compiled = copy.deepcopy(tiny_pipeline).compile(mode="reduce-overhead")
+    for other in (pickle.loads(pickle.dumps(compiled)), copy.deepcopy(compiled)):
+        assert other.prior._compiled_step is not None and other.prior._compile_options == {"mode": "reduce-overhead"}
+        assert len(other.prior.state_dict()) == len(tiny_pipeline.prior.state_dict())
+    assert pickle.loads(pickle.dumps(tiny_pipeline)).prior._compiled_step is None
 
 
 @pytest.mark.parametrize("prompt", ["ARMCHAIR", "アボカド", "🥑", "a\nb", "<pad>", "é" * 3])

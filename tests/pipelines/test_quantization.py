@@ -56,6 +56,9 @@ def test_a_quantised_pipeline_paints_and_is_not_saved(tiny_pipeline, tmp_path):
     assert torch.equal(alone.codes[0], output.codes[1])
     with refused(ValueError, "int8", "quantize"):
         pipeline.save_pretrained(tmp_path)
+    with refused(ValueError, "int8", "quantize"):
+        TextToImagePipeline(**pipeline.components).save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
     with refused(ValueError, "int8", "int4"):
         pipeline.quantize("int4")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from messages import refused
 from small_priors import KINDS, K, N, T, V, make_batch, make_prior
 
-from prior_transformer import load_prior
+from prior_transformer import build_prior, load_prior
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -206,16 +206,20 @@ def test_dropout_acts_in_training_alone(kind):
     assert not torch.equal(prior(input_ids).image_logits, prior(input_ids).image_logits)
 
 
+@pytest.mark.seeds(1)
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_examples_can_be_overfitted(kind):
-    prior = make_prior(kind, initializer_range=0.02, hidden_size=32).train()
-    input_ids = make_batch(prior)
+def test_two_examples_can_be_overfitted(kind, seed, record_property):
+    config = make_prior(kind, initializer_range=0.02, hidden_size=32).config
+    torch.manual_seed(seed)
+    prior = build_prior(config).train()
+    input_ids = make_batch(prior, seed=seed)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
     for _ in range(120):
         loss = prior(input_ids, labels=input_ids).image_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    record_property("loss", loss.item())
     assert loss.item() < 0.02
     prior.eval()
     text_ids, codes = prior.split(input_ids)

@@ -76,6 +76,29 @@ def test_a_caption_too_long_names_the_words_lost(tokenizer, caption, lost):
     assert cut.shape == (1, length)
 
 
+@pytest.mark.parametrize(
+    "caption", ["😀" * 9, "a 👩‍🚀 مرحبا", "猫" * 12, "สวัสดีชาวโลก", "İstanbul ǅ e\u0301", "an armchair, naïve"]
+)
+def test_a_cut_leaves_whole_characters_at_every_length(tokenizer, caption):
+    """What is left is the start of what the whole caption is read as, and no token more would fit."""
+    [whole] = tokenizer.decode_captions(tokenizer.encode_captions([caption], text_length=99))
+    longest = 0
+    for length in range(1, 60):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ids = tokenizer.encode_captions([caption], text_length=length)
+        [left] = tokenizer.decode_captions(ids)
+        assert whole.startswith(left) and len(left) >= longest
+        assert (ids == tokenizer.pad_token_id).sum() < 8 or left == whole, "of a character of some bytes, no more go"
+        longest = len(left)
+    assert left == whole
+
+
+def test_captions_that_would_be_cut_are_counted(tokenizer):
+    captions = ["a cat", "an armchair shaped like an avocado " * 9, "😀" * 9]
+    assert [tokenizer.count_cut(captions, length) for length in (1, 20, 999)] == [3, 2, 0]
+
+
 def test_a_word_cut_in_its_middle_is_named_whole(tokenizer):
     with pytest.warns(UserWarning, match="'xylophone player'"):
         tokenizer.encode_captions(["a xylophone player"], text_length=3)

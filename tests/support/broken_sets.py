@@ -94,12 +94,22 @@ def write_paths(kind: str, folder: Path, rows: list[tuple[bytes | None, str]]) -
 
 
 def write_tar(path: Path, rows: list[tuple[bytes | None, str]], start: int, prefix: str = "") -> None:
-    with tarfile.open(path, "w") as tar:
-        for i, (picture, caption) in enumerate(rows, start):
-            members = {"json": json.dumps({"caption": caption}).encode()}
-            if picture is not None:
-                members = {"png": picture, **members}
-            for suffix, data in members.items():
-                info = tarfile.TarInfo(f"{prefix}{i:05d}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+    members = []
+    for i, (picture, caption) in enumerate(rows, start):
+        beside = {"json": json.dumps({"caption": caption}).encode()}
+        beside = beside if picture is None else {"png": picture, **beside}
+        members += [(f"{prefix}{i:05d}.{suffix}", data) for suffix, data in beside.items()]
+    write_members(path, members)
+
+
+def write_members(
+    path: Path, members: list[tuple[str, bytes]], mode: str = "w", headers: dict[str, dict[str, str]] | None = None
+) -> str:
+    """A tar of these; headers: those of PAX, by the member's name."""
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT if headers else tarfile.GNU_FORMAT) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            info.pax_headers = (headers or {}).get(name, {})
+            tar.addfile(info, io.BytesIO(content))
+    return str(path)

@@ -30,11 +30,11 @@ def draw_squares(folder: Path) -> Path:
 def write_preset(path: Path, pictures: Path, output_dir: Path) -> str:
     codes = {"posterior": "gumbel_codebook", "min_log_scale": -2.5}
     schedule = {
-        "autoencoder_steps": 10,
-        "temperature_steps": 20,
-        "kl_steps": 10,
+        "autoencoder_steps": "25%",
+        "temperature_steps": "50%",
+        "kl_steps": "25%",
         "kmeans_latents": 512,
-        "decoder_steps": 5,
+        "decoder_steps": "12.5%",
     }
     prior = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     sections = {

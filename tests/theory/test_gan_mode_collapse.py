@@ -19,12 +19,14 @@ REMEDIES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.seeds(2)
 @pytest.mark.parametrize("remedy", REMEDIES)
-def test_modes_that_a_remedy_covers(remedy, seed):
+def test_modes_that_a_remedy_covers(remedy, seed, record_property):
     settings, modes = REMEDIES[remedy]
     samples = train_ring_gan(settings, seed=seed)
-    assert covered_modes(samples, ring_centres(8, 2.0)) in modes
+    covered = covered_modes(samples, ring_centres(8, 2.0))
+    record_property("modes", covered)
+    assert covered in modes
 
 
 def test_the_ring_has_as_many_modes_as_it_says():

@@ -17,15 +17,15 @@ from pipelines.folder.locate import EMBEDDED
 from prior_transformer import PriorTokenizer
 from training import train_dvae, train_prior
 from training.emoji.about import SOURCES
+from training.loop.fingerprints import codes_digest, tokenizer_digest
 from training.loop.pretrained import (
     LoraSettings,
-    check_tokenizer,
+    check_start,
     find_part,
     freeze,
     lora_config,
     part_of_run,
     sources_of,
-    tokenizer_digest,
 )
 from training.preflight.plan import DryRun, plan
 from training.presets.reading import parse
@@ -140,6 +140,28 @@ def test_without_its_adapter_a_prior_can_be_trained_as_before(tiny_pipeline, tak
     assert {name: weight.requires_grad for name, weight in tuned.named_parameters()} == before
 
 
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("embedded", "from_pretrained()"),
+        ("anna/emoji", "from_pretrained('anna/emoji')"),
+        ("a folder", "from_pretrained('path/to/mine')"),
+        (None, "from_pretrained()"),
+    ],
+)
+def test_an_adapters_card_names_its_base_as_a_reader_loads_it(base, told, tiny_pipeline, tmp_path):
+    """And neither it nor the config says where on this machine anything lies."""
+    (tmp_path / "mine").mkdir()
+    tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
+    base = str(tmp_path / "mine") if base == "a folder" else base
+    tuned.prior.peft_config["default"].base_model_name_or_path = base
+    tuned.save_adapter(tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert told in card and "load_adapter('path/to/this/folder')" in card
+    for name in ("README.md", "adapter_config.json"):
+        assert str(tmp_path) not in (tmp_path / "adapter" / name).read_text()
+
+
 def test_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
     tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
     address = tuned.push_adapter_to_hub("anna/adapter", token="hf_anna")
@@ -183,8 +205,8 @@ def test_an_adapter_and_quantised_weights_exclude_each_other(tiny_pipeline, tmp_
     tuned.save_adapter(tmp_path)
     with refused(ValueError, "int8", "merge_adapter()"):
         tuned.quantize("int8")
-    plain = with_prior(tiny_pipeline, tiny_pipeline.prior)
-    plain.quantized = "int8"  # what `quantize` notes, without torchao
+    plain = with_prior(tiny_pipeline, copy.deepcopy(tiny_pipeline.prior))
+    plain.prior.quantized = "int8"  # what `quantize` notes, without torchao
     with refused(ValueError, "int8", "merge_adapter()"):
         plain.load_adapter(tmp_path)
 
@@ -229,15 +251,29 @@ def test_what_would_do_nothing_is_refused(tiny_dvae):
         PriorTraining(init_from="embedded", lora=LoraSettings(), freeze=["layers*"])
 
 
-def test_a_pipelines_prior_learns_on_with_its_own_tokenizer_alone(tiny_folder, tiny_tokenizer, pictures, tmp_path):
-    check_tokenizer(tiny_tokenizer, tiny_folder)
-    check_tokenizer(tiny_tokenizer, f"{tiny_folder}/prior")  # a part alone does not know
+def test_a_pipelines_prior_learns_on_with_its_own_tokenizer_alone(
+    tiny_folder, tiny_dvae, tiny_tokenizer, pictures, tmp_path, capsys
+):
+    named = {"dvae": tiny_folder, "tokenizer": tiny_folder}
+    check_start(PriorTraining(init_from=tiny_folder, **named), tiny_dvae, tiny_tokenizer)
+    check_start(PriorTraining(init_from=tiny_folder, **named), copy.deepcopy(tiny_dvae).half(), tiny_tokenizer)
+    assert not capsys.readouterr().out
+    check_start(PriorTraining(init_from=f"{tiny_folder}/prior"), tiny_dvae, tiny_tokenizer)
+    assert capsys.readouterr().out.count("does not say which") == 2, "a part alone does not know"
     captions = ["some other words for the same number of tokens", "quite a few more of them than needed"]
     other = PriorTokenizer.train(captions, vocab_size=len(tiny_tokenizer), text_length=6)
     other.save_pretrained(tmp_path / "other")
     digests = map(tokenizer_digest, (tiny_tokenizer, other))
     with refused(ValueError, tiny_folder, *digests, "--training.tokenizer"):
         fine_tune(tiny_folder, pictures, tmp_path, "--training.tokenizer", str(tmp_path / "other"))
+    dvae = copy.deepcopy(tiny_dvae)
+    with torch.no_grad():
+        next(dvae.encoder.parameters()).add_(1e-3)
+    training = PriorTraining(init_from=tiny_folder, dvae="another")
+    with refused(ValueError, codes_digest(tiny_dvae), codes_digest(dvae), "--training.may_differ '[dvae]'"):
+        check_start(training, dvae, tiny_tokenizer)
+    training.may_differ = ["dvae"]
+    check_start(training, dvae, tiny_tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -46,20 +46,22 @@ def preset(tmp_path) -> str:
     return str(path)
 
 
-def test_from_a_folder_of_pictures_to_a_generator_of_such(preset, tmp_path):
-    """After 150 steps its pictures are darker on the left than on the right, as every real one is, by about 160."""
-    steps = ["--training.steps", "150", "--training.checkpoint_every", "150"]
-    train_gan.main([preset, *steps])
+@pytest.mark.seeds(1)
+def test_from_a_folder_of_pictures_to_a_generator_of_such(preset, tmp_path, seed, record_property):
+    """After 300 steps its pictures are darker on the left than on the right, as every real one is."""
+    steps = ["--training.steps", "300", "--training.checkpoint_every", "300", "--training.seed", str(seed)]
+    train_gan.main([preset, *steps, "--training.r1_gamma", "1"])
     generator = GANGenerator.from_pretrained(tmp_path / "run" / "gan" / "generator")
     discriminator = PatchDiscriminator.from_pretrained(tmp_path / "run" / "gan" / "discriminator")
     with torch.no_grad():
         images = generator(torch.randn(64, 4, generator=torch.Generator().manual_seed(1)))
     assert discriminator(images).shape == (64, 1, 2, 2)
     difference = images[..., 6:].mean() - images[..., :3].mean()
-    assert difference.item() == pytest.approx(160 / 255, abs=0.25)
-    assert (tmp_path / "run" / "gan-pictures" / "samples-0000150.png").exists()
+    record_property("difference", difference.item())
+    assert 0.4 < difference.item() <= 1, "0 from the start; the game has no equilibrium, and overshoots"
+    assert (tmp_path / "run" / "gan-pictures" / "samples-0000300.png").exists()
     metrics = json.loads((tmp_path / "run" / "gan" / "metrics.json").read_text())
-    assert metrics["step"] == 150 and metrics["value"] < 0
+    assert metrics["step"] == 300 and metrics["value"] < 0
 
 
 def test_resumed_equals_not_stopped_and_seeds_differ(preset, tmp_path):

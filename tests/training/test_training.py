@@ -17,7 +17,8 @@ from dvae import DVAE
 from pipelines import TextToImagePipeline
 from prior_transformer import PriorTokenizer
 from training import encode_dataset, evaluate, finish, train_dvae, train_prior, train_tokenizer
-from training.loop.pretrained import tokenizer_digest
+from training.loop.fingerprints import tokenizer_digest
+from training.loop.states import load_state
 
 ADVERSARIES = {
     "--model.posterior": "implicit",
@@ -154,7 +155,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(preset, tmp_path):
 
 def test_an_evaluation_that_fails_loses_no_step_and_is_made_up_for(preset, tmp_path, monkeypatch):
     flags = ["--training.steps", "4", "--training.evaluate_every", "2", "--training.decoder_steps", "0"]
-    flags += ["--training.autoencoder_steps", "100"]
+    flags += ["--training.autoencoder_steps", "3"]
     report = train_dvae.report
 
     def fails(*args):
@@ -195,14 +196,29 @@ def test_a_run_with_adversaries_resumes_and_leaves_them_out_of_the_model(preset,
     } <= numbers.keys()
 
 
-def test_gradient_accumulation_takes_the_step_of_the_whole_batch(preset):
-    """The dVAE draws Gumbel noise, so the warm-up without codes is compared."""
-    warm = ["--training.steps", "3", "--training.autoencoder_steps", "100", "--training.decoder_steps", "0"]
-    whole = train_dvae.main([preset, *warm]).state_dict()
-    parts = ["--training.gradient_accumulation_steps", "2"]
-    accumulated = train_dvae.main([preset, *warm, *parts]).state_dict()
-    for key, value in whole.items():
-        torch.testing.assert_close(value, accumulated[key], atol=2e-4, rtol=1e-3)
+def test_gradient_accumulation_takes_the_step_of_the_whole_batch(preset, tmp_path):
+    """The dVAE draws Gumbel noise, so the warm-up without codes is compared, at its end."""
+    warm = ["--training.steps", "4", "--training.autoencoder_steps", "3", "--training.checkpoint_every", "3"]
+    warm += ["--training.decoder_steps", "0"]
+    states = []
+    for parts in ("1", "2"):
+        train_dvae.main(
+            [preset, *warm, "--output_dir", str(tmp_path / parts), "--training.gradient_accumulation_steps", parts]
+        )
+        states.append(load_state(tmp_path / parts / "dvae-checkpoints" / "step-0000003" / "model.safetensors"))
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], atol=2e-4, rtol=1e-3)
+
+
+def test_a_resumed_runs_codebook_is_filled_once(preset, tmp_path):
+    """Steps of another number move the end of a warm-up that is a share of them: not past the checkpoint."""
+    share = [preset, "--training.autoencoder_steps", "50%", "--training.decoder_steps", "0"]
+    train_dvae.main([*share, "--training.steps", "6", "--training.checkpoint_every", "2"])
+    resume = [*share, "--training.resume_from", str(tmp_path / "run" / "dvae-checkpoints" / "step-0000004")]
+    with refused(ValueError, "step 4", "autoencoder_steps=3", 4):
+        train_dvae.main([*resume, "--training.steps", "8"])
+    assert not list((tmp_path / "run" / "dvae-checkpoints").glob("aside-*")), "a refused run changes nothing"
+    train_dvae.main([*resume, "--training.steps", "7", "--training.autoencoder_steps", "3"])
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def test_the_report_counts_and_names_what_is_broken(kind, tmp_path, capsys):
 def test_past_the_share_the_exit_code_is_1_and_2_where_there_is_nothing(tmp_path, capsys):
     path = broken_sets.write("parquet", tmp_path / "set")
     out = ["--out", str(tmp_path / "out")]
-    assert main([path, *out, "--data.max_broken_share", "0.05"]) == 1
-    assert holds(capsys.readouterr().out, "max_broken_share=0.05")
+    assert main([path, *out, "--data.max_broken_share", "0.04"]) == 1
+    assert holds(capsys.readouterr().out, "max_broken_share=0.04")
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path / "nothing"), *out])
     assert stopped.value.code == 2 and holds(capsys.readouterr().err, tmp_path / "nothing")

@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
+from ..loop.schedules import Steps
+
 
 @dataclass
 class AdversarySettings:
     """
     start: the step, after the dVAE's warm-up as an autoencoder, from which it listens to the adversary.
     warmup: how many steps before that its own network starts to learn, so that it has something to say.
+        Both are numbers of steps, or shares of the run's, such as "10%".
     width: channels of its network. lr, betas: of its Adam.
     """
 
-    start: int = 0
-    warmup: int = 0
+    start: Steps = 0
+    warmup: Steps = 0
     width: int = 64
     lr: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.9)

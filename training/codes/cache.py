@@ -1,19 +1,19 @@
 """Codes cached once: what the prior trains on, written in shards by any number of processes, kept across restarts.
 
     codes/train/
-        cache.json                              fingerprint, and the settings it is of
+        cache.json                              fingerprint, the settings it is of, and shards of before these had one
         codes-00000-of-00013.parquet, …         parts, codes, composed, row
 
 A shard is written beside its place and renamed, so that one that is there is whole; a process writes those of its turn
-that are not there. A cache of other weights, pictures or crops is never read: the error says what differs.
+that are not there. Each shard has the fingerprint in it: one of other weights, pictures or crops, or one that does not
+say, is never read: the error says what differs. The fingerprint is of what decides the codes, and of nothing else.
 """
 
-import hashlib
 import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -26,21 +26,20 @@ from tqdm import tqdm
 
 from dvae import DVAE
 
-from ..loop.fingerprints import digest_of
+from ..loop.fingerprints import codes_digest, codes_digests_of_before, digest_of
 from ..pictures.in_memory import in_order, to_pixel_values
 from ..pictures.rows import Tally, by_reason, check_share
 from .blocks import PieceContents
 from .views import Chunk, Contents
 
 SHARD = 2048  # rows or scenes a shard
-YOUNGER = '  "encoder_padding": "zeros",\n'  # as all encoders had it before it was said: their codes are kept
 
 
 class CodeCache:
     """
     The codes that a dVAE makes of `contents`, in `folder`.
 
-    Raises a ValueError where `folder` holds codes of another fingerprint.
+    Raises a ValueError where `folder` holds codes of another fingerprint, or of none.
     """
 
     def __init__(self, folder: Path, dvae: DVAE, contents: Contents | PieceContents):
@@ -54,22 +53,42 @@ class CodeCache:
         """All that the codes depend on: `fingerprint` is a hash of it."""
         bounds = {name: getattr(self.data, name) for name in ("min_side", "max_pixels", "text_column")}
         rows = {"files": self.source.digest(), "rows": len(self.source)}
-        encoded = {"dvae": weights_digest(self.dvae), "image_size": self.contents.image_size}
+        encoded = {"dvae": codes_digest(self.dvae), "image_size": self.contents.image_size}
         return {**encoded, **rows, **bounds, **self.contents.settings()}
 
     def _check(self) -> None:
         settings, path = self.settings(), self.folder / "cache.json"
         self.fingerprint = digest_of(settings)
-        if not path.exists():
-            return
-        found = json.loads(path.read_text())
-        if found["fingerprint"] != self.fingerprint:
+        found = json.loads(path.read_text()) if path.exists() else {}
+        marks = {shard: fingerprint_of(shard) for shard in self.shards if shard.exists()}
+        unmarked = {shard.name: shard.stat().st_size for shard, mark in marks.items() if mark is None}
+        if found and found["fingerprint"] != self.fingerprint and not self._is_of_before(found, settings):
             other = {key: value for key, value in found["settings"].items() if settings.get(key) != value}
             differ = ", ".join(f"{key} {value} there, {settings.get(key)} here" for key, value in other.items())
-            raise ValueError(
-                f"the codes in {self.folder} have fingerprint {found['fingerprint']}, this dVAE on these pictures "
-                f"{self.fingerprint} ({differ}): remove {self.folder}, or name another folder by --training.codes"
-            )
+            self._refuse(f"the codes in {self.folder} have fingerprint {found['fingerprint']}", f" ({differ})")
+        told = unmarked if found and found["fingerprint"] != self.fingerprint else found.get("unmarked", {})
+        for shard, mark in marks.items():
+            if mark is None and told.get(shard.name) != unmarked[shard.name]:
+                self._refuse(f"{shard} does not say of what it is, and no cache.json beside it does")
+            if mark not in (None, self.fingerprint):
+                self._refuse(f"{shard} has fingerprint {mark}")
+        self.told = {"fingerprint": self.fingerprint, "settings": settings, "unmarked": told}
+
+    def _is_of_before(self, found: dict[str, Any], settings: dict[str, Any]) -> bool:
+        """Whether a cache.json is of these codes, under the fingerprint that the dVAE had at first."""
+        same = {**found["settings"], "dvae": settings["dvae"]} == settings
+        return same and found["settings"]["dvae"] in codes_digests_of_before(self.dvae)
+
+    def _refuse(self, there: str, differ: str = "") -> NoReturn:
+        raise ValueError(
+            f"{there}, this dVAE on these pictures {self.fingerprint}{differ}: remove {self.folder}, or name another "
+            "folder by --training.codes"
+        )
+
+    def _tell(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.told, indent=2) + "\n"
+        replace(self.folder / "cache.json", lambda path: path.write_text(text))
 
     def missing(self) -> list[int]:
         return [i for i, path in enumerate(self.shards) if not path.exists()]
@@ -80,13 +99,11 @@ class CodeCache:
         processes return when all is there.
         """
         if accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            content = {"fingerprint": self.fingerprint, "settings": self.settings()}
-            replace(self.folder / "cache.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+            self._tell()
         accelerator.wait_for_everyone()
         own = [i for i in self.missing() if i % accelerator.num_processes == accelerator.process_index]
         shards = self.contents.drawn({i: self.contents.places[i * SHARD : (i + 1) * SHARD] for i in own})
-        tally = Tally(len(self.source), self.data.max_broken_share)
+        tally = Tally(self.source.whole, self.data.max_broken_share)
         first, drawn = accelerator.is_main_process, {i: [] for i in own}
         bar = tqdm(total=len(own), desc="encoding", leave=False, disable=not first)
         for chunk, images in in_order(shards, None, min(num_workers, len(own))):
@@ -95,7 +112,7 @@ class CodeCache:
             codes = encode(self.dvae, images, accelerator.device)
             drawn[chunk.shard].append((chunk, chunk.without_ground(codes)))
             if chunk.last:
-                table = shard_table(drawn.pop(chunk.shard))
+                table = shard_table(drawn.pop(chunk.shard), {"fingerprint": self.fingerprint})
                 replace(self.shards[chunk.shard], lambda path, table=table: pq.write_table(table, path))
                 bar.update()
         bar.close()
@@ -103,7 +120,7 @@ class CodeCache:
         reasons, total = self.skipped(), len(self.source)  # of all processes, and of runs before
         if first and reasons:
             print(f"{reasons.total()} of {total} rows in {self.folder} skipped: {by_reason(reasons)}")
-        check_share(reasons.total(), total, total, self.data.max_broken_share, reasons)
+        check_share(reasons.total(), total, self.source.whole, self.data.max_broken_share, reasons)
 
     def skipped(self) -> Counter[str]:
         """Rows left out, by reason, as the shards that are there say."""
@@ -114,6 +131,8 @@ class CodeCache:
         """The codes, memory-mapped; encoded first where they are not yet. Raises a ValueError where there are none."""
         if self.missing():
             self.fill(accelerator, num_workers)
+        elif accelerator.is_main_process:
+            self._tell()
         paths = [str(path) for path in self.shards if pq.read_metadata(path).num_rows > 0]
         if not paths:
             raise ValueError(
@@ -138,14 +157,23 @@ def encode(dvae: DVAE, images: Tensor, device: torch.device) -> np.ndarray:
     return dvae.encode(to_pixel_values(images, device)).flatten(1).to(torch.int32).cpu().numpy()
 
 
-def shard_table(drawn: list[tuple[Chunk, np.ndarray]]) -> pa.Table:
-    """A shard's chunks and their codes, int32 (n, N) each; its metadata counts the rows that are left out."""
+def fingerprint_of(shard: Path) -> str | None:
+    """What a shard says of itself; None of one that was written before shards did."""
+    mark = (pq.read_schema(shard).metadata or {}).get(b"fingerprint")
+    return None if mark is None else mark.decode()
+
+
+def shard_table(drawn: list[tuple[Chunk, np.ndarray]], told: dict[str, str] | None = None) -> pa.Table:
+    """
+    A shard's chunks and their codes, int32 (n, N) each; its metadata counts the rows that are left out, and holds what
+    else is `told`.
+    """
     codes = np.concatenate([codes for _, codes in drawn])
     column = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
     columns = {name: [value for chunk, _ in drawn for value in chunk.columns[name]] for name in drawn[0][0].columns}
     types = {"parts": pa.string(), "codes": column.type, "composed": pa.bool_(), "row": pa.int64()}
     skipped = Counter(reason for chunk, _ in drawn for _, reason in chunk.skipped)
-    schema = pa.schema(types, metadata={"skipped": json.dumps(skipped)})
+    schema = pa.schema(types, metadata={"skipped": json.dumps(skipped), **(told or {})})
     return pa.table({**columns, "codes": column}, schema=schema)
 
 
@@ -154,14 +182,3 @@ def replace(path: Path, write: Any) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     write(partial)
     os.replace(partial, path)
-
-
-def weights_digest(dvae: DVAE) -> str:
-    """Of the weights that make codes, the encoder's and the posterior's, and of their config."""
-    config = dvae.config.to_json_string().replace(YOUNGER, "")
-    digest = hashlib.sha256(config.encode())
-    weights = {**dvae.encoder.state_dict(prefix="encoder."), **dvae.posterior.state_dict(prefix="posterior.")}
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -135,7 +135,7 @@ class DrawnShards(IterableDataset):
             try:
                 views, parts = self._scene(place) if row is None else self._views(row, place)
             except BrokenRow as broken:
-                chunk.skipped.append((row.where, str(broken)))
+                chunk.skipped.append((broken.at(row).where, str(broken)))
                 continue
             images += views
             for name, value in (("parts", json.dumps(parts)), ("composed", row is None), ("row", place)):

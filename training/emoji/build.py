@@ -9,7 +9,6 @@ Emoji come in five styles, their names and keywords from Unicode's CLDR; the dra
 
 import argparse
 import hashlib
-import io
 import re
 import tarfile
 from collections import Counter, defaultdict
@@ -21,6 +20,8 @@ from random import Random
 
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
+
+from dvae import read_picture
 
 from .armchair import COLOURS, WOODS, ArmchairShape, draw_armchair, tint
 from .cutouts import encode, fit, is_visible, make_opaque, render
@@ -224,7 +225,7 @@ def write_sheets(rows: list[CutoutRow], folder: Path, *, columns: int = 20, thum
     for start in range(0, len(rows), columns * columns):
         page = PillowImage.new("RGBA", (columns * thumbnail, columns * thumbnail), "white")
         for index, row in enumerate(rows[start : start + columns * columns]):
-            picture = PillowImage.open(io.BytesIO(row.image)).convert("RGBA").resize((thumbnail, thumbnail))
+            picture = read_picture(row.image).convert("RGBA").resize((thumbnail, thumbnail))
             page.alpha_composite(picture, (index % columns * thumbnail, index // columns * thumbnail))
         page.convert("RGB").save(folder / f"sheet-{start // columns**2:02d}.png")
 

@@ -6,6 +6,8 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from dvae import read_picture
+
 MARGIN = 0.04  # of the side, kept free on each side of the longer axis
 RENDERED = 256  # pixels: drawings are rendered at this size, cropped and reduced
 
@@ -15,7 +17,7 @@ def render(drawing: bytes) -> Image.Image:
     if b"<svg" in drawing:
         text = drawing.decode(errors="replace")
         drawing = resvg_py.svg_to_bytes(svg_string=text, width=RENDERED, dpi=96, skip_system_fonts=True)
-    return Image.open(io.BytesIO(drawing)).convert("RGBA")
+    return read_picture(drawing).convert("RGBA")
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:

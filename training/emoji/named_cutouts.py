@@ -11,9 +11,10 @@ from PIL import Image
 
 from dvae import DVAEImageProcessor
 
-from ..pictures.kinds import Captioned, Parts
+from ..pictures.kinds import Captioned, Parts, texts_of
 from ..pictures.layouts import QUARTERS, LaidOut, Layout, Put
 from ..pictures.readers import Row
+from ..pictures.rows import BrokenRow
 from .captions import write_caption
 from .pieces import Piece, armchair, reduce
 from .recolouring import Colour, Rule, may_become, recolour, rule_of
@@ -44,8 +45,13 @@ class NamedCutouts(Captioned):
         self.columns = list(self.named_by)
 
     def parts(self, row: Row) -> Parts:
-        Captioned("name").parts(row)
-        return {"kind": "single", "things": [{name: row.columns[name] for name in self.named_by}]}
+        """Raises BrokenRow as `Captioned` does; of keywords and style what is no text counts as none."""
+        name, keywords, style = Captioned("name").parts(row)["text"], *map(row.columns.get, ("keywords", "style"))
+        if not isinstance(name, str):
+            raise BrokenRow("caption is no text")
+        keywords = keywords.split(",") if isinstance(keywords, str) else texts_of(keywords)
+        thing = {"name": name, "keywords": [word.strip() for word in keywords if word.strip()]}
+        return {"kind": "single", "things": [{**thing, "style": style if isinstance(style, str) else ""}]}
 
     @staticmethod
     def caption(parts: Parts, rng: Random) -> str:

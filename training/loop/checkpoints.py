@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
+from .provenance import Fact, check_facts
 from .states import load_state, restore, rng_state, save_state, set_rng_state, sync
 from .stepping import agreed
 
@@ -89,13 +91,21 @@ class Checkpoints:
             )
         return Path(resume_from)
 
-    def load(self, path: Path, batch_size: int, facts: dict[str, str]) -> dict[str, Any]:
+    def told(self, path: Path) -> dict[str, Any]:
+        """What the checkpoint at `path` says of its run: its progress.json."""
+        return json.loads((path / "progress.json").read_text())
+
+    def load(
+        self, path: Path, batch_size: int, facts: dict[str, Fact], may_differ: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """
         Puts the checkpoint at `path` into the parts and this process's random generators -> its progress.
 
+        may_differ: names of facts that may be others.
+
         Raises a ValueError where the place in the data, the shards, the parts or one of the facts would be others.
         """
-        progress = json.loads((path / "progress.json").read_text())
+        progress = self.told(path)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         if progress["batch_size"] != batch_size:
             raise ValueError(
@@ -111,12 +121,8 @@ class Checkpoints:
                 f"{path} was made by {progress['processes']} processes, {kinds[progress['sharded']]}; this run has "
                 f"{processes}, {kinds[self.sharded]}: resume with the same, or start anew with --training.init_from"
             )
-        for name, digest in facts.items():
-            if progress.get(name, digest) != digest:  # one of before may not know it
-                raise ValueError(
-                    f"{path} learned with the {name} {progress[name]}, and this run has {digest}: give that one by "
-                    f"--training.{name}, or start anew without --training.resume_from"
-                )
+        anew = "start anew without --training.resume_from"
+        check_facts(str(path), progress, facts, may_differ, anew, say=self.accelerator.print)
         missing = [name for name in self.parts if not (path / self._file(name)).is_file()]
         if missing:
             raise ValueError(

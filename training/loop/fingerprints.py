@@ -4,7 +4,60 @@ import hashlib
 import json
 from typing import Any
 
+from torch import Tensor
+
+from dvae import DVAE
+from pipelines.folder.fingerprints import weights_digest, weights_digests
+from prior_transformer import PriorTokenizer
+
+LATER = ("encoder_padding",)  # fields of a dVAE's config that came after `codes_digests_of_before`
+
 
 def digest_of(settings: dict[str, Any]) -> str:
     """Of whatever JSON holds, its keys in any order: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tokenizer_digest(tokenizer: PriorTokenizer) -> str:
+    """Of its tokens and their ids, which a prior's text embedding learned the meaning of."""
+    return digest_of(tokenizer.get_vocab())
+
+
+def codes_digest(dvae: DVAE) -> str:
+    """Of what decides the codes of a picture: the encoder's and the posterior's weights, and how they compute."""
+    return weights_digest(_makes_codes(dvae), _code_settings(dvae))
+
+
+def codes_digests(dvae: DVAE) -> list[str]:
+    """`codes_digest`, and those of the same dVAE stored in half precision, as pipelines are."""
+    return weights_digests(_makes_codes(dvae), _code_settings(dvae))
+
+
+def _makes_codes(dvae: DVAE) -> dict[str, Tensor]:
+    return {**dvae.encoder.state_dict(prefix="encoder."), **dvae.posterior.state_dict(prefix="posterior.")}
+
+
+def _code_settings(dvae: DVAE) -> dict[str, Any]:
+    """What the shapes of the weights do not say."""
+    config = dvae.config
+    names = ("image_size", "downsample_factor", "resampling", "posterior", "encoder_padding")
+    return {"gain": config.gain, **{name: getattr(config, name) for name in names}}
+
+
+def codes_digests_of_before(dvae: DVAE) -> list[str]:
+    """
+    What caches had for `codes_digest` at first: it hashed the whole config, with transformers' version in it, so there
+    is one for the version here and one for that which saved the dVAE.
+    """
+    config, found = dvae.config, []
+    versions = dict.fromkeys([None, getattr(config, "transformers_version", None)])
+    for version in versions:
+        settings = {key: value for key, value in json.loads(config.to_json_string()).items() if key not in LATER}
+        if version is not None:
+            settings["transformers_version"] = version
+        digest = hashlib.sha256((json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+        for name, tensor in sorted(_makes_codes(dvae).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        found.append(digest.hexdigest()[:16])
+    return found

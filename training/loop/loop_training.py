@@ -1,13 +1,17 @@
 """What every loop of steps takes of a preset, whatever it trains."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from .schedules import Steps, in_steps
 
 NOT_RECIPE = {
     "num_workers", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "resume_from", "init_from",
     "log_with", "sampling", "dvae", "tokenizer", "compile", "activation_checkpointing", "max_skipped_steps",
+    "may_differ",
 }  # fmt: skip
 PRECISIONS = ("no", "fp16", "bf16")
+Learned = Literal["data", "dvae", "tokenizer"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
@@ -19,6 +23,8 @@ class LoopTraining:
     batch_size: pictures that an optimiser step sees, over all processes and accumulation steps, so that a preset
         means the same on one CPU and on many GPUs.
     steps: optimiser steps. lr falls on a cosine from its peak, after `warmup_steps`, to `lr_end`.
+    warmup_steps: as all that is called so: a number of steps, or a share of `steps`, such as "10%", which a run of
+        other `steps` keeps.
     ema: decay of the averaged weights, which are evaluated and saved.
     resume_from: a checkpoint folder, or "latest".
     init_from: the weights to start from: a saved model's folder or Hub id, or a whole pipeline's, or "embedded";
@@ -27,6 +33,8 @@ class LoopTraining:
     max_skipped_steps: how many steps in a row may have a loss or gradient that is not finite; each changes nothing.
     activation_checkpointing: each block's activations are computed again in the backward pass, not kept.
     compile: the blocks, by torch.compile.
+    may_differ: which of data, dvae and tokenizer may be others than what a checkpoint, or a part of the run's folder,
+        learned with. None may, unless it is named here.
     log_with: trackers that are told a run's numbers and pictures, each installed (`pip install "armchair[trackers]"`).
     powersgd_rank: of the gradients that DDP's processes send each other after the warm-up; None sends them whole.
     """
@@ -37,7 +45,7 @@ class LoopTraining:
     mixed_precision: str = "no"
     lr: float = 1e-4
     lr_end: float = 1.25e-6
-    warmup_steps: int = 0
+    warmup_steps: Steps = 0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     max_grad_norm: float | None = None
@@ -53,10 +61,20 @@ class LoopTraining:
     compile: bool = False
     powersgd_rank: int | None = None
     log_with: Tracker | list[Tracker] | None = None
+    may_differ: list[Learned] = field(default_factory=list)
     resume_from: str | None = None
     init_from: str | None = None
 
     def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} trains nothing: give 1 or more")
+        self.warmup_steps = in_steps("warmup_steps", self.warmup_steps, self.steps)
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} do not fit into steps={self.steps}: give fewer, or a share such as "
+                "'5%', which fits any run"
+            )
         for name in ("log_every", "evaluate_every", "checkpoint_every"):
             every = getattr(self, name)
             if every < 1:
@@ -75,6 +93,10 @@ class LoopTraining:
                 f"{self.gradient_accumulation_steps} gradient_accumulation_steps = {parts}"
             )
         return self.batch_size // parts
+
+    def unfinished(self) -> list[str]:
+        """Schedules that `steps` cut off, a line each: allowed, and to be known before a run."""
+        return []
 
     def recipe(self) -> dict[str, Any]:
         """What shaped the weights, for the model card: the settings that are on, but for logs, files and painting."""

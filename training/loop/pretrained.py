@@ -1,19 +1,24 @@
 """Where a run's first weights come from: a whole pipeline's or a part's folder, or a Hub id."""
 
 import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 from transformers.utils import cached_file
 
-from dvae import DVAEConfig
+from dvae import DVAE, DVAEConfig
 from pipelines.folder.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
+from pipelines.folder.whole import settled
 from prior_transformer import PriorTokenizer
 
-from .fingerprints import digest_of
+from .fingerprints import codes_digests, tokenizer_digest
 from .loop_training import LoopTraining
+from .provenance import Fact, check_facts, read_provenance
 
 EMBEDDED_NAME = "embedded"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
@@ -43,7 +48,9 @@ def find_part(name: str, part: str) -> str:
     """
     if name == EMBEDDED_NAME:
         return str(EMBEDDED / part)
-    return str(find_pipeline(name) / part) if is_pipeline(name) else name
+    if is_pipeline(name):
+        return str(find_pipeline(name) / part)
+    return str(settled(name)) if Path(name).is_dir() else name
 
 
 def is_pipeline(name: str) -> bool:
@@ -51,7 +58,7 @@ def is_pipeline(name: str) -> bool:
     if name == EMBEDDED_NAME:
         return True
     if Path(name).is_dir():
-        return (Path(name) / INDEX_NAME).is_file()
+        return (settled(name) / INDEX_NAME).is_file()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
     return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
@@ -67,7 +74,7 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
         wanted = training.init_from
     if wanted is not None:
         return find_part(wanted, part)
-    folder = output_dir / part
+    folder = settled(output_dir / part)
     if not (folder / "config.json").exists() and not (folder / "tokenizer.json").exists():
         raise FileNotFoundError(
             f"no {part} at {folder}: run training.{TRAINERS[part]} with the same preset first, or give "
@@ -83,24 +90,50 @@ def picture_size(dvae: str | Path) -> int:
     return DVAEConfig.from_pretrained(dvae).image_size
 
 
-def tokenizer_digest(tokenizer: PriorTokenizer) -> str:
-    """Of its tokens and their ids, which a prior's text embedding learned the meaning of."""
-    return digest_of(tokenizer.get_vocab())
-
-
-def check_tokenizer(tokenizer: PriorTokenizer, start: str) -> None:
+def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
     """
-    Raises a ValueError unless the tokenizer is the one of the pipeline that a prior starts from; a prior alone does
-    not know its own.
+    What the prior that a run starts from learned with, of these parts, "dvae" and "tokenizer": those of its pipeline;
+    of a prior alone, what the trainer left beside it.
     """
     if not is_pipeline(start):
-        return
-    own = PriorTokenizer.from_pretrained(find_part(start, "tokenizer"))
-    here, there = tokenizer_digest(tokenizer), tokenizer_digest(own)
-    if here != there:
-        raise ValueError(
-            f"the prior of {start} learned with its tokenizer {there}, not with {here}: leave --training.tokenizer out"
-        )
+        return {name: fact for name, fact in read_provenance(start).items() if name in parts}
+    found: dict[str, Fact] = {}
+    if "tokenizer" in parts:
+        found["tokenizer"] = tokenizer_digest(PriorTokenizer.from_pretrained(find_part(start, "tokenizer")))
+    if "dvae" in parts:
+        found["dvae"] = codes_digests(DVAE.from_pretrained(find_part(start, "dvae"), dtype=torch.float32))
+    return found
+
+
+def check_start(
+    training: LoopTraining, dvae: DVAE, tokenizer: PriorTokenizer, say: Callable[[str], None] = print
+) -> None:
+    """Raises a ValueError unless the dVAE and the tokenizer are those that the prior of init_from learned with."""
+    start = training.init_from
+    named = {name for name in ("dvae", "tokenizer") if getattr(training, name) is not None or not is_pipeline(start)}
+    here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
+    here = {name: fact for name, fact in here.items() if name in named}  # others are the start's own
+    remedy = "leave the flag out where it starts from a pipeline"
+    check_facts(f"the prior of {start}", facts_of_start(start, named), here, training.may_differ, remedy, say=say)
+
+
+def check_own_parts(
+    training: LoopTraining,
+    output_dir: Path,
+    parts: Sequence[str],
+    data: dict[str, Any],
+    say: Callable[[str], None] = print,
+) -> None:
+    """
+    Raises a ValueError where one of the parts that a run takes from output_dir, as no flag names it, learned from
+    other files than the run's.
+    """
+    for part in parts:
+        folder = output_dir / part
+        if getattr(training, part) is None and part_of_run(part, training, output_dir) == str(folder):
+            told = {name: {"files": fact["files"]} for name, fact in read_provenance(folder).items() if name == "data"}
+            remedy = f"name it by --training.{part} {folder}"
+            check_facts(str(folder), told, {"data": {"files": data["files"]}}, training.may_differ, remedy, say=say)
 
 
 def sources_of(names: list[str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from .checkpoints import Checkpoints
 from .curves import plot_losses
 from .endless import EndlessLoader
 from .loop_training import LoopTraining
+from .provenance import Fact
 from .run_log import RunLog, StepMeans
 from .states import is_sharded, same_rng_after
 from .stepping import descend
@@ -43,7 +44,9 @@ class Run:
 
     report: called as report(averaged model, run) on the first process, every `evaluate_every` steps and at the end,
         after the checkpoint, as it may fail. Its draws leave no trace.
-    facts: what a checkpoint must agree with to be resumed, {name: digest}, such as the tokenizer's.
+    facts: what a checkpoint must agree with to be resumed, by name, as provenance.py has it.
+    settings: what a checkpoint tells of its run beside these. may_go_on: called with what a checkpoint tells, before
+        the run goes on from it; raises a ValueError where it cannot.
     parts: whatever else a checkpoint holds, by name.
     """
 
@@ -57,10 +60,13 @@ class Run:
         model: nn.Module,
         optimizer: Optimizer,
         report: "Callable[[nn.Module, Run], None] | None" = None,
-        facts: dict[str, str] | None = None,
+        facts: dict[str, Fact] | None = None,
+        settings: dict[str, int] | None = None,
+        may_go_on: Callable[[dict[str, Any]], None] = lambda told: None,
         **parts: Any,
     ):
-        self.facts, self.report = facts or {}, report
+        self.facts, self.settings, self.report = facts or {}, settings or {}, report
+        self.may_go_on = may_go_on
         self.name, self.training, self.accelerator = name, training, accelerator
         self.model, self.optimizer, self.average = model, optimizer, Average(model, training.ema)
         parts = {"model": model, "average": self.average, "optimizer": optimizer, **parts}
@@ -72,17 +78,23 @@ class Run:
         self.output_dir = output_dir
         self.signals, self.means, self.stopping, self.finite = StopSignals(), StepMeans(), False, True
         self.without_plot = False
-        self._resume()
         first = accelerator.is_main_process
-        self.trackers = Trackers(name, training, output_dir, self.step, enabled=first)
-        self.log = RunLog(output_dir / f"{name}-log.jsonl", first, self.trackers)
+        self.checkpoints.lock()
+        try:
+            self._resume()
+            self.trackers = Trackers(name, training, output_dir, self.step, enabled=first)
+            self.log = RunLog(output_dir / f"{name}-log.jsonl", first, self.trackers)
+        except BaseException:
+            self.checkpoints.unlock()
+            raise
         self.bar = tqdm(total=training.steps, initial=self.step, desc=name, disable=not first)
 
     def _resume(self) -> None:
-        self.checkpoints.lock()
         found = self.checkpoints.find(self.training.resume_from)
         if found is not None:
-            progress = self.checkpoints.load(found, self.training.batch_size, self.facts)
+            training = self.training
+            self.may_go_on(self.checkpoints.told(found))
+            progress = self.checkpoints.load(found, training.batch_size, self.facts, training.may_differ)
             self.step, self.skipped = progress["step"], progress["skipped"]
             if self.step > self.training.steps:
                 self.accelerator.print(
@@ -200,8 +212,8 @@ class Run:
         """Saves when it is due. When told to stop it saves and leaves: SystemExit with code 75, on all processes."""
         done = self.step == self.training.steps
         if self.due(self.training.checkpoint_every) or self.stopping:
-            facts = {"batch_size": self.training.batch_size, "skipped": self.skipped, **self.facts}
-            self.checkpoints.save(self.step, **facts)
+            told = {"batch_size": self.training.batch_size, "skipped": self.skipped, **self.settings, **self.facts}
+            self.checkpoints.save(self.step, **told)
         if self.stopping and not done:
             latest = self.checkpoints.whole()[-1:]
             self.accelerator.print(

@@ -1,6 +1,22 @@
 """Schedules: pure functions of the step, whose values the loops pass in."""
 
 import math
+import re
+
+Steps = int | str  # a number of steps, or a share of all of a run's, such as "10%"
+
+
+def in_steps(name: str, value: Steps, steps: int) -> int:
+    """
+    `value`, the setting `name` of a run of `steps`, in whole steps. Raises a ValueError that holds it for what is
+    neither a number of steps, 0 or more, nor a share from 0% to 100%.
+    """
+    share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
+    if share and float(share[1]) <= 100:
+        return round(steps * float(share[1]) / 100)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}={value!r} must be a number of steps, such as 100, or a share of all, such as '10%'")
+    return value
 
 
 def cosine(step: int, start: float, end: float, steps: int) -> float:

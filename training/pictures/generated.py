@@ -64,6 +64,9 @@ class GeneratedReader(Reader):
     def digest(self) -> str:
         return f"{super().digest()} {self.held_out} {sum(self.lengths)}"
 
+    def sketch(self) -> str:
+        return f"{super().sketch()} {self.held_out} {sum(self.lengths)}"
+
 
 class Generated(Captioned):
     """Rows and scenes alike are the composer's draws."""

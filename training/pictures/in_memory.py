@@ -53,10 +53,11 @@ class Pictures:
 
     def __init__(self, pictures: Split, data: DataArguments, image_size: int):
         check_memory(pictures, data, image_size)
-        self.image_size, self.kind, self.scene_kinds = image_size, pictures.kind, data.scene_kinds
+        self.source, self.data, self.image_size = pictures, data, image_size
+        self.kind, self.scene_kinds = pictures.kind, data.scene_kinds
         self.crops = data.crop == "dalle" and self.kind.crops
         self.processor = DVAEImageProcessor(image_size)
-        self.tally = Tally(len(pictures), data.max_broken_share)
+        self.tally = Tally(pictures.whole, data.max_broken_share)
         self.images, self.parts = [], []
         for row in tqdm(pictures.rows(), total=len(pictures), desc="decoding", leave=False):
             self.tally.seen += 1
@@ -64,7 +65,7 @@ class Pictures:
                 parts = self.kind.parts(row)
                 image = open_picture(row.columns["image"], data)
             except BrokenRow as broken:
-                self.tally.add(row, str(broken))
+                self.tally.add(broken.at(row), str(broken))
                 continue
             self.images.append(larger(image, self.processor) if self.crops else self.kind.keep(image, self.processor))
             self.parts.append(parts)

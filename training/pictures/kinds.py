@@ -62,7 +62,7 @@ def parts_of(caption: str | Parts) -> Parts:
 
 
 class Captioned:
-    """Rows of a picture and its caption, which stands in one column."""
+    """Rows of a picture and its caption, which stands in one column, or of several captions, of which one is drawn."""
 
     named_by: tuple[str, ...] = ()  # the columns that tell a set of this kind from one of captions
     composes = False  # whether it draws scenes
@@ -71,26 +71,32 @@ class Captioned:
     channels = 3  # of what stays in memory
     version = 0  # of the scenes
 
-    def __init__(self, column: str):
-        self.columns = [column]
+    def __init__(self, *columns: str):
+        """columns: where the caption may stand; the first that has one counts. None: there are no captions."""
+        self.columns = list(columns)
 
     def parts(self, row: Row) -> Parts:
-        """What a row's caption is written from. Raises BrokenRow: "unreadable row", "empty caption" or "caption is no
-        text".
+        """What a row's caption is written from. Raises BrokenRow: why the row cannot be read, "empty caption" or
+        "caption is no text".
         """
-        if all(value is None for value in row.columns.values()):
-            raise BrokenRow("unreadable row")
-        text = row.columns.get(self.columns[0])
-        if not isinstance(text, str | None):
-            raise BrokenRow("caption is no text")
-        if text is None or not text.strip():
-            raise BrokenRow("empty caption")
-        return {"text": text}
+        if row.broken or all(value is None for value in row.columns.values()):
+            raise BrokenRow(row.broken or "unreadable row")
+        if not self.columns:
+            return {}
+        values = [row.columns.get(name) for name in self.columns]
+        for value in values:
+            if texts := texts_of(value):
+                return {"text": texts if len(texts) > 1 else texts[0]}
+        texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+        raise BrokenRow(
+            "empty caption" if all(isinstance(text, str | None) for text in texts) else "caption is no text"
+        )
 
     @staticmethod
     def caption(parts: Parts, rng: Random) -> str:
         """A caption of the parts; where several fit, chance is `rng`'s."""
-        return parts["text"]
+        text = parts.get("text", "")  # of a set without captions
+        return text if isinstance(text, str) else rng.choice(text)
 
     @staticmethod
     def shown(parts: Parts) -> str:
@@ -110,21 +116,54 @@ class Captioned:
         raise ValueError("pictures with captions are no cut-outs to compose scenes of: set data.scenes to 0")
 
 
-CAPTION_COLUMNS = ("text", "caption")
+def texts_of(value: Any) -> list[str]:
+    """The captions in a cell, those with words: of a string, or of a list; a lone surrogate becomes "?"."""
+    values = value if isinstance(value, list) else [value]
+    return [text.encode(errors="replace").decode() for text in values if isinstance(text, str) and text.strip()]
 
 
-def kind_of(data: DataArguments, columns: list[str], kinds: Sequence[type[Captioned]] = ()) -> Captioned:
+CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")  # in any case
+
+
+class NoCaptions(ValueError):
+    """A set of pictures without captions, which a dVAE learns from, and no prior."""
+
+
+def kind_of(
+    data: DataArguments, columns: list[str], kinds: Sequence[type[Captioned]] = (), captions: bool = True
+) -> Captioned:
     """
-    kinds: those that a set of names without captions may be, by its columns.
+    kinds: those that a set of names without captions may be, by its columns. captions: whether there must be any.
 
-    Raises a ValueError that names the columns where there is no `image`, or neither captions nor names.
+    Raises a ValueError that names the columns where there is no `image`; NoCaptions where there are neither captions
+    nor names.
     """
-    candidates = [data.text_column] if data.text_column else [*CAPTION_COLUMNS, "name"]
-    found = [column for column in candidates if column in columns]
-    if "image" not in columns or not found:
-        raise ValueError(f"{data.path} has columns {columns}: it needs `image` and one of {candidates}")
-    if data.text_column is None and found[0] == "name":
+    wanted = [data.text_column] if data.text_column else [*CAPTION_COLUMNS, "name"]
+    if data.text_column:
+        found = [name for name in columns if name == data.text_column]
+    else:
+        found = [name for want in CAPTION_COLUMNS for name in columns if name.lower() == want]
+        found = found or [name for name in columns if name == "name"]
+    if "image" not in columns:
+        raise ValueError(f"{data.path} has columns {columns}: {no_pictures(columns, wanted)}")
+    if data.text_column is None and found == ["name"]:
         for kind in kinds:
             if set(kind.named_by) <= set(columns):
                 return kind()
-    return Captioned(found[0])
+    if not found and not captions:
+        return Captioned()
+    if columns == ["image"]:
+        raise NoCaptions(
+            f"{data.path} has pictures and no captions: give it a metadata.jsonl, or a .txt beside each picture; the "
+            "dVAE alone learns without (training.train_dvae)"
+        )
+    if not found:
+        raise NoCaptions(f"{data.path} has columns {columns}: it needs `image` and one of {wanted}")
+    return Captioned(*found)
+
+
+def no_pictures(columns: list[str], captions: list[str]) -> str:
+    """What a set without pictures needs."""
+    if {"url", "URL"} & set(columns):
+        return "the pictures at its addresses are not fetched: download them first, with img2dataset for one"
+    return f"it needs `image` and one of {captions}"

@@ -10,6 +10,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+BROKEN = "broken"  # in a table's metadata: why some rows are of nothing, where that is known, as JSON by their number
+NOT_UTF8 = "not UTF-8"
+
 
 def json_table(file: IO[bytes], path: str) -> pa.Table:
     """
@@ -17,11 +20,14 @@ def json_table(file: IO[bytes], path: str) -> pa.Table:
     several types, all but the strings.
     """
     text = file.read().removeprefix(codecs.BOM_UTF8)
-    rows = json_list(text) or [json_object(line) for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
+    listed = json_list(text)
+    rows = listed or [json_object(line) for line in lines]
     names = dict.fromkeys(name for row in rows for name in row)
     if not names:
         raise ValueError(f"{path} must be JSON lines, an object a line, or a list of objects")
-    return pa.table({name: json_column([row.get(name) for row in rows]) for name in names})
+    table = pa.table({name: json_column([row.get(name) for row in rows]) for name in names})
+    return table if listed else with_reasons(table, [is_utf8(line) for line in lines])
 
 
 def json_list(text: bytes) -> list[dict[str, Any]]:
@@ -47,8 +53,24 @@ def json_column(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, ValueError, OverflowError):  # several types, a lone surrogate, a number too long
-        texts = [value.encode(errors="replace") if isinstance(value, str) else None for value in values]
-        return pa.array(texts, pa.binary()).cast(pa.string())
+        texts = [texts_of(value) for value in values]
+        if any(isinstance(value, list) for value in values):
+            return pa.array(texts, pa.list_(pa.binary())).cast(pa.list_(pa.string()))
+        return pa.array([text[0] if text else None for text in texts], pa.binary()).cast(pa.string())
+
+
+def texts_of(value: Any) -> list[bytes] | None:
+    """A string, or a list of them, in UTF-8; None of anything else."""
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in values):
+        return None
+    return [text.encode(errors="replace") for text in values]
+
+
+def with_reasons(table: pa.Table, utf8: list[bool]) -> pa.Table:
+    """The table, of whose rows those are named that were no UTF-8."""
+    reasons = {row: NOT_UTF8 for row, good in enumerate(utf8) if not good}
+    return table.replace_schema_metadata({BROKEN: json.dumps(reasons)}) if reasons else table
 
 
 def csv_table(file: IO[bytes], path: str) -> pa.Table:
@@ -67,8 +89,12 @@ def csv_table(file: IO[bytes], path: str) -> pa.Table:
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} must be CSV with a header ({error})") from error
     rows = list(csv_rows(lines[header.line_num :], names))
-    whole = [row if len(row) == len(names) and is_utf8("".join(row)) else [None] * len(names) for row in rows]
-    return pa.table({name: pa.array([row[i] for row in whole], pa.string()) for i, name in enumerate(names)})
+    utf8 = [is_utf8("".join(row)) for row in rows]
+    whole = [
+        row if len(row) == len(names) and good else [None] * len(names) for row, good in zip(rows, utf8, strict=True)
+    ]
+    table = pa.table({name: pa.array([row[i] for row in whole], pa.string()) for i, name in enumerate(names)})
+    return with_reasons(table, utf8)
 
 
 def csv_rows(lines: list[str], names: list[str]) -> Iterator[list[str]]:
@@ -109,10 +135,10 @@ def until_a_row(lines: list[str], start: int, names: list[str]) -> Iterator[str]
         yield lines[i]
 
 
-def is_utf8(text: str) -> bool:
-    """Whether text that was decoded with "surrogateescape" was."""
+def is_utf8(text: str | bytes) -> bool:
+    """Whether bytes are, or were before they were decoded with "surrogateescape"."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        text.encode() if isinstance(text, str) else text.decode()
+    except UnicodeError:
         return False
     return True

@@ -20,13 +20,30 @@ TrainingPictures = Pictures | StreamedPictures
 
 
 def load_pictures(
-    data: DataArguments, image_size: int, accelerator: Accelerator, kinds: Sequence[type[Captioned]] = ()
+    data: DataArguments,
+    image_size: int,
+    accelerator: Accelerator,
+    kinds: Sequence[type[Captioned]] = (),
+    *,
+    captions: bool = True,
+    batch_size: int = 1,
 ) -> tuple[TrainingPictures, Pictures]:
-    """Those to train on and those held out. On each machine one process finds the files, then all decode at once."""
+    """
+    Those to train on and those held out. On each machine one process finds the files, then all decode at once.
+    captions: whether the set must have any. batch_size: of the run, which says where the set is smaller.
+    """
     with accelerator.local_main_process_first():
-        train, validation = (load_split(data, split, kinds) for split in ("train", "validation"))
+        train, validation = (load_split(data, split, kinds, captions) for split in ("train", "validation"))
     held = StreamedPictures if data.streaming else Pictures
-    return held(train, data, image_size), Pictures(validation, data, image_size)
+    pictures = held(train, data, image_size)
+    say_if_few(len(pictures), batch_size, accelerator.print)
+    return pictures, Pictures(validation, data, image_size)
+
+
+def say_if_few(pictures: int, batch_size: int, say: Callable[[str], None]) -> None:
+    """A set smaller than a batch trains, and is seldom what was meant."""
+    if pictures < batch_size:
+        say(f"{pictures} pictures to train on are fewer than batch_size={batch_size}: each batch repeats some of them")
 
 
 def training_batches(

@@ -6,30 +6,47 @@ time and decodes nothing. What it holds is small and survives pickling: each wor
 
 import functools
 import hashlib
+import json
 import os
 import posixpath
 import tarfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .lines import csv_table, json_object, json_table
+from dvae.image_processing_dvae import LFS_POINTER
+
+from .lines import BROKEN, NOT_UTF8, csv_table, json_object, json_table
 
 ROWS_A_UNIT = 256  # where the format has no units of its own
-PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+EDGE = 2**16  # bytes of a file's start and end that `sketch` reads
+PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "ico")
 TEXT_SUFFIXES = ("txt", "text", "caption")
+# columns that hold a picture or name its file, the first of them that a file has
+PICTURE_COLUMNS = ("image", "file_name", "filename", "image_path", "img", *PICTURE_SUFFIXES)
 
 
 class Row(NamedTuple):
-    """A row, undecoded: `columns["image"]` is {"bytes": … or None, "path": … or None}, or None. where: its name."""
+    """
+    A row, undecoded: `columns["image"]` is {"bytes": … or None, "path": … or None}, or None. where: its name. broken:
+    why it cannot be read, where that is known.
+    """
 
     where: str
     columns: dict[str, Any]
+    broken: str | None = None
+
+
+def printable(name: str) -> str:
+    """A name whose bytes are no UTF-8, which Python keeps as surrogates, as text."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def open_binary(path: str) -> IO[bytes]:
@@ -45,51 +62,100 @@ def named(path: str, kind: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as {kind} ({reason}): if it is cut off, copy it again") from error
+        reason, remedy = str(error).partition("\n")[0], "if it is cut off, copy it again"
+        if is_lfs_pointer(path):
+            reason, remedy = "it is a git-LFS pointer", "fetch the file itself: git lfs pull"
+        raise ValueError(f"{path} cannot be read as {kind} ({reason}): {remedy}") from error
+
+
+def is_lfs_pointer(path: str) -> bool:
+    with open_binary(path) as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 class TableRows(Sequence):
-    """Rows of an Arrow table, each made when it is asked for."""
+    """Rows of an Arrow table, each made when it is asked for. root: as a reader has it."""
 
-    def __init__(self, table: pa.Table, path: str, first: int):
-        self.table, self.path, self.first = table, path, first
+    def __init__(self, table: pa.Table, path: str, first: int, root: str | None = None):
+        self.table, self.path, self.first, self.root = table, path, first, root
 
     def __len__(self) -> int:
         return self.table.num_rows
 
     def __getitem__(self, i: int) -> Row:
         columns = self.table.slice(i, 1).to_pylist()[0]
-        where = f"{self.path}, row {self.first + i}"
-        for name in ("image", "file_name"):
+        where = printable(f"{self.path}, row {self.first + i}")
+        for name in PICTURE_COLUMNS:
             if name in columns:
-                columns["image"] = picture(columns[name], posixpath.dirname(self.path))
+                columns["image"] = picture(columns[name], posixpath.dirname(self.path), self.root)
                 break
-        return Row(where, columns)
+        return Row(where, columns, broken_rows(self.table).get(self.first + i))
 
 
-def picture(value: Any, folder: str) -> dict[str, Any] | None:
-    """A picture's cell: bytes, a path relative to `folder`, or both in a struct."""
-    if isinstance(value, bytes):
-        return {"bytes": value, "path": None}
-    if isinstance(value, str):
-        return {"bytes": None, "path": posixpath.join(folder, value)} if value else None
-    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
-        return {"bytes": None, "path": posixpath.join(folder, value["path"])}
-    return value if isinstance(value, dict) and value.get("bytes") is not None else None
+def broken_rows(table: pa.Table) -> dict[int, str]:
+    """Why rows of a table of lines are of nothing, by their number."""
+    return json_rows((table.schema.metadata or {}).get(BROKEN.encode(), b"{}"))
+
+
+@functools.lru_cache(maxsize=8)
+def json_rows(text: bytes) -> dict[int, str]:
+    return {int(row): reason for row, reason in json.loads(text).items()}
+
+
+def picture(value: Any, folder: str, root: str | None = None) -> dict[str, Any] | None:
+    """
+    A picture's cell: bytes, a path relative to `folder`, or both in a struct; None where it is none of these.
+
+    A path that leaves the set is marked {"outside": True}: one out of `root`, or any address. Without a root the file
+    was named by the user alone: its relative paths stay in its folder, its absolute ones are followed.
+    """
+    data = value.get("bytes") if isinstance(value, dict) else value
+    path = value.get("path") if isinstance(value, dict) else value
+    if isinstance(data, bytes):
+        return {"bytes": data, "path": path if isinstance(path, str) else None}
+    if not isinstance(path, str) or not path:
+        return None
+    found = {"bytes": None, "path": posixpath.join(folder, path)}
+    if root is None and posixpath.isabs(path) and "://" not in folder:
+        return found
+    inside = "://" not in path and all(is_below(posixpath.join(folder, own), root or folder) for own in spelled(path))
+    return found if inside else {**found, "outside": True}
+
+
+def is_below(path: str, folder: str) -> bool:
+    """By the names alone: links are followed, as whoever could put one there could have put the picture."""
+    path, folder = (posixpath.normpath(name if "://" in name else os.path.abspath(name)) for name in (path, folder))
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def spelled(path: str) -> list[str]:
+    """A path as it is written, and as other systems write it: with slashes; with accents as signs of their own."""
+    ways = [path, path.replace("\\", "/")]
+    ways += [unicodedata.normalize(form, way) for way in ways for form in ("NFC", "NFD")]
+    return list(dict.fromkeys(ways))
+
+
+def found_at(path: str) -> str | None:
+    """Where a local picture lies, however its path is spelled; None where there is none."""
+    if "://" in path or "\0" in path:
+        return None
+    return next((way for way in spelled(path) if os.path.exists(way)), None)
 
 
 class Reader:
     """
     One file. columns: names, `image` among them; lengths: rows of each unit. One that is cut off, or another format's,
     is a ValueError that names it, when it is opened or read.
+
+    root: the folder of the set, which pictures that are named by paths lie in; None of a file that the user named.
     """
 
     columns: list[str]
     lengths: list[int]
+    own: str | None = None  # what the file calls its pictures' column
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, root: str | None = None):
+        self.path, self.root = path, root
         files, name = fsspec.core.url_to_fs(path)
         self.size = files.size(name)  # bytes
 
@@ -100,11 +166,30 @@ class Reader:
     def first(self, unit: int) -> int:
         return sum(self.lengths[:unit])
 
+    def in_file(self, columns: list[str] | None) -> list[str] | None:
+        """The names of columns as the file has them."""
+        return columns and [self.own if name == "image" else name for name in columns]
+
     def digest(self) -> str:
         """Of the name and the content; of a URL itself, whose content it does not read: a Hub's holds the commit."""
         if "://" in self.path:
             return f"{self.path} {self.size} {self.lengths}"
-        return f"{posixpath.basename(self.path)} {content_digest(self.path, os.stat(self.path).st_mtime_ns)}"
+        return (
+            f"{printable(posixpath.basename(self.path))} {content_digest(self.path, os.stat(self.path).st_mtime_ns)}"
+        )
+
+    def sketch(self) -> str:
+        """
+        Of what tells two files' contents apart in no time, whatever they are called and whenever they were copied:
+        the size and both ends. Of a URL as `digest`.
+        """
+        if "://" in self.path:
+            return self.digest()
+        with Path(self.path).open("rb") as file:
+            digest = hashlib.sha256(file.read(EDGE))
+            file.seek(max(self.size - EDGE, 0))
+            digest.update(file.read())
+        return f"{self.size} {digest.hexdigest()}"
 
 
 @functools.cache
@@ -117,33 +202,34 @@ def content_digest(path: str, changed: int) -> str:
 class ParquetReader(Reader):
     """A unit is a row group."""
 
-    def __init__(self, path: str):
-        super().__init__(path)
+    def __init__(self, path: str, root: str | None = None):
+        super().__init__(path, root)
         with named(path, "Parquet"), open_binary(path) as file:
             parquet = pq.ParquetFile(file)
-            self.columns = with_image(parquet.schema_arrow.names)
+            self.columns, self.own = with_image(parquet.schema_arrow.names)
             self.lengths = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         with named(self.path, "Parquet"), open_binary(self.path) as file:
-            table = pq.ParquetFile(file).read_row_group(unit, columns=columns)
-        return TableRows(table, self.path, self.first(unit))
+            table = pq.ParquetFile(file).read_row_group(unit, columns=self.in_file(columns))
+        return TableRows(table, self.path, self.first(unit), self.root)
 
 
 class ArrowReader(Reader):
     """A unit is a record batch of the memory-mapped file, of either IPC format."""
 
-    def __init__(self, path: str):
-        super().__init__(path)
+    def __init__(self, path: str, root: str | None = None):
+        super().__init__(path, root)
         if "://" in path:
             raise ValueError(f"{path}: Arrow files are memory-mapped, so they must be local: download the set first")
         batches = mapped_batches(path)
-        self.columns = with_image(batches[0].schema.names if batches else [])
+        self.columns, self.own = with_image(batches[0].schema.names if batches else [])
         self.lengths = [len(batch) for batch in batches]
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         table = pa.Table.from_batches([mapped_batches(self.path)[unit]])
-        return TableRows(table.select(columns) if columns else table, self.path, self.first(unit))
+        table = table.select(self.in_file(columns)) if columns else table
+        return TableRows(table, self.path, self.first(unit), self.root)
 
 
 @functools.lru_cache(maxsize=64)
@@ -161,30 +247,41 @@ def mapped_batches(path: str) -> list[pa.RecordBatch]:
 class LinesReader(Reader):
     """JSON lines, CSV, or a metadata file: small rows with paths relative to the file, kept in memory."""
 
-    def __init__(self, path: str):
-        super().__init__(path)
+    def __init__(self, path: str, root: str | None = None):
+        super().__init__(path, root)
         with open_binary(path) as file:
             self.table = TABLES[posixpath.splitext(path)[1].lower()](file, path)
-        self.columns = with_image(self.table.column_names)
+        self.columns, self.own = with_image(self.table.column_names)
         starts = range(0, self.table.num_rows, ROWS_A_UNIT)
         self.lengths = [min(ROWS_A_UNIT, self.table.num_rows - start) for start in starts]
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         table = self.table.slice(unit * ROWS_A_UNIT, self.lengths[unit])
-        return TableRows(table.select(columns) if columns else table, self.path, unit * ROWS_A_UNIT)
+        table = table.select(self.in_file(columns)) if columns else table
+        return TableRows(table, self.path, unit * ROWS_A_UNIT, self.root)
 
     def digest(self) -> str:
         """Of the content too; and of each local picture that it names the size, and the time of its last change."""
         with open_binary(self.path) as file:
             digest = hashlib.sha256(file.read())
-        column = "image" if "image" in self.table.column_names else "file_name"
-        cells = self.table[column].to_pylist() if column in self.table.column_names else []
-        for cell in cells:
-            path = (picture(cell, posixpath.dirname(self.path)) or {}).get("path")
-            if path and "://" not in path and os.path.exists(path):
-                found = os.stat(path)
-                digest.update(f"{cell} {found.st_size} {found.st_mtime_ns}".encode())
+        for cell, found in self._named():
+            digest.update(f"{cell} {found.st_size} {found.st_mtime_ns}".encode())
         return f"{super().digest()} {digest.hexdigest()}"
+
+    def sketch(self) -> str:
+        """And the sizes of the local pictures that it names."""
+        digest = hashlib.sha256(super().sketch().encode())
+        for cell, found in self._named():
+            digest.update(f"{cell} {found.st_size}".encode())
+        return digest.hexdigest()
+
+    def _named(self) -> Iterator[tuple[Any, os.stat_result]]:
+        """The cells of local pictures that are there, and what the file system says of each."""
+        for cell in self.table[self.own].to_pylist() if self.own else []:
+            found = picture(cell, posixpath.dirname(self.path), self.root) or {"path": None}
+            path = None if found["path"] is None or found.get("outside") else found_at(found["path"])
+            if path:
+                yield cell, os.stat(path)
 
 
 def parquet_table(file: IO[bytes], path: str) -> pa.Table:
@@ -195,81 +292,132 @@ def parquet_table(file: IO[bytes], path: str) -> pa.Table:
 TABLES = {".jsonl": json_table, ".json": json_table, ".csv": csv_table, ".parquet": parquet_table}
 
 
-def with_image(names: list[str]) -> list[str]:
-    """`file_name`, the image folder's name of the column, is `image`."""
-    return ["image" if name == "file_name" and "image" not in names else name for name in names]
+@functools.cache
+def pictures_named(kind: type[Reader], path: str, changed: int) -> tuple[str, ...]:
+    """
+    A name of each row's picture, by its path or its bytes; each row that has none has its own. Read once a process, as
+    long as the time of the file's last change is the same.
+    """
+    reader, names = kind(path), []
+    columns = [name for name in reader.columns if name == "image"]
+    for unit in range(len(reader.lengths)):
+        for row in reader.read(unit, columns):
+            image = row.columns.get("image") or {"bytes": None, "path": None}
+            if image["bytes"] is not None:
+                names.append(hashlib.sha1(image["bytes"]).hexdigest())
+            else:
+                names.append(posixpath.normpath(image["path"]) if image["path"] else row.where)
+    return tuple(names)
+
+
+def with_image(names: list[str]) -> tuple[list[str], str | None]:
+    """Names of columns, that of the pictures as `image`; and what the file itself calls it, if it has one."""
+    own = next((name for name in PICTURE_COLUMNS if name in names), None)
+    return ["image" if name == own else name for name in names], own
 
 
 class TarReader(Reader):
     """
-    A WebDataset tar: members that share a name up to its first dot are one row; 1.png is `image`, 1.mask.png is not;
-    .txt is `text`, the keys of .json are columns. A unit is a run of rows; its offset is found by one pass over all
-    but the pictures. Raises a ValueError where the tar is cut off.
+    A WebDataset tar: members that share a name up to its first dot are one row, wherever they stand; 1.png is `image`,
+    1.mask.png is not; .txt is `text`, the keys of .json are columns. A second member of one name begins another row. A
+    unit is a run of rows; all places are found by one pass over all but the pictures. Raises a ValueError where the
+    tar is cut off.
     """
 
-    def __init__(self, path: str):
-        super().__init__(path)
+    def __init__(self, path: str, root: str | None = None):
+        super().__init__(path, root)
         if "://" in path:
             raise ValueError(f"{path}: a tar is sought in, so it must be local: download the set first")
-        self.offsets: list[int] = []
-        self.lengths, names = [], {"image": None}
+        members, names, kinds = [], {"image": None}, []  # of each row: where its members begin, and their suffixes
+        rows: dict[str, int] = {}
         try:
             with Path(path).open("rb") as file:
-                for i, (_, members) in enumerate(grouped(tarfile.TarFile(fileobj=file))):
-                    if i % ROWS_A_UNIT == 0:
-                        self.offsets.append(members[0].offset)
-                        self.lengths.append(0)
-                    self.lengths[-1] += 1
-                    names |= dict.fromkeys(tar_columns(file, members, pictures=False))
-        except tarfile.TarError as error:
-            raise ValueError(
-                f"{path} is no whole tar, or a compressed one ({error}): copy or unpack it again"
-            ) from error
+                for key, member in own_members(tarfile.TarFile(fileobj=file), self.size):
+                    row, suffixes = rows.get(key), suffixes_of(member)
+                    if row is None or suffixes in kinds[row]:
+                        row = rows[key] = len(members)
+                        members.append([])
+                        kinds.append(set())
+                    members[row].append(member.offset)
+                    kinds[row].add(suffixes)
+                    names |= dict.fromkeys(tar_columns(file, [member], pictures=False))
+        except (tarfile.TarError, ValueError, OverflowError) as error:
+            reason, remedy = f"no whole tar, or a compressed one ({error})", "copy or unpack it again"
+            if is_lfs_pointer(path):
+                reason, remedy = "a git-LFS pointer, no tar", "fetch the file itself: git lfs pull"
+            raise ValueError(f"{path} is {reason}: {remedy}") from error
         self.columns = list(names)
+        self.starts = np.cumsum([0, *map(len, members)])  # (R + 1,)
+        self.offsets = np.array([offset for own in members for offset in own], dtype=np.int64)
+        self.lengths = [min(ROWS_A_UNIT, len(members) - start) for start in range(0, len(members), ROWS_A_UNIT)]
 
     def read(self, unit: int, columns: list[str] | None = None) -> list[Row]:
-        rows = []
+        first = self.first(unit)
         with Path(self.path).open("rb") as file:
-            file.seek(self.offsets[unit])
-            groups = grouped(tarfile.TarFile(fileobj=file))
-            for _, (key, members) in zip(range(self.lengths[unit]), groups, strict=False):
-                rows.append(Row(f"{self.path}/{key}", tar_columns(file, members)))
-        return rows
+            return [self._row(file, first + i) for i in range(self.lengths[unit])]
+
+    def _row(self, file: IO[bytes], row: int) -> Row:
+        members = []
+        for offset in self.offsets[self.starts[row] : self.starts[row + 1]].tolist():
+            file.seek(offset)
+            members.append(tarfile.TarFile(fileobj=file).firstmember)
+        where = printable(f"{self.path}/{key_of(members[0])}")
+        try:
+            return Row(where, tar_columns(file, members))
+        except UnicodeDecodeError:
+            return Row(where, {"image": None}, NOT_UTF8)
 
 
-def grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
-    """Members in runs of one key: their path up to the first dot of its last part. Hidden files, as macOS adds, go."""
-    key, members = None, []
+def own_members(tar: tarfile.TarFile, size: int) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Files and their rows' keys. Hidden files, as macOS adds, go. Raises a TarError past `size`, the tar's bytes."""
     for member in tar:
-        folder, name = posixpath.split(member.name)
-        if not member.isfile() or name.startswith("."):
-            continue
-        own = posixpath.join(folder, name.partition(".")[0])
-        if own != key and members:
-            yield key, members
-            members = []
-        key = own
-        members.append(member)
-    if members:
-        yield key, members
+        if member.size < 0 or (not is_sparse(member) and member.offset_data + member.size > size):
+            raise tarfile.ReadError(f"{printable(member.name)} says that it has {member.size} bytes")
+        if member.isfile() and not posixpath.basename(member.name).startswith("."):
+            yield key_of(member), member
+
+
+def key_of(member: tarfile.TarInfo) -> str:
+    """Its path up to the first dot of its last part."""
+    folder, name = posixpath.split(member.name)
+    return posixpath.join(folder, name.partition(".")[0])
+
+
+def suffixes_of(member: tarfile.TarInfo) -> str:
+    return posixpath.basename(member.name).partition(".")[2].lower()
+
+
+def is_sparse(member: tarfile.TarInfo) -> bool:
+    """Whether the size that it says is not that of its bytes in the tar: a file with holes, or one that claims so."""
+    return member.issparse() or any(name.startswith("GNU.sparse") for name in member.pax_headers)
 
 
 def tar_columns(file: IO[bytes], members: list[tarfile.TarInfo], pictures: bool = True) -> dict[str, Any]:
-    """The columns of one row's members, `image` read if `pictures`; what is no JSON leaves its own out."""
+    """
+    The columns of one row's members, `image` read if `pictures`; what is no JSON, and sparse members, leave their own
+    out. Raises a UnicodeDecodeError for a text that is no UTF-8.
+    """
     columns: dict[str, Any] = {"image": None}
     for member in members:
-        suffixes = posixpath.basename(member.name).partition(".")[2].lower()
+        suffixes = suffixes_of(member)
         suffix = suffixes.rpartition(".")[2]
-        if suffix not in (*(PICTURE_SUFFIXES if pictures else ()), *TEXT_SUFFIXES, "json"):
+        if is_sparse(member) or (suffix in PICTURE_SUFFIXES and (suffix != suffixes or not pictures)):
             continue
-        if suffix in PICTURE_SUFFIXES and suffix != suffixes:
+        if suffix not in (*PICTURE_SUFFIXES, *TEXT_SUFFIXES, "json"):
             continue
         file.seek(member.offset_data)
         data = file.read(member.size)
         if suffix in PICTURE_SUFFIXES:
-            columns["image"] = {"bytes": data, "path": member.name}
-        elif suffix in TEXT_SUFFIXES:
-            columns["text"] = data.decode("utf-8", errors="replace")
+            columns["image"] = {"bytes": data, "path": printable(member.name)}
         else:
-            columns |= {name: value for name, value in json_object(data).items() if name != "image"}
+            columns |= told(suffix, data) if pictures else told(suffix, data, errors="replace")
     return columns
+
+
+def told(suffix: str, data: bytes, errors: str = "strict") -> dict[str, Any]:
+    """What a file beside a picture holds: its text, each of several lines a caption; or its JSON's keys."""
+    if suffix == "json":
+        return {name: value for name, value in json_object(data).items() if name != "image"}
+    text = data.decode("utf-8-sig", errors)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return {"text": lines if len(lines) > 1 else text}

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dvae import DVAEImageProcessor
+from prior_transformer import PriorTokenizer
 
 from .data_arguments import DataArguments
 from .readers import Row
@@ -20,6 +21,7 @@ from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
 
 SHEET, TILE = 8, 96  # pictures in a row and a column of the contact sheet, and their side in pixels
+LOOKED_AT = 10_000  # captions whose lengths a run counts before it begins
 LISTED = 1000  # broken rows and groups of duplicates that report.json lists; it counts all
 
 
@@ -56,11 +58,19 @@ class UnitLooks(Dataset):
             text = self.source.kind.caption(self.source.kind.parts(row), random.Random(0))
             image = open_picture(row.columns["image"], self.data)
         except BrokenRow as broken:
-            return Look(row.where, str(broken))
+            return Look(broken.at(row).where, str(broken))
         ground = DVAEImageProcessor(TILE).on_background(image)
         tile = np.asarray(DVAEImageProcessor(TILE).fit(image)) if sampled else None
-        exact = hashlib.sha1(image.convert("RGBA").tobytes() + str(image.size).encode()).hexdigest()
-        return Look(row.where, None, text, image.size, exact, difference_hash(ground), tile)
+        return Look(row.where, None, text, image.size, pixels_hash(image), difference_hash(ground), tile)
+
+
+def pixels_hash(image: Image.Image) -> str:
+    """Of all pixels, in RGBA and 8 bits, and of the size; some rows at a time."""
+    digest = hashlib.sha1(str(image.size).encode())
+    for top in range(0, image.height, TILE):
+        strip = image.crop((0, top, image.width, min(top + TILE, image.height)))
+        digest.update(strip.convert("RGBA").tobytes())
+    return digest.hexdigest()
 
 
 def difference_hash(image: Image.Image) -> int:
@@ -72,11 +82,13 @@ def difference_hash(image: Image.Image) -> int:
 @dataclass
 class SplitReport:
     """
+    whole: rows that a share of broken ones is of; of a split that was held out, and of the others, those of both.
     rows, broken: counts; reasons, broken_rows: of the broken ones. sides, aspects: of pictures in pixels, and width
     over height. lengths: of captions in `unit`. exact, near: by hash, the rows that have it.
     """
 
     unit: str = "words"
+    whole: int = 0
     rows: int = 0
     reasons: Counter = field(default_factory=Counter)
     broken_rows: list[tuple[str, str]] = field(default_factory=list)
@@ -92,6 +104,10 @@ class SplitReport:
     def broken(self) -> int:
         return self.reasons.total()
 
+    def is_past(self, max_broken_share: float) -> bool:
+        """Whether a run would stop."""
+        return self.broken > max_broken_share * self.whole
+
     def add(self, looks: Sequence[Look], lengths: Sequence[int]) -> None:
         """Rows, and the lengths of the captions of those among them that can be used."""
         self.rows += len(looks)
@@ -103,7 +119,7 @@ class SplitReport:
                 continue
             self.sides.append(min(look.size))
             self.aspects.append(look.size[0] / look.size[1])
-            self.captions[look.caption] += 1
+            self.captions.update([look.caption] if look.caption else [])
             self.exact[look.exact].append(look.where)
             self.near[look.near].append((look.exact, look.where))
             if look.tile is not None:
@@ -149,7 +165,7 @@ def look_through(
     source: Split, data: DataArguments, lengths_of: Any, unit: str, name: str, num_workers: int = 0
 ) -> SplitReport:
     """Looks at every row. lengths_of: captions -> their lengths in `unit`."""
-    report = SplitReport(unit)
+    report = SplitReport(unit, source.whole)
     sampled = set(random.Random(0).sample(source.places.tolist(), min(SHEET**2, len(source))))
     looks = DataLoader(UnitLooks(source, data, sampled), batch_size=None, num_workers=num_workers, collate_fn=list)
     with tqdm(total=len(source), desc=name, leave=False) as bar:
@@ -174,6 +190,17 @@ def contact_sheet(tiles: Sequence[np.ndarray]) -> Image.Image:
     return sheet
 
 
+def cut_captions(captions: Sequence[str], tokenizer: PriorTokenizer) -> str:
+    """How many of these are longer than the tokenizer's text, in one line; "" where none is."""
+    cut, length = tokenizer.count_cut(list(captions)), tokenizer.model_max_length
+    if cut == 0:
+        return ""
+    return (
+        f"{cut:,} of {len(captions):,} captions to train on are longer than {length} text tokens and are cut: a "
+        "tokenizer of a larger text_length reads them whole"
+    )
+
+
 def glance(source: Split, data: DataArguments, rows: int = 256) -> str:
     """What is wrong with the first rows of a split, in one line."""
     tally = Tally(rows, max_broken_share=1.0, quiet=True)
@@ -183,5 +210,5 @@ def glance(source: Split, data: DataArguments, rows: int = 256) -> str:
             source.kind.parts(row)
             open_picture(row.columns["image"], data)
         except BrokenRow as broken:
-            tally.add(row, str(broken))
+            tally.add(broken.at(row), str(broken))
     return f"of the first {tally.seen:,} rows {tally.broken} cannot be used ({tally})"

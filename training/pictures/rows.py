@@ -1,64 +1,62 @@
 """A row's picture; or the reason why the row cannot be used, which is counted."""
 
-import io
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
+from dvae import UnusablePicture, read_picture
+
 from .data_arguments import DataArguments
-from .readers import Row, open_binary
+from .readers import Row, found_at, open_binary, printable
 
 NAMED = 5  # broken rows that the log names, of each reason
 
 
 class BrokenRow(Exception):
-    """A row that cannot be used; its text is the reason, one of a few."""
+    """
+    A row that cannot be used; its text is the reason, one of a few.
+
+    looked_for: what was not there, or not to be used, where the row's own name does not say it.
+    """
+
+    def __init__(self, reason: str, looked_for: str = ""):
+        super().__init__(reason)
+        self.looked_for = looked_for
+
+    def at(self, row: Row) -> Row:
+        """The row, its name with what was looked for."""
+        return row._replace(where=f"{row.where}: {self.looked_for}") if self.looked_for else row
 
 
 def open_picture(image: dict[str, Any] | None, data: DataArguments) -> Image.Image:
     """
-    Decodes a picture whose size was read and found within `data.min_side` and `data.max_pixels` first; turned upright.
+    Decodes a picture within `data.min_side` and `data.max_pixels`: upright, RGB or RGBA, as `dvae.read_picture` does.
 
-    Raises BrokenRow: "no picture", "missing file", "too large", "too small" or "undecodable".
+    Raises BrokenRow: "no picture", "missing file", "outside the set", or one of the reasons of `dvae.read_picture`.
     """
     if image is None:
         raise BrokenRow("no picture")
-    data_bytes = image["bytes"] if image["bytes"] is not None else read_file(image["path"])
+    if image.get("outside"):
+        raise BrokenRow("outside the set", printable(image["path"]))
+    file = image["bytes"] if image["bytes"] is not None else read_file(image["path"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's of large pictures and odd metadata: the bounds below are stricter
-        bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, data.max_pixels  # which may be above PIL's own
+        warnings.simplefilter("ignore")  # PIL's of large pictures and odd metadata: the bounds are stricter
         try:
-            opened = Image.open(io.BytesIO(data_bytes))  # reads the header alone
-            check_size(opened.size, data)
-            opened.load()
-            return ImageOps.exif_transpose(opened)
-        except BrokenRow:
-            raise
-        except Image.DecompressionBombError as error:
-            raise BrokenRow("too large") from error
-        except Exception as error:  # what a codec raises on foreign bytes is anything: SyntaxError, struct.error, …
-            raise BrokenRow("undecodable") from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = bound
+            return read_picture(file, max_pixels=data.max_pixels, min_side=data.min_side)
+        except UnusablePicture as error:
+            raise BrokenRow(str(error)) from error
 
 
 def read_file(path: str) -> bytes:
     try:
-        with open_binary(path) as file:
+        with open_binary(found_at(path) or path) as file:
             return file.read()
-    except (OSError, ValueError) as error:  # no such file; a URL beside local files, a name with a NUL
-        raise BrokenRow("missing file") from error
-
-
-def check_size(size: tuple[int, int], data: DataArguments) -> None:
-    if size[0] * size[1] > data.max_pixels:
-        raise BrokenRow("too large")
-    if min(size) < data.min_side:
-        raise BrokenRow("too small")
+    except (OSError, ValueError) as error:  # no such file; a name with a NUL
+        raise BrokenRow("missing file", printable(path)) from error
 
 
 class Tally:

@@ -3,17 +3,29 @@
 | what | rows |
 | --- | --- |
 | folder of pictures | its metadata.jsonl, .csv or .parquet: `file_name` and the captions |
+| without metadata | a .txt (.caption, .json) beside each picture, as kohya and img2dataset have it; or no captions |
 | .jsonl, .csv | `image` or `file_name`, a path relative to the file; the captions |
 | .parquet, .arrow | `image`: bytes, a path, or datasets' struct of both; the captions |
-| .tar (WebDataset) | 0001.jpg with 0001.txt or 0001.json beside it |
+| .tar (WebDataset) | 0001.jpg with 0001.txt or 0001.json, in any order |
 | Hub id | any of these; downloaded and kept, or with data.streaming read where it lies |
 
-Files, splits and formats are found as `datasets.load_dataset` finds them: folders of these files and globs work too.
-But a folder of pictures whose one metadata file lies at its top is one split, whatever the names of its pictures say.
+A picture's column may also be called as its format (`jpg`, as of img2dataset), `img`, `filename` or `image_path`; a
+caption's `text`, `caption`, `captions` or `prompt`, in any case. A cell, or a .txt, may hold several captions: one is
+drawn at each draw.
+
+Splits are found as `datasets.load_dataset` finds them: by names of files and folders, or as a README says; globs work
+too. But a folder of pictures whose one metadata file lies at its top is one split, whatever the names of its pictures
+say. Of a folder that holds several formats the one counts that holds pictures: the tars that img2dataset wrote, not
+the Parquet and JSON beside them; what `save_to_disk` wrote is its Arrow files.
+
+A set gets no further than its folder: a path out of it, an absolute one or an address is a row that cannot be used,
+and nothing is fetched because a cell says so. A CSV, JSON or Parquet file that is itself the path may name pictures by
+absolute paths. Links are followed: they lie in the folder because somebody put them there.
 """
 
 import glob
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +36,7 @@ from datasets import load_dataset_builder
 from datasets.data_files import DataFilesDict, get_data_patterns
 from huggingface_hub import snapshot_download
 
+from .loose import loose_splits
 from .readers import ArrowReader, LinesReader, ParquetReader, Reader, Row, TarReader
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
@@ -31,6 +44,12 @@ SUFFIXES |= {".tar": "webdataset"}
 READERS = {"json": LinesReader, "csv": LinesReader, "parquet": ParquetReader, "arrow": ArrowReader}
 READERS |= {"webdataset": TarReader, "imagefolder": LinesReader}
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+REMEDY = (
+    "give a folder of pictures with metadata.jsonl, or a .txt beside each; JSON lines, CSV, Parquet, Arrow, tars; or "
+    "a Hub id"
+)
+HOLD_PICTURES = {"parquet", "arrow", "webdataset"}  # a broken one is told, whatever lies beside it
+Files = dict[str, list[str]]  # by split
 
 
 class Source:
@@ -61,6 +80,13 @@ class Source:
             digest.update(reader.digest().encode())
         return digest.hexdigest()[:16]
 
+    def sketch(self) -> str:
+        """Of the files' sketches alone: equal for all splits of one set."""
+        digest = hashlib.sha256()
+        for reader in self.readers:
+            digest.update(reader.sketch().encode())
+        return digest.hexdigest()[:16]
+
     def own_rows(self, unit: int) -> np.ndarray:
         """Which rows of a unit belong to this source, counted from the unit's first."""
         lo, hi = np.searchsorted(self.places, self.starts[unit : unit + 2])
@@ -86,63 +112,123 @@ class Source:
         return [row.columns.get(name) for row in self.rows(columns=[name])]
 
 
+class Unreadable(ValueError):
+    """A file that is there and cannot be read as what its name says."""
+
+
 def open_splits(path: str, streaming: bool = False) -> dict[str, Source]:
     """The splits at `path`. Raises a ValueError with the remedy when there is nothing to read."""
-    metadata = metadata_at_top(path)
-    if metadata is not None:
-        return {"train": Source([metadata])}
+    suffix, folder = Path(path).suffix.lower(), Path(path)
     try:
-        kind, files = find(path, streaming)
+        if folder.is_dir():
+            return in_folder(path)
+        if suffix in SUFFIXES:
+            return opened(
+                *found_by_datasets(SUFFIXES[suffix], data_files=glob.escape(path) if folder.exists() else path)
+            )
+        if streaming:
+            return opened(*found_by_datasets(path))
+        return in_folder(snapshot_download(path, repo_type="dataset"))
+    except Unreadable:
+        raise
     except (OSError, ValueError) as error:  # no such folder, nothing to read in it, an unknown id, offline
-        reason = str(error).splitlines()[0]
-        remedy = "give a folder of pictures with metadata.jsonl; JSON lines, CSV, Parquet, Arrow, tars; or a Hub id"
-        raise ValueError(f"no data at {path}: {remedy} ({reason})") from error
+        raise ValueError(f"no data at {path}: {REMEDY} ({str(error).splitlines()[0]})") from error
+
+
+def opened(kind: str, files: Files, root: str | None = None) -> dict[str, Source]:
+    """root: the set's folder, which its paths stay in; None where the user named the files themselves."""
     if kind not in READERS:
-        raise ValueError(f"{path} holds {kind} files: it must hold one of {', '.join(READERS)}")
+        raise Unreadable(f"the files are of {kind}: a set must hold one of {', '.join(READERS)}")
     if kind == "imagefolder":
         files = {split: [file for file in own if Path(file).name in METADATA] for split, own in files.items()}
         if not any(files.values()):
-            raise ValueError(f"{path} has pictures and no captions: give it one of {', '.join(METADATA)}")
-    return {split: Source([READERS[kind](file) for file in own]) for split, own in files.items() if own}
+            raise Unreadable(f"there are pictures and no captions: give it one of {', '.join(METADATA)}")
+    try:
+        return {split: Source([READERS[kind](file, root) for file in own]) for split, own in files.items() if own}
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
+
+
+def in_folder(folder: str) -> dict[str, Source]:
+    """The splits of a local folder, in the format that holds pictures; else of the pictures that lie there."""
+    if (metadata := metadata_at_top(folder)) is not None:
+        return {"train": Source([metadata])}
+    others, problems = [], {}
+    for kind, files in formats(folder):
+        try:
+            splits = opened(kind, files, root=folder)
+        except Unreadable as error:
+            problems.setdefault(kind, error)
+            continue
+        if any("image" in source.columns for source in splits.values()):
+            say_which(splits, folder)
+            return splits
+        others.append(splits)
+    for kind in HOLD_PICTURES & problems.keys():
+        raise problems[kind]
+    if pictures := loose_splits(folder):
+        return {split: Source([reader]) for split, reader in pictures.items()}
+    if others:
+        return others[0]  # whoever looks for its pictures says which columns it has
+    raise next(iter(problems.values()), FileNotFoundError(f"{folder} has no pictures"))
+
+
+def say_which(splits: dict[str, Source], folder: str) -> None:
+    """Warns where one of several metadata files is read: of both, each picture would be there twice."""
+    read = {Path(reader.path).name for source in splits.values() for reader in source.readers}
+    others = [name for name in METADATA if name not in read and (Path(folder) / name).is_file()]
+    if others and read & set(METADATA):
+        warnings.warn(
+            f"{folder}: of {', '.join(sorted(read))} and {', '.join(others)} the first is read", stacklevel=2
+        )
 
 
 def metadata_at_top(path: str) -> LinesReader | None:
     """The one metadata file of a local folder, where it lies at the top and names pictures."""
-    files = [file for file in Path(path).rglob("metadata.*") if file.name in METADATA]  # none where it is no folder
+    files = [file for file in Path(path).rglob("metadata.*") if file.name in METADATA]
     if [file.parent for file in files] != [Path(path)]:
         return None
-    reader = LinesReader(str(files[0]))
+    try:
+        reader = LinesReader(str(files[0]), root=path)
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
     return reader if "image" in reader.columns else None
 
 
-def find(path: str, streaming: bool) -> tuple[str, dict[str, list[str]]]:
+def formats(folder: str) -> Iterator[tuple[str, Files]]:
     """
-    The kind and the files by split of a file, a glob, a folder or a Hub id; a Hub id is downloaded first unless
-    streaming.
+    The kinds of files of a local folder, those of one suffix together: what datasets takes it for, or what its README
+    says, then what else there is, the commonest first.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix in SUFFIXES and not Path(path).is_dir():
-        named = glob.escape(path) if Path(path).exists() else path
-        return found_by_datasets(SUFFIXES[suffix], data_files=named)
-    if not Path(path).is_dir():
-        if streaming:
-            return found_by_datasets(path)
-        path = snapshot_download(path, repo_type="dataset")
-    return in_odd_folder(path) if glob.has_magic(path) else found_by_datasets(path)
+    if not glob.has_magic(folder):
+        try:
+            kind, files = found_by_datasets(folder)
+        except (OSError, ValueError, RuntimeError):  # nothing that it knows; a script, which it runs no more
+            kind, files = "", {}
+        if kind in READERS:
+            yield from ((kind, own) for own in by_suffix(files))
+    base = glob.escape(str(Path(folder).resolve()))  # of `photos [2024]` no glob
+    try:
+        found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
+    except OSError:  # no file at all
+        return
+    counts = Counter(kind for own in found.values() for kind in map(kind_of, own) if kind)
+    for kind, _ in counts.most_common():
+        of_kind = {str(split): [str(file) for file in own if kind_of(file) == kind] for split, own in found.items()}
+        yield from ((kind, own) for own in by_suffix(of_kind))
 
 
-def found_by_datasets(path: str, **options: Any) -> tuple[str, dict[str, list[str]]]:
+def by_suffix(files: Files) -> Iterator[Files]:
+    counts = Counter(Path(file).suffix.lower() for own in files.values() for file in own)
+    for suffix, _ in counts.most_common():
+        own = {split: [file for file in own if Path(file).suffix.lower() == suffix] for split, own in files.items()}
+        yield {split: some for split, some in own.items() if some}
+
+
+def found_by_datasets(path: str, **options: Any) -> tuple[str, Files]:
+    """The kind and the files by split of a file, a glob, a folder or a Hub id."""
     builder = load_dataset_builder(path, **options)
     return builder.name, {str(split): [str(file) for file in own] for split, own in builder.config.data_files.items()}
-
-
-def in_odd_folder(path: str) -> tuple[str, dict[str, list[str]]]:
-    """Of a folder such as `photos [2024]`, whose name datasets would take for a glob; its commonest kind of files."""
-    base = glob.escape(str(Path(path).resolve()))
-    found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
-    counts = Counter(kind for own in found.values() for kind in map(kind_of, own) if kind)
-    kind = counts.most_common(1)[0][0] if counts else "imagefolder"
-    return kind, {str(split): [file for file in own if kind_of(file) == kind] for split, own in found.items()}
 
 
 def kind_of(file: str) -> str | None:

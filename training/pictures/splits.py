@@ -1,6 +1,7 @@
 """The rows of a set that a run trains on, and those that it holds out."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from .data_arguments import DataArguments
 from .generated import Generated, GeneratedReader, composer_in
 from .kinds import Captioned, kind_of
-from .readers import Reader
+from .readers import ArrowReader, LinesReader, ParquetReader, Reader, TarReader, pictures_named
+from .rows import BrokenRow, open_picture
 from .sources import Source, open_splits
 
 SCENES = (
@@ -19,23 +21,30 @@ SCENES = (
     "blocks",
     "assembled_share",
 )  # what a preset asks of them, in `data` and in `training`
+HOLD_BYTES = (ParquetReader, ArrowReader, TarReader)
+READ_AT_ONCE = 2**34  # bytes of a set's files that are read to tell its pictures apart
 STREAMED_VALIDATION = 1000  # pictures of a validation split that are kept in memory where the training split is not
 
 
 class Split(Source):
-    """Rows, and the kind of set that they are of."""
+    """
+    Rows, and the kind of set that they are of.
 
-    def __init__(self, readers: Sequence[Reader], kind: Captioned, places: np.ndarray | None = None):
+    whole: rows that `max_broken_share` is a share of; of a split and what is held out of it the rows of both.
+    """
+
+    def __init__(self, readers: Sequence[Reader], kind: Captioned, places: np.ndarray | None = None, whole: int = 0):
         super().__init__(readers, places)
-        self.kind = kind
+        self.kind, self.whole = kind, whole or len(self)
 
-    def select(self, which: Sequence[int] | np.ndarray) -> "Split":
-        return Split(self.readers, self.kind, self.places[np.asarray(which, dtype=np.int64)])
+    def select(self, which: Sequence[int] | np.ndarray, whole: int = 0) -> "Split":
+        return Split(self.readers, self.kind, self.places[np.asarray(which, dtype=np.int64)], whole)
 
 
-def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]] = ()) -> Split:
+def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]] = (), captions: bool = True) -> Split:
     """
     The rows of `data.path`; split is "train" or "validation". kinds: of sets beside those of captioned pictures.
+    captions: whether the set must have any; where it has, a row without one is broken.
 
     Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names; or where
     there are not two pictures, one of them to hold out.
@@ -45,22 +54,37 @@ def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]]
     wanted = data.train_split if split == "train" or hold_out else data.validation_split
     if wanted not in splits:
         raise ValueError(f"{data.path} has no split {wanted!r}: it has {', '.join(splits)}; say --data.train_split")
-    pictures = of_kind(splits[wanted], data, kinds)
-    if len(pictures) < 1 + hold_out:
+    pictures = of_kind(splits[wanted], data, kinds, captions)
+    numbers = picture_numbers(pictures) if hold_out else np.arange(len(pictures))
+    count = len(np.unique(numbers))
+    if count < 1 + hold_out:
         need = "two pictures, one of them to hold out" if hold_out else "a picture"
-        raise ValueError(f"{data.path} has {len(pictures)} in its split {wanted!r}: a set needs {need}")
+        raise ValueError(
+            f"{data.path} has {count} in its split {wanted!r}, in {len(pictures)} rows: a set needs {need}; "
+            "python -m training.validate_data says what is there"
+        )
     if hold_out:
-        pictures = pictures.select(_held_out(len(pictures), held_out=split == "validation"))
+        held = _held_out(count, held_out=True)
+        held = numbers[_one_that_can_be_used(pictures, data)] if len(held) == 1 else held
+        chosen = np.isin(numbers, held) == (split == "validation")
+        pictures = pictures.select(np.flatnonzero(chosen), whole=len(pictures))
     limit = len(pictures) if data.max_pictures is None else data.max_pictures
     if data.streaming and split == "validation":
         limit = min(limit, STREAMED_VALIDATION)
     return pictures.select(range(limit)) if limit < len(pictures) else pictures
 
 
-def of_kind(pictures: Source, data: DataArguments, kinds: Sequence[type[Captioned]]) -> Split:
+def data_fact(pictures: Split, data: DataArguments) -> dict[str, Any]:
+    """What a part that learns from a split keeps of it: which files, which of their rows, and how they are drawn."""
+    drawn = {name: getattr(data, name) for name in ("text_column", "crop", "scenes", "min_side", "max_pixels")}
+    places = hashlib.sha256(pictures.places.tobytes()).hexdigest()[:16]
+    return {"files": pictures.sketch(), "rows": len(pictures), "places": places, **drawn}
+
+
+def of_kind(pictures: Source, data: DataArguments, kinds: Sequence[type[Captioned]], captions: bool) -> Split:
     """Raises a ValueError that names the columns where all files, or one of them, lack what is needed."""
     drawn = [reader.composer for reader in pictures.readers if isinstance(reader, GeneratedReader)]
-    kind = Generated(drawn[0]) if drawn else kind_of(data, pictures.columns, kinds)
+    kind = Generated(drawn[0]) if drawn else kind_of(data, pictures.columns, kinds, captions)
     for reader in pictures.readers:
         if reader.lengths and "image" not in reader.columns:
             raise ValueError(f"{reader.path} has columns {reader.columns}: it needs `image`, as other files have it")
@@ -75,12 +99,49 @@ def drawn_splits(path: str) -> dict[str, Source]:
     return splits
 
 
+def picture_numbers(pictures: Source) -> np.ndarray:
+    """
+    Which picture each row is of, (n,): 0, 1, … in the order in which they first come, so that rows of one picture, as
+    in a set of a row a caption, are held out together. Pictures are told apart by path, or by the bytes in the row;
+    these are not read where the files are not here, or larger than `READ_AT_ONCE` together: there a row is a picture.
+    """
+    small = sum(reader.size for reader in pictures.readers) <= READ_AT_ONCE
+    names = [name for reader in pictures.readers for name in _names_in(reader, small)]
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(names[place], len(numbers)) for place in pictures.places.tolist()], np.int64)
+
+
+def _names_in(reader: Reader, small: bool) -> Sequence[str]:
+    """A name of each row's picture: the same where it is the same picture."""
+    here = "://" not in reader.path
+    if isinstance(reader, LinesReader) or (here and small and isinstance(reader, HOLD_BYTES)):
+        return pictures_named(type(reader), reader.path, os.stat(reader.path).st_mtime_ns if here else 0)
+    return [f"{reader.path}, row {i}" for i in range(sum(reader.lengths))]
+
+
 def _held_out(count: int, held_out: bool) -> np.ndarray:
-    """5 % of the places, from 1 to 1,000, those of the smallest hashes; or the others."""
-    hashes = (int.from_bytes(hashlib.sha1(str(i).encode()).digest()[:8]) for i in range(count))
-    order = np.argsort(np.fromiter(hashes, np.uint64, count), kind="stable")
-    chosen = min(max(count // 20, 1), 1000)
+    """5 % of the pictures, from 1 to 1,000, those whose numbers have the smallest hashes; or the others."""
+    order, chosen = _by_hash(count), min(max(count // 20, 1), 1000)
     return np.sort(order[:chosen] if held_out else order[chosen:])
+
+
+def _by_hash(count: int) -> np.ndarray:
+    hashes = (int.from_bytes(hashlib.sha1(str(i).encode()).digest()[:8]) for i in range(count))
+    return np.argsort(np.fromiter(hashes, np.uint64, count), kind="stable")
+
+
+def _one_that_can_be_used(pictures: Split, data: DataArguments) -> np.ndarray:
+    """The place to hold out of a small set: the first, by the hashes, of a row that is not broken."""
+    order = _by_hash(len(pictures))
+    for place in order.tolist():
+        try:
+            [row] = pictures.rows(place, place + 1)
+            pictures.kind.parts(row)
+            open_picture(row.columns["image"], data)
+        except BrokenRow:
+            continue
+        return np.array([place])
+    return order[:1]
 
 
 def fit_scenes(args: Any, kinds: Sequence[type[Captioned]], say: Callable[[str], None] = print) -> None:
@@ -89,7 +150,7 @@ def fit_scenes(args: Any, kinds: Sequence[type[Captioned]], say: Callable[[str],
     says so in a line. Every command does it that draws from a set.
     """
     asked = [(part, name) for part in (args.data, args.training) for name in SCENES if vars(part).get(name)]
-    if not asked or load_split(args.data, "train", kinds).kind.composes:
+    if not asked or load_split(args.data, "train", kinds, captions=False).kind.composes:
         return
     for part, name in asked:
         setattr(part, name, type(getattr(part, name))())

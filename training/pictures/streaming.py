@@ -128,7 +128,9 @@ class LaneBatches(IterableDataset):
         worker = get_worker_info()
         own = (self.turn + (worker.id if worker else 0)) % len(self.places)
         rows = self._rows(self.first_lane + own, self.places[own])
-        tally = Tally(len(self.pictures), self.pictures.data.max_broken_share, quiet=True)  # as a lane meets clusters
+        tally = Tally(
+            self.pictures.source.whole, self.pictures.data.max_broken_share, quiet=True
+        )  # as a lane meets clusters
         while True:
             drawn, skipped, seen = [], [], tally.seen
             while len(drawn) < self.batch_size:
@@ -137,8 +139,8 @@ class LaneBatches(IterableDataset):
                 try:
                     drawn.append(self._draw(row, place.epoch))
                 except BrokenRow as broken:
-                    skipped.append((row.where, str(broken)))
-                    tally.add(row, str(broken))
+                    skipped.append((broken.at(row).where, str(broken)))
+                    tally.add(broken.at(row), str(broken))
             yield LaneBatch(self.collate(drawn), place, tally.seen - seen, skipped)
 
     def _rows(self, lane: int, place: Place) -> Iterator[tuple[Place, Row]]:
@@ -196,7 +198,7 @@ class StreamLoader(EndlessLoader):
             lanes=processes * own,
             collate=collate,
         )
-        self.tally = Tally(len(pictures), pictures.data.max_broken_share)
+        self.tally = Tally(pictures.source.whole, pictures.data.max_broken_share)
 
     def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(0)  # its own: a loader draws a seed from the global one otherwise

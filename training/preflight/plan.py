@@ -114,6 +114,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
         lines.append("lora: an adapter takes less than what follows, which is of a run that learns all weights")
     if section == "prior" and training.optimizer == "muon":
         lines.append("muon: the blocks' matrices have one moment, not two: the optimiser takes less than what follows")
+    lines += training.unfinished()
     lines += ["", *memory_table(here.memory, there.memory, dry_run), ""]
     lines += advice(there.memory, training, dry_run)
     lines += measured(subject, training, precision, here, dry_run)
@@ -124,7 +125,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
         f"{dry_run.gpus} GPUs at {dry_run.tflops:g} TFLOP/s: {seconds:.3g} s a step, {training.steps:,} steps in "
         f"{hours:,.3g} h, {cost:,.0f} at {dry_run.price:g} a GPU-hour"
     )
-    return "\n".join([*lines, *data_lines(args, subject.image_size, kinds)])
+    return "\n".join([*lines, *data_lines(args, subject.image_size, kinds, captions=section != "dvae")])
 
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
@@ -267,11 +268,11 @@ def measured(subject: Subject, training, precision: str, here: Step, dry_run: Dr
     ]
 
 
-def data_lines(args, image_size: int | None, kinds: Sequence[type[Captioned]]) -> list[str]:
+def data_lines(args, image_size: int | None, kinds: Sequence[type[Captioned]], captions: bool = True) -> list[str]:
     data, said = args.data, []
     try:
         fit_scenes(args, kinds, said.append)
-        pictures = load_split(data, "train", kinds)
+        pictures = load_split(data, "train", kinds, captions)
         line = f"data: {len(pictures):,} pictures to train on in {data.path}; {glance(pictures, data)}"
         if image_size is not None and not data.streaming:
             need, free = bytes_decoded(pictures, data, image_size), psutil.virtual_memory().available

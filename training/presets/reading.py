@@ -47,6 +47,8 @@ def parse(
             argv[:1] = ["--config", json.dumps(read_preset(Path(argv[0]), section))]
         except (OSError, ValueError) as error:
             parser.error(str(error))
+    if "--print_config" in argv:  # which ends the program before the settings are checked against each other
+        parser.instantiate(parser.parse_args([flag for flag in argv if flag != "--print_config"]))
     args = parser.parse_args(argv)
     return parser.instantiate(args)
 

@@ -1,12 +1,13 @@
 """What each trainer takes of its section of a preset."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..adversaries.adversary_settings import PixelSettings, PosteriorSettings, StyleSettings
+from ..adversaries.adversary_settings import AdversarySettings, PixelSettings, PosteriorSettings, StyleSettings
 from ..adversaries.gan import GANSettings
 from ..loop.loop_training import LoopTraining
 from ..loop.pretrained import LoraSettings
+from ..loop.schedules import Steps, in_steps
 
 
 @dataclass
@@ -30,6 +31,7 @@ class DVAETraining(LoopTraining):
     autoencoder_steps: a warm-up without codes, after which the codebook is the k-means of the latents.
     kmeans_latents: how many latents the k-means sees.
     decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
+        Each is a number of steps, or a share of `steps`, such as "10%"; so are an adversary's start and warmup.
     flip: random horizontal flips; captions play no part in the dVAE.
     assembled_share: of each batch, scenes that are put together of the cells of pieces (pictures/assembled.py), for
         sets that lay their scenes out, such as named cut-outs.
@@ -40,12 +42,12 @@ class DVAETraining(LoopTraining):
 
     temperature: float = 1.0
     temperature_end: float = 1 / 16
-    temperature_steps: int = 150_000
+    temperature_steps: Steps = 150_000
     kl_weight: float = 6.6
-    kl_steps: int = 5000
-    autoencoder_steps: int = 0
+    kl_steps: Steps = 5000
+    autoencoder_steps: Steps = 0
     kmeans_latents: int = 65_536
-    decoder_steps: int = 0
+    decoder_steps: Steps = 0
     flip: bool = True
     assembled_share: float = 0.0
     freeze: list[str] = field(default_factory=list)
@@ -62,6 +64,50 @@ class DVAETraining(LoopTraining):
                 f"assembled_share={self.assembled_share}: a scene that is put together has no codes or style that are "
                 "its own, which posterior_adversary and style_adversary judge: set it to 0"
             )
+        for name in ("temperature_steps", "kl_steps", "autoencoder_steps", "decoder_steps"):
+            setattr(self, name, in_steps(name, getattr(self, name), self.steps))
+        self._check_phases()
+        for name in ("pixel_adversary", "posterior_adversary", "style_adversary"):
+            if (adversary := getattr(self, name)) is not None:
+                setattr(self, name, self._in_steps(name, adversary))
+
+    def _in_steps(self, name: str, adversary: AdversarySettings) -> AdversarySettings:
+        """Its settings in whole steps. Raises a ValueError for one that would never be listened to."""
+        start, warmup = (in_steps(f"{name}.{key}", getattr(adversary, key), self.steps) for key in ("start", "warmup"))
+        if start > 0 and start >= self.steps - self.autoencoder_steps:
+            raise ValueError(
+                f"{name}.start={start} is past the last of the {self.steps - self.autoencoder_steps} steps that "
+                f"autoencoder_steps={self.autoencoder_steps} of steps={self.steps} leave: give an earlier one, or a "
+                "share such as '30%', which fits any run"
+            )
+        return replace(adversary, start=start, warmup=warmup)
+
+    def _check_phases(self) -> None:
+        """Raises a ValueError where no step would be left to learn codes, or the phases are more than the run."""
+        before, after = self.autoencoder_steps, self.decoder_steps
+        remedy = "give fewer, or shares such as '10%', which fit any run"
+        if before + after > self.steps or 0 < before == self.steps:
+            raise ValueError(
+                f"autoencoder_steps={before} and decoder_steps={after} do not fit into steps={self.steps}: {remedy}"
+            )
+        first = self.steps - after
+        if 0 < first < self.warmup_steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} do not fit into the {first} steps that decoder_steps={after} of "
+                f"steps={self.steps} leave: {remedy}"
+            )
+
+    def unfinished(self) -> list[str]:
+        left = self.steps - self.autoencoder_steps
+        ends = {
+            "temperature_steps": f"the temperature does not come down to {self.temperature_end:g}",
+            "kl_steps": f"the KL's weight does not rise to {self.kl_weight:g}",
+        }
+        return [
+            f"{name}={getattr(self, name)} are more than the {left} steps that there are for it: {what}"
+            for name, what in ends.items()
+            if getattr(self, name) > left
+        ]
 
 
 @dataclass
@@ -119,7 +165,7 @@ class RerankerTraining(LoopTraining):
     batch_size: int = 128
     lr: float = 2e-3
     lr_end: float = 1e-5
-    warmup_steps: int = 50
+    warmup_steps: Steps = "5.5%"
     weight_decay: float = 0.05
     ema: float = 0.99
     bpe_dropout: float = 0.1

@@ -1,10 +1,18 @@
 """The page's work without a browser: what is kept can be painted again, what is refused is said; a Space is whole."""
 
+import io
 import json
+import os
 import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -18,6 +26,7 @@ from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.demo.space import gather
 from pipelines.demo.studio import Studio
+from pipelines.folder.locate import pipeline_files
 
 
 @pytest.fixture
@@ -125,6 +134,78 @@ def test_an_untouched_slider_leaves_the_models_own_schedule(tiny_pipeline):
         next(run_editor(drawn, "a red apple", None, 1, 1))
 
 
+@pytest.mark.parametrize("kind", ["whole", "malformed EXIF", "palette", "eps", "half"])
+def test_an_upload_is_read_as_everywhere_or_refused_in_words(kind, studio, tmp_path):
+    """By the components themselves, before any of the page's functions; in the editor as a file and as bytes."""
+    gradio = pytest.importorskip("gradio", minversion="6", reason="pip install 'armchair[demo]'")
+    from gradio.components.image_editor import EditorData
+
+    from pipelines.demo.page import build_page
+
+    page, path, picture = build_page(studio), tmp_path / "upload.png", Image.new("RGB", (16, 16), "red")
+    picture.save(tmp_path / "a.jpg")
+    picture.save(tmp_path / "a.eps")
+    jpeg, file = (tmp_path / "a.jpg").read_bytes(), io.BytesIO()
+    picture.convert("P").save(file, "PNG", transparency=9)
+    body = b"Exif\0\0no TIFF header"
+    written = {
+        "whole": jpeg,
+        "malformed EXIF": jpeg[:2] + b"\xff\xe1" + bytes([0, len(body) + 2]) + body + jpeg[2:],
+        "palette": file.getvalue(),
+        "eps": (tmp_path / "a.eps").read_bytes(),
+        "half": jpeg[:300],
+    }
+    path.write_bytes(written[kind])
+    blocks = {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
+    data = gradio.FileData(path=str(path), orig_name="upload.png")
+    editors = [EditorData(background=data, layers=[], composite=None), path.read_bytes()]
+    reads = [
+        lambda: blocks["upload"].preprocess(data),
+        lambda: blocks["editor"].preprocess(editors[0])["background"],
+        lambda: blocks["editor"].convert_and_format_image(editors[1], flatten_on_white=True),
+    ]
+    for read in reads:
+        if kind in ("eps", "half"):
+            with pytest.raises(gradio.Error, match=r"no picture that can be used \(undecodable\); pass one of JPEG"):
+                read()
+        else:
+            levels = np.asarray(read().convert("RGB"), int)
+            assert levels.shape == (16, 16, 3) and np.abs(levels - (255, 0, 0)).max() < 5
+
+
+def test_kept_pictures_go_an_hour_later_and_all_with_the_studio(studio):
+    *_, last = studio.paint("a red apple", seed=0)
+    (old,) = last.kept
+    os.utime(old.path, (0, 0))
+    *_, last = studio.paint("a red apple", seed=1)
+    (new,) = last.kept
+    assert not Path(old.path).exists() and Path(new.path).exists()
+    studio.close()
+    assert not studio.folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_page_leaves_no_file(number, tiny_folder, tmp_path):
+    """Neither its pictures nor gradio's copies of them and of uploads."""
+    pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines", "demo", "--model", tiny_folder, "--port", str(port)]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    page = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "the page is at" in page.stdout.readline()
+        files = {"files": ("a.png", b"uploaded")}
+        assert httpx.post(f"http://127.0.0.1:{port}/gradio_api/upload", files=files).status_code == 200
+        (own,) = tmp_path.glob("armchair-page-*")
+        assert [path.read_bytes() for path in own.rglob("a.png")] == [b"uploaded"]
+        page.send_signal(number)
+        assert page.wait(timeout=60) == 0
+    finally:
+        page.kill()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix == ".png"] and not own.exists()
+
+
 def test_sliders_reach_the_models_own_settings(tiny_pipeline):
     pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
     from pipelines.demo.page import build_page
@@ -201,6 +282,52 @@ def test_a_pushed_space_is_whole(hub, tiny_folder, tmp_path, monkeypatch, capsys
     assert tops == {"README.md", "app.py", "requirements.txt", "dvae", "prior_transformer", "pipelines", "model"}
     assert {name.split("/")[0] for name in pushed if name.endswith(".safetensors")} == {"model"}
     assert not any("__pycache__" in name for name in pushed)
+
+
+def test_a_space_holds_a_pipelines_parts_and_nothing_that_lies_beside_them(tiny_folder, tmp_path):
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    for name in ("note.md", "prior/note.txt", "prior/optimizer.safetensors", "dvae/.env", "tokenizer/mine.json"):
+        (model / name).write_text("private")
+    names = gather(tmp_path / "space", str(model))
+    pushed = contents(tmp_path / "space")
+    assert set(pushed) == names and b"private" not in pushed.values()
+    assert {"model/model_index.json", "model/prior/model.safetensors", "model/tokenizer/tokenizer.json"} <= names
+    loaded = TextToImagePipeline.from_pretrained(tmp_path / "space" / "model")
+    assert loaded.prior.num_parameters() == TextToImagePipeline.from_pretrained(model).prior.num_parameters()
+
+
+def test_a_push_replaces_and_deletes_what_it_pushed_itself(hub, tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_anna")
+    push = ["demo", "--push-space", "anna/page", "--model", tiny_folder]
+    api = HfApi(token="hf_anna")
+
+    def put(name: str) -> None:
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="anna/page", repo_type="space")
+
+    assert main(push) == 0
+    for name in ("notes/mine.md", "model/mine.txt"):
+        put(name)
+    with monkeypatch.context() as older:  # an older model had another shard
+
+        def files(folder: Path) -> list[Path]:
+            return [*pipeline_files(folder), folder / "old.bin"]
+
+        older.setattr("pipelines.demo.space.pipeline_files", files)
+        older_model = shutil.copytree(tiny_folder, tmp_path / "older")
+        (older_model / "old.bin").write_bytes(b"old")
+        assert main([*push[:-1], str(older_model)]) == 0
+    assert "model/old.bin" in api.list_repo_files("anna/page", repo_type="space")
+    assert main(push) == 0
+    files = set(api.list_repo_files("anna/page", repo_type="space"))
+    assert {"notes/mine.md", "model/mine.txt"} <= files and "model/old.bin" not in files
+    api.create_repo("anna/other", repo_type="space", space_sdk="gradio")
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="app.py", repo_id="anna/other", repo_type="space")
+    capsys.readouterr()
+    other = [*push[:2], "anna/other", *push[3:]]
+    assert main(other) == 2
+    assert "anna/other has 1 files that this did not push and would replace, app.py first" in capsys.readouterr().err
+    assert set(api.list_repo_files("anna/other", repo_type="space")) == {".gitattributes", "app.py"}
+    assert main([*other, "--overwrite"]) == 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -168,8 +168,8 @@ def test_a_push_leaves_nothing_of_the_pipeline_before_it(hub, tiny_pipeline, tmp
 
 
 def test_what_cannot_be_saved_makes_no_repository(hub, tiny_pipeline):
-    pipeline = TextToImagePipeline(**tiny_pipeline.components)
-    pipeline.quantized = "int8"
+    pipeline = copy.deepcopy(tiny_pipeline)
+    pipeline.prior.quantized = "int8"
     with refused(ValueError, "int8", "quantize"):
         pipeline.push_to_hub("anna/never", token=ANNA)
     pipeline = TextToImagePipeline(**tiny_pipeline.components, metrics={"loss": {1, 2}})

@@ -128,6 +128,12 @@ def test_samples_travel_with_the_pipeline(tiny_pipeline, tmp_path):
     assert TextToImagePipeline.from_pretrained(tmp_path).samples.tobytes() == samples.tobytes()
 
 
+def test_samples_that_cannot_be_read_keep_no_model_from_loading(folder):
+    (folder / "samples.png").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.warns(UserWarning, match=r"samples\.png' is left out, it cannot be read"):
+        assert TextToImagePipeline.from_pretrained(folder).samples is None
+
+
 def test_the_card_says_what_the_pipeline_knows(tiny_pipeline, tiny_folder):
     card = ModelCard.load(Path(tiny_folder) / "README.md")
     assert card.data.license == "cc-by-4.0" and "cc-by-4.0" in card.text

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +26,12 @@ from dvae import DVAEImageProcessor
 from training import encode_dataset
 from training.codes import cache as code_cache
 from training.codes import views
-from training.codes.cache import CodeCache, weights_digest
+from training.codes.cache import CodeCache
 from training.codes.cached import MappedCodes
 from training.codes.of_run import code_caches
 from training.codes.views import Contents, Views
 from training.emoji.named_cutouts import NamedCutouts
+from training.loop.fingerprints import codes_digest, codes_digests_of_before, digest_of
 from training.pictures.data_arguments import DataArguments
 from training.pictures.rows import open_picture
 from training.pictures.sources import open_splits
@@ -103,7 +105,7 @@ def test_a_stale_cache_is_refused_with_both_fingerprints_and_what_differs(sets, 
     other = copy.deepcopy(tiny_dvae)
     with torch.no_grad():
         next(other.decoder.parameters()).add_(1e-3)
-        assert weights_digest(other) == weights_digest(tiny_dvae), "the decoder makes no codes"
+        assert codes_digest(other) == codes_digest(tiny_dvae), "the decoder makes no codes"
         next(other.encoder.parameters()).add_(1e-3)
     second = cache(tmp_path / "other", other, sets["tar"])
     with refused(ValueError, first.fingerprint, second.fingerprint, "dvae", tmp_path / "codes", "--training.codes"):
@@ -113,6 +115,69 @@ def test_a_stale_cache_is_refused_with_both_fingerprints_and_what_differs(sets, 
     broken_sets.write("tar", tmp_path / "half", count=50)
     with refused(ValueError, "rows", 100, 50):
         cache(tmp_path / "codes", tiny_dvae, str(tmp_path / "half"))
+
+
+def changed(dvae, **config):
+    """The dVAE with other settings of its config, its weights as they are."""
+    other = copy.deepcopy(dvae)
+    for name, value in config.items():
+        setattr(other.config, name, value)
+    return other
+
+
+def test_a_fingerprint_is_of_what_decides_the_codes_and_of_nothing_else(tiny_dvae):
+    own = codes_digest(tiny_dvae)
+    for nothing in (
+        {"transformers_version": "4.0", "architectures": ["Another"], "dtype": "float16", "_name_or_path": "there"},
+        {"likelihood": "laplace", "min_log_scale": -2.0, "commitment": 0.5, "style_prior": "flow"},
+        {"post_gain": tiny_dvae.config.gain},
+    ):
+        assert codes_digest(changed(tiny_dvae, **nothing)) == own, nothing
+    for setting in ({"post_gain": 0.3}, {"resampling": "shuffle"}, {"posterior": "vq"}):
+        assert codes_digest(changed(tiny_dvae, **setting)) != own, setting
+    assert codes_digest(copy.deepcopy(tiny_dvae).to(memory_format=torch.channels_last)) == own
+
+
+def test_a_shard_is_of_what_it_says_or_not_read(small_shards, sets, tiny_dvae, tmp_path):
+    first = cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+    first.fill(Accelerator())
+    (tmp_path / "codes" / "cache.json").unlink()
+    cache(tmp_path / "codes", tiny_dvae, sets["tar"])  # each shard says it
+    with pytest.raises(ValueError, match=rf"00000-of-00007.parquet has fingerprint {first.fingerprint}, this dVAE"):
+        cache(tmp_path / "codes", changed(tiny_dvae, post_gain=0.3), sets["tar"])
+    unmarked(first.shards[2])
+    with pytest.raises(ValueError, match=r"00002-of-00007.parquet does not say of what it is, .*: remove .*codes"):
+        cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+
+
+def unmarked(shard: Path) -> None:
+    """As shards were written before they had a fingerprint."""
+    table = pq.read_table(shard)
+    told = {key: value for key, value in table.schema.metadata.items() if key != b"fingerprint"}
+    pq.write_table(table.replace_schema_metadata(told), shard)
+
+
+def test_a_cache_of_before_is_read_on(small_shards, sets, tiny_dvae, tmp_path):
+    """Its cache.json hashed the whole config; its shards said nothing. Both are as the codes were made."""
+    first = cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+    codes = first.dataset(Accelerator())["codes"]
+    for shard in first.shards:
+        unmarked(shard)
+    settings = first.settings() | {"dvae": codes_digests_of_before(tiny_dvae)[0]}
+    told = {"fingerprint": digest_of(settings), "settings": settings}
+    (tmp_path / "codes" / "cache.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"\(dvae .* there, .* here\)"):
+        cache(tmp_path / "codes", changed(tiny_dvae, post_gain=0.3), sets["tar"])
+    times = [shard.stat().st_mtime_ns for shard in first.shards]
+    first.shards[3].unlink()
+    for _ in range(2):  # the second time under the fingerprint of today
+        again = cache(tmp_path / "codes", tiny_dvae, sets["tar"])
+        assert again.dataset(Accelerator())["codes"] == codes
+    kept = [shard.stat().st_mtime_ns for shard in first.shards]
+    assert kept[:3] + kept[4:] == times[:3] + times[4:], "no code was made again"
+    shutil.copy(first.shards[0], first.shards[1])
+    with pytest.raises(ValueError, match=r"00001-of-00007\.parquet does not say of what it is"):
+        cache(tmp_path / "codes", tiny_dvae, sets["tar"])
 
 
 def test_a_caption_or_a_picture_beside_the_table_makes_another_cache_and_a_seed_without_a_draw_does_not(
@@ -256,7 +321,8 @@ def test_two_processes_that_are_killed_leave_whole_shards_and_a_restart_makes_th
 def test_workers_of_a_process_that_is_killed_end_too(tiny_dvae, tmp_path):
     """Captions fill the pipe to the process, which a worker would wait for."""
     tiny_dvae.save_pretrained(tmp_path / "run" / "dvae")
-    table = pa.table({"image": [{"bytes": broken_sets.row(0)[0], "path": None}] * 64, "text": ["x" * 100_000] * 64})
+    images = [{"bytes": broken_sets.row(0)[0] + bytes([i]), "path": None} for i in range(64)]
+    table = pa.table({"image": images, "text": ["x" * 100_000] * 64})
     pq.write_table(table, tmp_path / "train.parquet")
     preset = f"output_dir: {tmp_path / 'run'}\ndata: {{path: {tmp_path / 'train.parquet'}}}\n"
     (tmp_path / "preset.yaml").write_text(preset)

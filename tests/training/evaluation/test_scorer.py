@@ -16,21 +16,23 @@ def colours_and_names() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return pixel_values, places, torch.tensor([[1, 0], [2, 0], [3, 0], [4, 0]])
 
 
-def small_clip(text_vocab_size: int) -> SmallCLIP:
-    torch.manual_seed(0)
+def small_clip(text_vocab_size: int, seed: int = 0) -> SmallCLIP:
+    torch.manual_seed(seed)
     return SmallCLIP(SmallCLIPConfig(text_vocab_size=text_vocab_size, projection_dim=16, width=16))
 
 
-def test_it_learns_to_tell_colours_apart():
+@pytest.mark.seeds(1)
+def test_it_learns_to_tell_colours_apart(seed, record_property):
     pixel_values, places, name_ids = colours_and_names()
-    scorer = small_clip(5).train()
+    scorer = small_clip(5, seed).train()
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=5e-3)
-    for _ in range(40):
+    for _ in range(150):
         loss = contrastive_loss(scorer(pixel_values, name_ids[places]).logits_per_image, places)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     scorer.eval()
+    record_property("loss", loss.item())
     assert ranks(scorer, pixel_values, places, name_ids).tolist() == [0] * 8
     assert r_precision(scorer, pixel_values, places, name_ids, captions=4).mean() == 1
 

@@ -237,6 +237,19 @@ def test_what_would_be_another_run_is_refused(tmp_path):
         toy_run(tmp_path, steps=5, resume_from="nowhere")
 
 
+def test_a_run_that_may_not_go_on_lets_another_process_save(one_thread, tmp_path):
+    """As in a notebook, where the process lives on."""
+    toy_run(tmp_path, steps=5)
+    with pytest.raises(ValueError, match="batch_size"):
+        toy_run(tmp_path, steps=6, batch_size=8, resume_from="latest")
+    code = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB); "
+        "print('free')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "toy-checkpoints.lock")]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "free\n"
+
+
 def test_what_has_other_parts_is_refused_with_both_and_the_remedy(tmp_path):
     """A run begun in memory has no place in a stream; where more is frozen, the optimiser learns less."""
     toy_run(tmp_path, steps=5)

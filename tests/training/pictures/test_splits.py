@@ -1,8 +1,13 @@
 """What a set's rows are: pictures to train on, pictures held out, captions or names."""
 
+import io
 import json
+import shutil
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
 from messages import refused
@@ -11,6 +16,7 @@ from PIL import Image as PillowImage
 from training import train_dvae, train_tokenizer
 from training.codes.views import Contents
 from training.emoji.named_cutouts import NamedCutouts
+from training.pictures import splits
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
 from training.pictures.splits import _held_out, load_split
@@ -18,9 +24,10 @@ from training.sets import KINDS
 
 
 def test_parquet_is_read_as_well(pictures, tmp_path):
+    """A file that is named by itself may name pictures by absolute paths."""
     rows = [{"image": str(pictures / f"{i}.png"), "caption": f"number {i}"} for i in range(6)]
     Dataset.from_list(rows).cast_column("image", Image()).to_parquet(tmp_path / "train.parquet")
-    data = DataArguments(path=str(tmp_path), validation_split="none")
+    data = DataArguments(path=str(tmp_path / "train.parquet"), validation_split="none")
     loaded = Pictures(load_split(data, "train"), data, image_size=8)
     image, parts = loaded.single(0)
     assert image.shape == (8, 8, 3) and parts["text"].startswith("number")
@@ -31,6 +38,60 @@ def test_training_and_held_out_pictures_are_disjoint_and_all(pictures):
     train, held_out = (load_split(data, split) for split in ("train", "validation"))
     assert len(train) + len(held_out) == 40 and len(held_out) == 2
     assert not set(train.places) & set(held_out.places)
+
+
+def shown(path, split: str) -> list:
+    """What each row of a split shows: the picture's path, or its bytes."""
+    rows = load_split(DataArguments(path=str(path)), split).rows()
+    return [row.columns["image"]["bytes"] or row.columns["image"]["path"] for row in rows]
+
+
+def write_captions(folder, pictures, kind: str):
+    """Three captions a picture, a row each, apart from each other, as a folder, Parquet or a tar."""
+    rows = [(i, f"caption {j} of {i}") for j in range(3) for i in range(40)]
+    if kind == "folder":
+        lines = [{"file_name": str(pictures / f"{i}.png"), "text": text} for i, text in rows]
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return
+    contents = [(pictures / f"{i}.png").read_bytes() + bytes([i]) for i in range(40)]  # some squares are alike
+    if kind == "parquet":
+        table = {"image": [contents[i] for i, _ in rows], "text": [text for _, text in rows]}
+        pq.write_table(pa.table(table), folder / "train.parquet", row_group_size=16)
+        return
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for at, (i, text) in enumerate(rows):
+            for suffix, content in ((".png", contents[i]), (".txt", text.encode())):
+                member = tarfile.TarInfo(f"{at:03d}{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "tar"])
+def test_a_picture_of_several_rows_is_held_out_with_all_of_them(pictures, tmp_path, kind):
+    write_captions(tmp_path, pictures, kind)
+    train, held_out = (shown(tmp_path, split) for split in ("train", "validation"))
+    assert not set(train) & set(held_out)
+    assert (len(train), len(held_out), len(set(held_out))) == (3 * 38, 3 * 2, 2)
+
+
+def test_where_each_row_is_a_picture_the_choice_is_as_it_ever_was(pictures):
+    held_out = load_split(DataArguments(path=str(pictures)), "validation")
+    assert held_out.places.tolist() == [17, 28], "caches and runs of users count on it"
+
+
+def test_the_bytes_of_large_files_are_not_read_to_tell_pictures_apart(pictures, tmp_path, monkeypatch):
+    write_captions(tmp_path, pictures, "parquet")
+    monkeypatch.setattr(splits, "READ_AT_ONCE", 10)
+    monkeypatch.setattr(splits, "pictures_named", None)
+    assert len(shown(tmp_path, "validation")) == 120 // 20
+
+
+def test_of_two_metadata_files_one_is_read_and_that_is_said(pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
+    rows = "".join(f"{i}.png,square {i}\n" for i in range(40))
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    with pytest.warns(UserWarning, match=r"metadata\.\w+ and metadata\.\w+"):
+        assert len(shown(tmp_path, "train")) + len(shown(tmp_path, "validation")) == 40
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, 1), (9, 1), (1000, 50), (50_000, 1000)])
