@@ -61,10 +61,9 @@ def gradient(loss: torch.Tensor, dvae: DVAE) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.seeds(1)
-@pytest.mark.parametrize("noise", [6.0, 3.0])
-def test_the_density_ratio_finds_the_kl_below_the_bound_and_its_gradient(noise, seed, record_property):
-    dvae, pixel_values = toy(seed + 1, noise)
+@pytest.mark.parametrize(("seed", "noise"), [(1, 6.0), (2, 3.0)])
+def test_the_density_ratio_finds_the_kl_below_the_bound_and_its_gradient(seed, noise):
+    dvae, pixel_values = toy(seed, noise)
     exact = kl_to_uniform_of(log_q(dvae, pixel_values))
     wanted = gradient(exact, dvae)
     adversary = PosteriorAdversary(dvae, PosteriorSettings(width=64, lr=2e-3, draws=16), Accelerator(cpu=True))
@@ -84,13 +83,9 @@ def test_the_density_ratio_finds_the_kl_below_the_bound_and_its_gradient(noise, 
             bounds.append(output.kl.mean())
     gradients = [gradient(adversary.kl(dvae(pixel_values))["surrogate"], dvae) for _ in range(200)]
     estimate, bound = torch.stack(estimates).mean().item(), torch.stack(bounds).mean().item()
-    cosine = F.cosine_similarity(torch.stack(gradients).mean(0), wanted, dim=0).item()
-    record_property("share of the KL", estimate / exact.item())
-    record_property("the bound's", bound / exact.item())
-    record_property("cosine", cosine)
     assert estimate == pytest.approx(exact.item(), rel=0.01)
     assert bound > 1.1 * exact.item(), "here the noise ties the codes together, so the closed bound is loose"
-    assert cosine > 0.99
+    assert F.cosine_similarity(torch.stack(gradients).mean(0), wanted, dim=0) > 0.99
 
 
 def test_the_bound_exceeds_the_kl_by_the_mutual_information_of_codes_and_noise():
