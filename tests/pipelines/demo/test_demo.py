@@ -192,7 +192,14 @@ def test_a_stopped_page_leaves_no_file(number, tiny_folder, tmp_path):
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "pipelines", "demo", "--model", tiny_folder, "--port", str(port)]
     environment = os.environ | {"TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    page = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    page = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore SIGINT
+    )
     try:
         assert "the page is at" in page.stdout.readline()
         files = {"files": ("a.png", b"uploaded")}
