@@ -3,7 +3,15 @@
 from .configuration_llama_prior import LlamaPriorConfig
 from .configuration_prior_transformer import PriorTransformerConfig
 from .configuration_stream import StreamConfig
-from .masks import attention_mask, column_mask, convolutional_mask, full_mask, layer_mask_names, row_mask
+from .masks import (
+    attention_mask,
+    clipped_convolutional_mask,
+    column_mask,
+    convolutional_mask,
+    full_mask,
+    layer_mask_names,
+    row_mask,
+)
 from .modeling_llama_prior import LlamaPrior
 from .modeling_prior_transformer import PriorTransformer, PriorTransformerOutput
 from .priors import PRIORS, build_prior, load_prior, load_prior_config, prior_class, prior_config
@@ -23,6 +31,7 @@ __all__ = [
     "StreamPrior",
     "attention_mask",
     "build_prior",
+    "clipped_convolutional_mask",
     "column_mask",
     "convolutional_mask",
     "full_mask",

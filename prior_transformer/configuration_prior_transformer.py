@@ -1,6 +1,6 @@
 """The architecture of the paper's prior: saved as config.json, validated once, here."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -16,6 +16,8 @@ class PriorTransformerConfig(StreamConfig):
     intermediate_size: width of the MLP, 4 × hidden_size unless given.
     attention_pattern: "full" (causal), or "dalle": the paper's row, column and convolutional masks (see masks.py).
     conv_kernel_size: side of the last layer's convolutional mask, for "dalle" alone.
+    conv_edges: where that mask's square leaves a row: "wrapped", the paper's, goes on at the next one; "clipped" ends.
+        A saved config without it is clipped, as all were then.
 
     Source: arXiv 2102.12092, section 2.2 and appendix B.
     """
@@ -24,7 +26,13 @@ class PriorTransformerConfig(StreamConfig):
 
     attention_pattern: Literal["full", "dalle"] = "full"
     conv_kernel_size: int = 11
+    conv_edges: Literal["wrapped", "clipped"] = "wrapped"
     layer_norm_eps: float = 1e-5
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "PriorTransformerConfig":
+        """What was saved before conv_edges was an option has it "clipped"."""
+        return super().from_dict({"conv_edges": "clipped", **config_dict}, **kwargs)
 
     def validate_conv_kernel_size(self):
         if self.conv_kernel_size < 1 or self.conv_kernel_size % 2 == 0:

@@ -79,8 +79,34 @@ def convolutional_mask(
     query: Tensor, key: Tensor, *, prefix_length: int, grid_size: int, kernel_size: int = 11
 ) -> Tensor:
     """
-    An image token sees the part of the kernel_size × kernel_size square around it that comes before it, clipped at
-    the grid's edges. Drawn for kernel_size = 3:
+    An image token sees those kernel_size × kernel_size tokens around it that come before it, by their distance in
+    raster order: past the end of a row the square goes on at the start of the next, as in figure 11 (d). Drawn for
+    kernel_size = 3:
+
+        B t | c c c c c c c c c
+        #
+        # #
+        # # | #
+        # # | # #
+        # # | # # #
+        # # | # # # #
+        # # | # # # # #
+        # # |   # # # # #
+        # # |     # # # # #
+        # # |       # # # # #
+        # # |         # # # # #
+    """
+    reach = kernel_size // 2
+    distance = query - key
+    near = (distance <= reach * grid_size + reach) & ((distance + reach) % grid_size <= 2 * reach)
+    return full_mask(query, key) & ((key < prefix_length) | near)
+
+
+def clipped_convolutional_mask(
+    query: Tensor, key: Tensor, *, prefix_length: int, grid_size: int, kernel_size: int = 11
+) -> Tensor:
+    """
+    The same with the square clipped at the grid's edges, as ruDALL-E has it. Drawn for kernel_size = 3:
 
         B t | c c c c c c c c c
         #
@@ -102,16 +128,16 @@ def convolutional_mask(
     return full_mask(query, key) & ((key < prefix_length) | (near_row & near_column))
 
 
-def layer_mask_names(attention_pattern: str, num_hidden_layers: int) -> list[str]:
+def layer_mask_names(attention_pattern: str, num_hidden_layers: int, conv_edges: str = "wrapped") -> list[str]:
     """
     The mask of each layer, first to last. "full": all "full". "dalle": with i counted from 1, "column" where (i − 2)
-    mod 4 = 0, else "row", and the last layer alone "convolutional": row, column, row, row, row, column, …,
-    convolutional.
+    mod 4 = 0, else "row", and the last layer alone "convolutional", or "clipped_convolutional" for conv_edges
+    "clipped": row, column, row, row, row, column, …, convolutional.
     """
     if attention_pattern == "full":
         return ["full"] * num_hidden_layers
     sparse = ["column" if (i - 2) % 4 == 0 else "row" for i in range(1, num_hidden_layers)]
-    return [*sparse, "convolutional"]
+    return [*sparse, {"wrapped": "convolutional", "clipped": "clipped_convolutional"}[conv_edges]]
 
 
 def attention_mask(
@@ -127,7 +153,7 @@ def attention_mask(
     """
     The rows start..stop−1 of one mask over the keys 0..stop−1.
 
-    name: "full", "row", "column" or "convolutional"; prefix_length: 1 + T, for BOS and the text.
+    name: "full", "row", "column", "convolutional" or "clipped_convolutional"; prefix_length: 1 + T, of BOS and text.
     Returns bool (stop − start, stop). Raises `KeyError` for another name.
     """
     sizes = {"prefix_length": prefix_length, "grid_size": grid_size}
@@ -136,6 +162,7 @@ def attention_mask(
         "row": (row_mask, sizes),
         "column": (column_mask, sizes),
         "convolutional": (convolutional_mask, sizes | {"kernel_size": kernel_size}),
+        "clipped_convolutional": (clipped_convolutional_mask, sizes | {"kernel_size": kernel_size}),
     }
     mask, options = masks[name]
     key = torch.arange(stop, device=device)

@@ -20,7 +20,7 @@ class PriorTransformer(StreamPrior):
         embeddings = PriorEmbeddings(config)
         layers = [prior_block(config, i) for i in range(config.num_hidden_layers)]
         super().__init__(config, embeddings, layers, nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps))
-        self.mask_names = layer_mask_names(config.attention_pattern, config.num_hidden_layers)
+        self.mask_names = layer_mask_names(config.attention_pattern, config.num_hidden_layers, config.conv_edges)
 
     def _contexts(self, start: int, stop: int, device: torch.device) -> list[Context]:
         masks = self._masks(start, stop, device)

@@ -10,6 +10,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 import random
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +22,7 @@ from pipelines.checks import check_components
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.folder.whole import WEIGHTS, saved_whole
-from prior_transformer import PriorTokenizer, StreamPrior, build_prior, load_prior, prior_config
+from prior_transformer import PriorTokenizer, StreamConfig, StreamPrior, build_prior, load_prior, prior_config
 
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
@@ -31,7 +32,7 @@ from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
-from .loop.provenance import save_provenance
+from .loop.provenance import check_facts, model_fact, save_provenance
 from .loop.run import Run
 from .loop.run_log import HELDOUT_SPLIT, save_numbers
 from .loop.schedules import warmup_cosine
@@ -149,7 +150,9 @@ def train(
 
     if has_adapter(prior):
         facts = {**facts, "base": prior.adapter_base}
-    parts = {"model": prior, "optimizer": optimizer, "report": evaluate, "facts": facts}
+    settings = {"model": model_fact(prior.config)}
+    parts = {"model": prior, "optimizer": optimizer, "report": evaluate, "facts": facts, "settings": settings}
+    parts |= {"may_go_on": lambda told: check_model(told, prior.config)}
     run = Run("prior", training, accelerator, output_dir, **parts)
     with run:
         for batch in run.batches(loader):
@@ -160,6 +163,17 @@ def train(
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
             run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
+
+
+def check_model(told: dict[str, Any], config: StreamConfig) -> None:
+    """
+    Raises a ValueError where weights of the same shapes would compute something else than in the run that goes on.
+
+    told: what its checkpoint tells; before it told of the model, the paper's convolutional mask was clipped.
+    """
+    here = model_fact(config)
+    there = told.get("model", {"conv_edges": "clipped"} if here.get("attention_pattern") == "dalle" else {})
+    check_facts(f"the checkpoint of step {told['step']}", {"model": there}, {"model": here}, (), "start anew")
 
 
 def report(

@@ -1,11 +1,24 @@
 """The masks equal a brute-force loop, their own drawings, and the paper's order of layers."""
 
+import json
+
 import pytest
 import torch
 
-from prior_transformer import attention_mask, column_mask, convolutional_mask, full_mask, layer_mask_names, row_mask
+from prior_transformer import (
+    PriorTransformer,
+    PriorTransformerConfig,
+    attention_mask,
+    clipped_convolutional_mask,
+    column_mask,
+    convolutional_mask,
+    full_mask,
+    layer_mask_names,
+    row_mask,
+)
 
 KERNEL_SIZE = 3
+NAMES = ["full", "row", "column", "convolutional", "clipped_convolutional"]
 
 
 def sees(name: str, query: int, key: int, prefix_length: int, grid_size: int) -> bool:
@@ -21,11 +34,14 @@ def sees(name: str, query: int, key: int, prefix_length: int, grid_size: int) ->
     if name == "column":
         return query_column == key_column
     reach = KERNEL_SIZE // 2
+    if name == "convolutional":  # offsets of the square in raster order, whatever row they end in
+        square = range(-reach, reach + 1)
+        return query - key in {rows * grid_size + columns for rows in square for columns in square}
     return abs(query_row - key_row) <= reach and abs(query_column - key_column) <= reach
 
 
-@pytest.mark.parametrize("name", ["full", "row", "column", "convolutional"])
-@pytest.mark.parametrize(("prefix_length", "grid_size"), [(1, 3), (4, 4), (6, 5)])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("prefix_length", "grid_size"), [(1, 3), (4, 4), (6, 5), (2, 2)])
 def test_a_mask_equals_a_brute_force_loop(name, prefix_length, grid_size):
     stop = prefix_length + grid_size**2
     expected = torch.tensor([[sees(name, q, k, prefix_length, grid_size) for k in range(stop)] for q in range(stop)])
@@ -36,7 +52,7 @@ def test_a_mask_equals_a_brute_force_loop(name, prefix_length, grid_size):
         assert torch.equal(part, expected[start : start + 2, : start + 2])
 
 
-@pytest.mark.parametrize("mask", [full_mask, row_mask, column_mask, convolutional_mask])
+@pytest.mark.parametrize("mask", [full_mask, row_mask, column_mask, convolutional_mask, clipped_convolutional_mask])
 def test_a_mask_equals_its_drawing(mask):
     drawn = [line[8:] for line in mask.__doc__.split("B t | c c c c c c c c c\n")[1].splitlines()]
     drawing = [[line[i : i + 1] == "#" for i in (0, 2, *range(6, 24, 2))] for line in drawn if line.strip()]
@@ -54,7 +70,7 @@ def test_the_row_mask_reaches_the_token_right_above():
 
 
 def test_every_image_token_sees_the_whole_text():
-    for name in ("full", "row", "column", "convolutional"):
+    for name in NAMES:
         mask = attention_mask(name, start=0, stop=21, prefix_length=5, grid_size=4, kernel_size=KERNEL_SIZE)
         assert mask[5:, :5].all()
         assert mask.diagonal().all()
@@ -65,7 +81,29 @@ def test_the_order_of_the_layers_is_the_papers():
     assert names[:6] == ["row", "column", "row", "row", "row", "column"]
     assert [i for i, name in enumerate(names, start=1) if name == "column"] == list(range(2, 64, 4))
     assert names[-1] == "convolutional" and names.count("convolutional") == 1
+    assert layer_mask_names("dalle", 2, "clipped") == ["row", "clipped_convolutional"]
     assert layer_mask_names("full", 3) == ["full"] * 3
+
+
+def test_the_convolutional_mask_goes_round_the_ends_of_rows():
+    """Figure 11 (d): 4 × 4, kernel 3. The first of a row sees the last of the one above the one above it."""
+    mask = attention_mask("convolutional", start=0, stop=16 + 7, prefix_length=7, grid_size=4, kernel_size=3)[7:, 7:]
+    assert mask[8].nonzero().flatten().tolist() == [3, 4, 5, 7, 8]
+    assert mask[7].nonzero().flatten().tolist() == [2, 3, 4, 6, 7]
+
+
+def test_what_was_saved_before_there_was_a_choice_is_clipped(tmp_path):
+    config = PriorTransformerConfig(attention_pattern="dalle", num_hidden_layers=2)
+    assert PriorTransformer(config).mask_names[-1] == "convolutional"
+    config.save_pretrained(tmp_path)
+    assert PriorTransformerConfig.from_pretrained(tmp_path).conv_edges == "wrapped"
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["conv_edges"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    loaded = PriorTransformerConfig.from_pretrained(tmp_path)
+    assert PriorTransformer(loaded).mask_names[-1] == "clipped_convolutional"
+    loaded.save_pretrained(tmp_path)
+    assert PriorTransformerConfig.from_pretrained(tmp_path).conv_edges == "clipped"
 
 
 def test_an_unknown_mask_is_refused():

@@ -10,8 +10,11 @@ were kept has none: that is said, and let pass.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedConfig
 
 from .run_log import save_numbers
 
@@ -22,7 +25,11 @@ GIVE = {
     "dvae": "give that one by --training.dvae",
     "tokenizer": "give that one by --training.tokenizer",
     "base": "give that one by --training.init_from",
+    "model": "give that one by --model",
 }
+TRAINED_BY = {"dropout", "initializer_range", "text_loss_weight", "image_loss_weight"}
+SHAPES = {"text_vocab_size", "codebook_size", "text_length", "grid_size", "hidden_size", "intermediate_size"}
+SHAPES |= {"num_hidden_layers"}
 
 
 def save_provenance(folder: Path, facts: dict[str, Fact]) -> None:
@@ -33,6 +40,12 @@ def read_provenance(folder: str | Path) -> dict[str, Fact]:
     """{} where the folder has none, or is none."""
     path = Path(folder) / FILE
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def model_fact(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a prior computes with weights of its shapes, as its config has it."""
+    every = {field.name for field in fields(config)} - {field.name for field in fields(PreTrainedConfig)}
+    return {name: getattr(config, name) for name in sorted(every - TRAINED_BY - SHAPES)}
 
 
 def agree(left: Fact, right: Fact) -> bool:
@@ -68,7 +81,7 @@ def check_facts(
 
 
 def _or_say(name: str) -> str:
-    return "" if name == "base" else f"; --training.may_differ '[{name}]' takes it as it is"
+    return "" if name in ("base", "model") else f"; --training.may_differ '[{name}]' takes it as it is"
 
 
 def _shown(fact: Fact, other: Fact) -> str:

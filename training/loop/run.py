@@ -61,7 +61,7 @@ class Run:
         optimizer: Optimizer,
         report: "Callable[[nn.Module, Run], None] | None" = None,
         facts: dict[str, Fact] | None = None,
-        settings: dict[str, int] | None = None,
+        settings: dict[str, Any] | None = None,
         may_go_on: Callable[[dict[str, Any]], None] = lambda told: None,
         **parts: Any,
     ):
