@@ -2,6 +2,7 @@
 
 posterior(hidden_states, temperature) -> PosteriorOutput     in training
 posterior.draw_logits(hidden_states)  -> logits              of one draw of its own noise, where it has any
+posterior.log_posterior(hidden_states) -> ln q(c | x)        without noise: what a picture says of its codes
 posterior.encode(hidden_states)       -> codes               argmax: two encodes of one picture agree
 posterior.embed(codes)                -> latents             what the decoder sees of codes
 """
@@ -68,6 +69,10 @@ class Posterior(nn.Module):
     def kl(self, logits: Tensor) -> Tensor:
         """logits (B, K, h, w) -> (B,) KL(q ‖ uniform), summed over positions, in nats."""
         return kl_to_uniform(logits)
+
+    def log_posterior(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states (B, D, h, w) -> ln q(c | x), (B, K, h, w), without noise."""
+        return self.logits(hidden_states).log_softmax(dim=1)
 
     def encode(self, hidden_states: Tensor) -> Tensor:
         """hidden_states (B, D, h, w) -> codes (B, h, w) int64, without noise."""
@@ -214,6 +219,9 @@ class VectorQuantizedPosterior(LatentPosterior):
         return -squared_distances(self.project(hidden_states), self.codebook.weight)
 
     def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.log_posterior(hidden_states)
+
+    def log_posterior(self, hidden_states: Tensor) -> Tensor:
         """ln q(c | x): 0 at the nearest code, −inf elsewhere."""
         nearness = self.logits(hidden_states)
         return torch.full_like(nearness, -torch.inf).scatter(1, nearness.argmax(1, keepdim=True), 0.0)

@@ -165,21 +165,29 @@ class EditingPipeline(PaintingPipeline):
 
     def _variation(self, prompt: Any, image: Any, strength: float, **options: Any) -> Painting:
         check_share("strength", strength)
-        prompts, given = self._given(prompt, image, torch.zeros(self._grid, dtype=torch.bool))
+        nothing_kept = torch.zeros(self._grid, dtype=torch.bool)
+        prompts, given = self._given(prompt, image, nothing_kept, varied=strength < 1)
         return self._plan(Call.of(prompts, **options), replace(given, strength=strength))
 
-    def _given(self, prompt: str | list[str], image: Any, keep: Tensor) -> tuple[list[str], Given]:
-        """Prompts and their pictures, one of either for all of the other, of whose codes those of keep (h, w) stay."""
+    def _given(
+        self, prompt: str | list[str], image: Any, keep: Tensor, *, varied: bool = False
+    ) -> tuple[list[str], Given]:
+        """Prompts and their pictures, one of either for all of the other, of whose codes those of keep (h, w) stay.
+
+        varied: whether the other codes are to be near the picture's own.
+        """
         prompts, pixel_values = check_prompts(prompt, allow_empty=True), self.preprocess(image)
         num_prompts = max(len(prompts), len(pixel_values))
         if {len(prompts), len(pixel_values)} - {1, num_prompts}:
             raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
         with torch.no_grad():
             hidden_states = in_batches(self.dvae.encoder, pixel_values).expand(num_prompts, -1, -1, -1)
-            logits = self.dvae.posterior.logits(hidden_states).flatten(2).transpose(1, 2)  # (P, N, K)
+            codes = self.dvae.posterior.encode(hidden_states).flatten(1)  # (P, N)
+            logits = self.dvae.posterior.log_posterior(hidden_states) if varied else None
+            logits = None if logits is None else logits.flatten(2).transpose(1, 2)  # (P, N, K)
             style = self.dvae.style.encode(hidden_states)
-        mask = keep.flatten().to(logits.device).expand(num_prompts, -1)
-        return prompts * (num_prompts // len(prompts)), Given(logits.argmax(dim=-1), mask, style, logits)
+        mask = keep.flatten().to(codes.device).expand(num_prompts, -1)
+        return prompts * (num_prompts // len(prompts)), Given(codes, mask, style, logits)
 
 
 def mix_captions(prior: PriorTransformer, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:

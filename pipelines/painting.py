@@ -23,7 +23,7 @@ class Given:
 
     codes, mask: (P, N) int64 and bool, the codes that stay as they are.
     style: (P, S), that of the picture they come from.
-    posterior_logits, strength: (P, N, K), as `draw_codes` takes them.
+    posterior_logits, strength: (P, N, K), as `draw_codes` takes them; None where it is not asked.
     """
 
     codes: Tensor

@@ -37,7 +37,7 @@ def draw_codes(
         other_captions: those that guidance steers away from, likewise; None is the empty one.
         fixed_codes, fixed_mask: (B, N) int64 and bool, both or neither: the codes of the mask stay as given, the
             others, whatever is written there, are drawn, each seeing the codes before it and none after it.
-        posterior_logits, strength: (B, N, K), what a picture says of its codes; they are drawn from
+        posterior_logits, strength: (B, N, K), what a picture says of its codes, −inf for never; they are drawn from
             posterior^(1 − strength) · prior^strength, normalised, for variations of that picture.
 
     Yields:
@@ -93,7 +93,7 @@ def _draw(
         if other_captions is not None:
             logits = guide(*logits.chunk(2), scales[i])
         if posterior is not None:
-            logits = torch.lerp(posterior[:, i], logits.log_softmax(dim=-1), strength)
+            logits = (1 - strength) * posterior[:, i] + strength * logits.log_softmax(dim=-1)
         logits = filter_logits(logits, temperatures[i], settings.top_k, settings.top_p, settings.min_p)
         codes[:, i] = codes[:, i].where(fixed_mask[:, i], draw_by_keys(logits, keys[:, i]))
         yield i + 1, codes

@@ -23,7 +23,9 @@ class CLIPJudge:
         self.model, self.processor = model.eval(), processor
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, device: torch.device | None = None
+    ) -> Self:
         """From a folder or a Hub id, from safetensors alone. Raises OSError when there is no such model."""
         try:
             model = AutoModel.from_pretrained(name, revision=revision, use_safetensors=True)
@@ -33,7 +35,7 @@ class CLIPJudge:
                 f"{str(name)!r} cannot be loaded as a CLIP ({' '.join(str(error).split())[:200]}); pass 'likelihood', "
                 "'pmi', 'reranker', or the folder or Hub id of a CLIP that transformers knows, with its processor"
             ) from error
-        return cls(model, processor)
+        return cls(model.to(device), processor)
 
     @torch.no_grad()
     def __call__(self, prompts: list[str], images: list[Image.Image]) -> Tensor:

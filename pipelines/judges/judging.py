@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..running import evaluating, in_batches
-from .likelihood import score_codes
+from .likelihood import log_likelihoods, score_codes
 from .small_clip import SmallCLIP
 
 PictureJudge = Callable[[list[str], list[Image.Image]], Tensor | np.ndarray | list[float]]
@@ -37,10 +37,13 @@ class Ranking(NamedTuple):
     scores: Tensor
 
 
-def find_judge(argument: str, judge: Judge, prompts: list[str], *, has_reranker: bool) -> str | PictureJudge:
+def find_judge(
+    argument: str, judge: Judge, prompts: list[str], *, has_reranker: bool, device: torch.device | None = None
+) -> str | PictureJudge:
     """The judge of these prompts, loaded when it is a CLIP.
 
-    argument: the one that holds it, for errors. has_reranker: whether the pipeline has one of its own.
+    argument: the one that holds it, for errors. has_reranker: whether the pipeline has one of its own. device: where a
+        CLIP judges.
 
     Raises TypeError for what cannot judge, ValueError where every picture would be judged alike or the pipeline has no
     reranker, OSError for no CLIP.
@@ -51,7 +54,7 @@ def find_judge(argument: str, judge: Judge, prompts: list[str], *, has_reranker:
         what = f"{argument}={judge!r} is a {type(judge).__name__}"
         raise TypeError(f"{what}; pass 'likelihood', 'pmi', 'reranker', a CLIP's folder or Hub id")
     if isinstance(judge, Path) or not set(terms := judge.split("+")) <= set(TERMS):
-        return load_clip(judge)
+        return load_clip(judge, device)
     if "reranker" in terms and not has_reranker:
         raise ValueError(f"{argument}={judge!r}, but this pipeline has no reranker; pass 'likelihood', or a CLIP")
     if "likelihood" not in terms and not all(text.strip() for text in prompts):
@@ -60,11 +63,11 @@ def find_judge(argument: str, judge: Judge, prompts: list[str], *, has_reranker:
 
 
 @lru_cache(maxsize=1)
-def load_clip(name: str | Path) -> PictureJudge:
+def load_clip(name: str | Path, device: torch.device | None = None) -> PictureJudge:
     """The last one loaded is kept."""
     from .clip import CLIPJudge
 
-    return CLIPJudge.from_pretrained(name)
+    return CLIPJudge.from_pretrained(name, device=device)
 
 
 def sees_pictures(judge: str | PictureJudge) -> bool:
@@ -95,9 +98,12 @@ def sum_of_terms(
     text_ids: (B, T), of the prompts. codes: (B, h, w). reranker, pixel_values (B, 3, H, W): for its own term alone.
     """
     scores = torch.zeros(len(codes), device=codes.device)
-    if {"likelihood", "pmi"} & set(terms):
+    if "pmi" in terms:
         own = score_codes(prior, text_ids, codes)
         scores += own.log_likelihood * terms.count("likelihood") + own.pmi * terms.count("pmi")
+    elif "likelihood" in terms:  # which the empty caption has no part in
+        with evaluating(prior):
+            scores += log_likelihoods(prior, text_ids, codes.flatten(1)).sum(dim=1) * terms.count("likelihood")
     if "reranker" in terms:
         with evaluating(reranker):
             cosines = in_batches(reranker.score, pixel_values, text_ids, batch_size=BATCH_SIZE)

@@ -142,6 +142,15 @@ def test_what_a_picture_says_is_mixed_in(prior, text_ids):
     assert torch.equal((logits.log_softmax(-1) + posterior.log_softmax(-1)).argmax(-1), both)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.5, 0.9])
+def test_a_picture_that_is_sure_of_its_codes_keeps_them(prior, text_ids, strength):
+    """−inf times any share is −inf, and no NaN."""
+    codes = torch.arange(48).reshape(3, 16) % 32
+    sure = torch.full((3, 16, 32), -torch.inf).scatter(2, codes[:, :, None], 0.0)
+    keys = draw_keys([1, 2, 3], 16)
+    assert torch.equal(generate_codes(prior, text_ids, keys, posterior_logits=sure, strength=strength), codes)
+
+
 def test_the_callers_tensors_are_left_alone(prior, text_ids):
     """Guidance in the caller's text would make the conditional pass see an empty caption after the first code."""
     keys, fixed_codes, fixed_mask = draw_keys([0, 1, 2], 16), torch.ones(3, 16, dtype=torch.long), anywhere()

@@ -34,6 +34,13 @@ def test_the_sum_is_the_priors_own_loss(tiny_pipeline, codes):
     assert (score.code_log_likelihood < 0).all()
 
 
+def test_by_likelihood_the_empty_caption_is_not_asked(tiny_pipeline, codes, monkeypatch):
+    expected = tiny_pipeline.score(PROMPTS, codes).log_likelihood
+    monkeypatch.setattr(tiny_pipeline.prior, "null_text_ids", lambda count: pytest.fail("it has no part in it"))
+    torch.testing.assert_close(tiny_pipeline.judge_codes(PROMPTS, codes, "likelihood"), expected)
+    torch.testing.assert_close(tiny_pipeline.judge_codes(PROMPTS, codes, "likelihood+likelihood"), 2 * expected)
+
+
 def test_probabilities_of_all_last_codes_sum_to_one(tiny_pipeline, codes):
     every = codes[:1].repeat(32, 1, 1)
     every[:, -1, -1] = torch.arange(32)

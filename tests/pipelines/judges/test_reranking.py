@@ -64,6 +64,11 @@ def test_the_pipeline_ranks_and_paints_by_it(tiny_pipeline, folder, pictures):
         torch.testing.assert_close(best.scores, scores.max()[None])
 
 
+def test_a_clip_judges_where_the_pipeline_is(tiny_pipeline, folder, monkeypatch):
+    monkeypatch.setattr(type(tiny_pipeline), "device", torch.device("meta"))
+    assert tiny_pipeline.find_judge("by", folder, ["green"]).model.device.type == "meta"
+
+
 def test_a_long_prompt_is_cut(folder, pictures):
     assert CLIPJudge.from_pretrained(folder)(["a very long prompt of many letters"], pictures[:1]).isfinite().all()
 
