@@ -97,7 +97,7 @@ class DVAEConfig(CheckedConfig):
         if self.post_gain == 0:
             raise ValueError(
                 "post_gain=0 switches every block's residual path off: give another, or null for the paper's "
-                f"1 / {sum(self.blocks)}², which a model saved with 0 has learned with"
+                f"1 / {sum(self.blocks) ** 2}, which a model saved with 0 has learned with"
             )
 
     @property

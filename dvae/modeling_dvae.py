@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.blocks(2 * pixel_values - 1)
+        return self.blocks((2 * pixel_values - 1).to(self.blocks[0].weight.dtype))
 
 
 class Decoder(nn.Module):
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         return cast(nn.Conv2d, self.blocks[-1])
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.blocks(latents)
+        return self.blocks(latents.to(self.last_layer.weight.dtype))  # a posterior's are in float32
 
 
 class DVAE(PreTrainedModel):

@@ -183,6 +183,33 @@ def test_on_argmax_codes_the_decoder_alone_learns(posterior):
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
+def test_in_half_precision_all_of_it_computes(posterior):
+    """The posterior in float32 between an encoder and a decoder that are not."""
+    dvae = tiny(posterior=posterior, style_size=3).to(torch.bfloat16)
+    phases = ["forward", "elbo", "reconstruct", *(["autoencode"] if posterior != "gumbel" else [])]
+    for phase in phases:
+        getattr(dvae, phase)(pixels().bfloat16())
+    output = dvae.decode_argmax(pixels())
+    assert torch.equal(dvae.likelihood.unmap(output.maps), dvae.decode(output.codes, output.style))
+    dvae(pixels().bfloat16()).maps.float().square().mean().backward()
+    assert 0 < dvae.encoder.blocks[0].weight.grad.norm() < torch.inf
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_what_a_picture_says_of_its_codes_sums_to_one(posterior):
+    dvae = tiny(posterior=posterior)
+    log_posterior = dvae.posterior.log_posterior(dvae.encoder(pixels()))
+    torch.testing.assert_close(log_posterior.exp().sum(1), torch.ones(3, 4, 4))
+    assert torch.equal(log_posterior.argmax(1), dvae.encode(pixels()))
+
+
+def test_a_gain_of_nothing_is_refused_and_none_is_the_papers():
+    assert tiny().config.gain == 1 / 36 and tiny(post_gain=0.5).config.gain == 0.5
+    with refused(StrictDataclassError, "post_gain=0", 36):
+        tiny(post_gain=0)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
 def test_saved_and_loaded_gives_the_same_pixels(posterior, tmp_path):
     dvae = tiny(posterior=posterior)
     dvae.save_pretrained(tmp_path)
