@@ -18,7 +18,7 @@ from .folder.saving import SavedPipeline
 from .judges.judging import Judge, PictureJudge, Ranking, ask, find_judge, sees_pictures, sum_of_terms
 from .judges.likelihood import Score, score_codes
 from .output import Images
-from .running import BATCH_SIZE, evaluating, in_batches
+from .running import BATCH_SIZE, each_evaluating, in_batches
 
 ImageInput = Image.Image | np.ndarray
 """PIL, or uint8 (H, W, 3 or 4); fitted to the model as its image processor does."""
@@ -88,7 +88,8 @@ class PipelineSteps(SavedPipeline):
     def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1].
 
-        batch_size: pictures decoded at once, which bounds the memory that this takes beside its result.
+        batch_size: pictures decoded at once. Alone, a picture is the same to the last bit whatever its neighbours are:
+            of several, a convolution takes other sums, and of 30 pictures two had a pixel of another level.
 
         Raises ValueError for codes that are not this model's.
         """
@@ -171,7 +172,7 @@ class PipelineSteps(SavedPipeline):
 
     def find_judge(self, argument: str, judge: Judge, prompts: list[str]) -> str | PictureJudge:
         """The judge that `judge_codes` takes, loaded when it is a CLIP; as the function of the same name says."""
-        return find_judge(argument, judge, prompts, has_reranker=self.reranker is not None)
+        return find_judge(argument, judge, prompts, has_reranker=self.reranker is not None, device=self.device)
 
     def judge_codes(
         self, prompts: list[str], codes: Tensor, judge: str | PictureJudge, *, pixel_values: Tensor | None = None
@@ -207,9 +208,8 @@ class PipelineSteps(SavedPipeline):
     ) -> Iterator[tuple[int, Tensor]]:
         """The items of `draw_codes`, which gets the others, too; watched, and without dropout."""
         total = self.prior.config.grid_size**2
-        with evaluating(self.prior):
-            draws = draw_codes(self.prior, captions, draw_keys(seeds, total), sampling, **others)
-            yield from watch(draws, total, progress_bar, callback)
+        draws = draw_codes(self.prior, captions, draw_keys(seeds, total), sampling, **others)
+        yield from each_evaluating(self.prior, watch(draws, total, progress_bar, callback))
 
     def _codes_of(self, images: ImageInput | list[ImageInput] | Tensor) -> Tensor:
         """Pictures, fitted and encoded, or codes (B, h, w) as they are; raises ValueError where these do not fit."""

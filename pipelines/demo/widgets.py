@@ -19,6 +19,7 @@ from .studio import Kept, Progress
 ONE_BY_ONE = {"concurrency_id": "pipeline", "concurrency_limit": 1, "api_visibility": "private"}
 MAX_PROMPT = 1000  # characters
 EDITOR_SIDE = 448  # pixels: small pictures are enlarged to be drawn on
+_END = object()
 
 
 def read_as_everywhere(picture: gr.Image | gr.ImageEditor) -> None:
@@ -53,8 +54,16 @@ def explained(function: Callable) -> Callable:
 
         @wraps(function)
         def explain(*args: Any) -> Iterator[Any]:
-            with _messages():
-                yield from function(*args)
+            items = function(*args)
+            try:
+                while True:
+                    with _messages():  # between two items the page does other things, which may warn, too
+                        item = next(items, _END)
+                    if item is _END:
+                        return
+                    yield item
+            finally:
+                items.close()
     else:
 
         @wraps(function)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..checks import check_seeds
 
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # what SplitMix64 adds at each step, as int64
+
 
 def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt: int) -> list[int]:
     """One seed an image: s, s + 1, … for every prompt from an int s, those of a list, or fresh ones."""
@@ -24,9 +26,14 @@ def draw_seeds(seed: int | list[int] | None, num_prompts: int, images_per_prompt
 
 
 def draw_keys(seeds: list[int], length: int) -> Tensor:
-    """A random key for each code of each picture, (B, length) int64 on the CPU; a row depends on its seed alone."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return torch.stack([torch.randint(-(2**63), 2**63 - 1, (length,), generator=g) for g in generators])
+    """A random key for each code of each picture, (B, length) int64 on the CPU; a row depends on its seed alone.
+
+    Key i is SplitMix64 at step i + 1 from the mixed seed: all of a seed's bits count, of which torch's generator keeps
+    32.
+    """
+    states = split_mix(torch.tensor(seeds, dtype=torch.int64, device="cpu")[:, None])  # (B, 1)
+    steps = torch.arange(1, length + 1, device="cpu")
+    return split_mix(states + GOLDEN * steps)
 
 
 def draw_by_keys(logits: Tensor, keys: Tensor) -> Tensor:
@@ -45,12 +52,16 @@ def keyed_gumbel(keys: Tensor, size: int) -> Tensor:
     Entry k of a row is SplitMix64 (Steele, Lea & Flood 2014) at step k + 1 from its key: no noise need be stored.
     """
     steps = torch.arange(1, size + 1, device=keys.device)
-    bits = keys[:, None] + _signed(0x9E3779B97F4A7C15) * steps  # (B, K), modulo 2^64
-    bits = (bits ^ _shift(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
-    bits = (bits ^ _shift(bits, 27)) * _signed(0x94D049BB133111EB)
-    bits = bits ^ _shift(bits, 31)
+    bits = split_mix(keys[:, None] + GOLDEN * steps)  # (B, K), modulo 2^64
     uniforms = (_shift(bits, 11).float() + 0.5) * 2**-53  # fine near 0, where the largest noise comes from
     return -torch.log(-torch.log1p(-uniforms.clamp(max=1 - 2**-24)))
+
+
+def split_mix(bits: Tensor) -> Tensor:
+    """The mixing of SplitMix64, a permutation of all int64: each bit that comes out depends on each that goes in."""
+    bits = (bits ^ _shift(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shift(bits, 27)) * _signed(0x94D049BB133111EB)
+    return bits ^ _shift(bits, 31)
 
 
 def _signed(word: int) -> int:

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 
 from pipelines import TextToImagePipeline
 from pipelines.pictures import make_grid
+from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
 from training.pictures.splits import load_split
-from training.presets.trainers import DataArguments
 from training.sets import KINDS
 
 GREY = (217, 217, 217)

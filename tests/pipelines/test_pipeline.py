@@ -152,9 +152,39 @@ def test_dropout_is_off_while_painting_and_the_mode_is_kept(tiny_pipeline):
     assert pipeline.prior.training
 
 
+def test_between_two_items_of_a_stream_the_model_is_in_its_own_mode(tiny_pipeline):
+    """Two streams of one model in training: the end of the first would give the second its dropout back."""
+    pipeline = copy.deepcopy(tiny_pipeline)
+    pipeline.prior.train()
+    pipeline.prior.norm.eval()
+    first, second = (pipeline.stream("a red apple", seed=0, every=4, progress_bar=False) for _ in range(2))
+    items = [next(first), next(second)]
+    assert pipeline.prior.training and not pipeline.prior.norm.training
+    first.close()
+    items += list(second)
+    assert torch.equal(items[-1].codes, paint(tiny_pipeline, "a red apple", seed=0).codes)
+    assert pipeline.prior.training and not pipeline.prior.norm.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_picture_is_the_same_to_the_bit_whatever_its_neighbours_are(tiny_pipeline, dtype):
+    """Of a dVAE wide enough for kernels that sum otherwise in a batch."""
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "downsample_factor": 4, "codebook_size": 32, "codebook_dim": 8}
+    dvae = DVAE(DVAEConfig(**sizes, widths=[32, 128, 320])).eval()
+    pipeline = copy.deepcopy(TextToImagePipeline(**tiny_pipeline.components | {"dvae": dvae})).to(dtype)
+    codes = torch.randint(32, (5, 4, 4), generator=torch.Generator().manual_seed(0))
+    together = pipeline.decode_codes(codes)
+    for i in range(5):
+        assert torch.equal(pipeline.decode_codes(codes[[i]])[0], together[i])
+    images = pipeline.postprocess(together)
+    again = pipeline.reconstruct(images, output_type="pt")
+    assert torch.equal(pipeline.reconstruct(images[3], output_type="pt")[0], again[3])
+
+
 def test_to_and_components(tiny_pipeline):
     pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components))
-    assert list(pipeline.components) == ["dvae", "prior", "tokenizer", "image_processor", "default_sampling"]
+    assert list(pipeline.components) == ["dvae", "prior", "tokenizer", "image_processor"]
     assert pipeline.to(torch.bfloat16) is pipeline
     assert (pipeline.dtype, pipeline.dvae.dtype, pipeline.device.type) == (torch.bfloat16, torch.bfloat16, "cpu")
     output = paint(pipeline, PROMPTS, seed=0, guidance_scale=3, output_type="pt")

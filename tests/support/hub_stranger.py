@@ -53,8 +53,9 @@ def main(pipeline_id: str, dvae_id: str) -> None:
     processor = AutoImageProcessor.from_pretrained(pipeline_id, subfolder="image_processor", trust_remote_code=True)
     alone = AutoModel.from_pretrained(dvae_id, trust_remote_code=True).eval()
     codes = paint(dvae, prior, tokenizer, ["an armchair", "a red apple"])
-    np.save("pixels.npy", processor.postprocess(dvae.decode(codes), output_type="pt").numpy())
-    np.save("pixels_alone.npy", alone.decode(codes).numpy())
+    pixels, pixels_alone = (torch.cat([part.decode(own[None]) for own in codes]) for part in (dvae, alone))
+    np.save("pixels.npy", processor.postprocess(pixels, output_type="pt").numpy())  # decoded alone
+    np.save("pixels_alone.npy", pixels_alone.numpy())
     print(json.dumps({"codes": codes.tolist(), "refused": [name for name in OURS if is_refused(name)]}))
 
 

@@ -85,6 +85,17 @@ def test_splitmix64_reference_value():
     torch.testing.assert_close(keyed_gumbel(torch.tensor([1234567]), 3)[0], torch.tensor(expected))
 
 
+@pytest.mark.parametrize("other", [7 + 2**32, 7 + 2**62, 2**63 - 1])
+def test_all_bits_of_a_seed_count(other):
+    keys = draw_keys([7, other], 64)
+    assert len(keys.flatten().unique()) == 128
+
+
+def test_keys_are_drawn_on_the_cpu_whatever_the_default_device_is():
+    with torch.device("meta"):
+        assert torch.equal(draw_keys([3], 4), draw_keys([3], 4).cpu()) and draw_keys([3], 4).device.type == "cpu"
+
+
 def test_keys_depend_on_their_own_seed():
     keys = draw_keys([3, 9, 3], 16)
     assert torch.equal(keys[0], keys[2])
