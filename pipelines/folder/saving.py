@@ -39,7 +39,8 @@ class SavedPipeline(ModelHubMixin):
 
     Args:
         dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other.
-        sampling: settings that a call uses unless told otherwise, keys as in `SamplingSettings`; saved with it.
+        sampling: settings that a call uses unless told otherwise, keys as in `SamplingSettings`; saved with it. None:
+            those of the pipeline whose `components` the prior is from, or else the neutral ones.
         metrics: the run's own numbers for the model card: {name: number} or {section: {name: number}}.
         recipe: how it was trained, for the model card, shaped as metrics.
         data: what it was trained on for the model card: {source: licence}.
@@ -47,7 +48,6 @@ class SavedPipeline(ModelHubMixin):
         language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
         reranker: what `best_of` and `rank` ask beside the prior; it reads the tokenizer's ids. None: they do without.
-        default_sampling: that of another pipeline, as its `components` has it, where sampling is None.
 
     Raises:
         ValueError: when two parts do not fit, with both numbers.
@@ -68,7 +68,6 @@ class SavedPipeline(ModelHubMixin):
         language: str | None = None,
         samples: Image.Image | None = None,
         reranker: SmallCLIP | None = None,
-        default_sampling: SamplingSettings | None = None,
     ):
         check_components(dvae, prior, tokenizer, image_processor, reranker)
         self.dvae = dvae
@@ -76,8 +75,8 @@ class SavedPipeline(ModelHubMixin):
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.reranker = reranker
-        own = default_sampling if sampling is None else SamplingSettings(**sampling)
-        self.sampling = own or SamplingSettings()
+        own = getattr(prior, "default_sampling", {}) if sampling is None else sampling
+        self.sampling = SamplingSettings(**own)
         self.metrics = metrics or {}
         self.recipe = recipe or {}
         self.data = data or {}
@@ -88,15 +87,15 @@ class SavedPipeline(ModelHubMixin):
 
     @property
     def components(self) -> dict[str, Any]:
-        """The parts by name, and its sampling: `TextToImagePipeline(**pipeline.components)` paints the same.
+        """The parts by name: `TextToImagePipeline(**pipeline.components)` is another one, which paints the same.
 
-        Its card is not carried over: of other parts it would tell what is not theirs.
+        The prior takes along how it is sampled. The card is not carried over: with another part it would be untrue.
         """
-        return {**self.parts, "default_sampling": self.sampling}
+        self.prior.default_sampling = asdict(self.sampling)
+        return self._parts
 
     @property
-    def parts(self) -> dict[str, Any]:
-        """What was trained, by name: what is saved in a subfolder each."""
+    def _parts(self) -> dict[str, Any]:
         parts = {
             "dvae": self.dvae,
             "prior": self.prior,
@@ -256,7 +255,7 @@ class SavedPipeline(ModelHubMixin):
             ValueError: when they are quantised. TypeError: when metrics, recipe or data hold what JSON cannot.
         """
         index = self._check_savable()
-        for name, part in self.parts.items():
+        for name, part in self._parts.items():
             save_component(part, save_directory, name)
         (save_directory / INDEX_NAME).write_text(index, "utf-8")
         if self.samples is not None:
@@ -273,7 +272,7 @@ class SavedPipeline(ModelHubMixin):
             raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
         index = {
             "_class_name": "TextToImagePipeline",  # also of a subclass: what loads it
-            **{name: type(part).__name__ for name, part in self.parts.items()},
+            **{name: type(part).__name__ for name, part in self._parts.items()},
             "sampling": asdict(self.sampling),
             "metrics": self.metrics,
             "recipe": self.recipe,
