@@ -92,10 +92,11 @@ class SavedPipeline(ModelHubMixin):
         The prior takes along how it is sampled. The card is not carried over: with another part it would be untrue.
         """
         self.prior.default_sampling = asdict(self.sampling)
-        return self._parts
+        return self.parts
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """What was trained, by name: what is saved in a subfolder each."""
         parts = {
             "dvae": self.dvae,
             "prior": self.prior,
@@ -255,7 +256,7 @@ class SavedPipeline(ModelHubMixin):
             ValueError: when they are quantised. TypeError: when metrics, recipe or data hold what JSON cannot.
         """
         index = self._check_savable()
-        for name, part in self._parts.items():
+        for name, part in self.parts.items():
             save_component(part, save_directory, name)
         (save_directory / INDEX_NAME).write_text(index, "utf-8")
         if self.samples is not None:
@@ -272,7 +273,7 @@ class SavedPipeline(ModelHubMixin):
             raise ValueError("the prior has an adapter: call merge_adapter() first, or save_adapter(folder) alone")
         index = {
             "_class_name": "TextToImagePipeline",  # also of a subclass: what loads it
-            **{name: type(part).__name__ for name, part in self._parts.items()},
+            **{name: type(part).__name__ for name, part in self.parts.items()},
             "sampling": asdict(self.sampling),
             "metrics": self.metrics,
             "recipe": self.recipe,

@@ -13,7 +13,7 @@ class DataArguments:
     text_column: column of captions; None takes `text`, `caption`, `captions` or `prompt`, or writes captions from
         `name`, `keywords` and `style`, or takes a `name` without these as it is.
     train_split, validation_split: names of the splits; without a validation split 5 % of the training split, at
-        least 1 picture and at most 1,000, are held out by a hash of their place.
+        least 1 picture and at most 1,000, are held out by a hash of their place, each with all of its rows.
     streaming: decode pictures when they are drawn, in workers, instead of once and into memory. shuffle_buffer: how
         many undecoded pictures a worker then holds to draw from.
     crop: "center", or "dalle", the paper's random crops in training; evaluation takes the centre in both cases.

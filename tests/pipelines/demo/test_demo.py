@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,7 @@ from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.demo.space import gather
 from pipelines.demo.studio import Studio
+from pipelines.demo.widgets import explained
 from pipelines.folder.locate import pipeline_files
 
 
@@ -346,3 +348,27 @@ def test_the_embedded_model_goes_along(tmp_path):
     gather(tmp_path / "space")
     assert (tmp_path / "space" / "model" / "model_index.json").is_file()
     assert not (tmp_path / "space" / "pipelines" / "embedded").exists()
+
+
+def test_between_two_items_warnings_are_not_caught_for_the_page(monkeypatch):
+    """What a process does meanwhile warns as ever; what is warned of inside is told with its item."""
+    told, closed, own = [], [], warnings._showwarnmsg_impl
+    monkeypatch.setattr("gradio.Warning", told.append)
+
+    @explained
+    def items():
+        try:
+            for i in range(3):
+                warnings.warn(f"inside {i}", stacklevel=1)
+                yield i
+        finally:
+            closed.append(True)
+
+    shown = items()
+    assert next(shown) == 0 and told == ["inside 0"]
+    assert warnings._showwarnmsg_impl is own
+    assert list(shown) == [1, 2] and told == ["inside 0", "inside 1", "inside 2"]
+    shown = items()
+    next(shown)
+    shown.close()
+    assert len(closed) == 2 and warnings._showwarnmsg_impl is own
