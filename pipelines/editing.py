@@ -131,7 +131,7 @@ class EditingPipeline(PaintingPipeline):
         painting = replace(
             painting,
             prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in shares],
-            captions=mix_captions(self.prior, a, b, torch.tensor(shares)),
+            captions=mix_captions(self.prior, a, b, torch.tensor(shares, device="cpu")),
         )
         return self._paint(painting)
 
@@ -143,7 +143,7 @@ class EditingPipeline(PaintingPipeline):
         check_count("rows", rows)
         if rows > side:
             raise ValueError(f"rows={rows} are more than this model's {side} rows of codes; pass 1 to {side}")
-        keep = torch.zeros(self._grid, dtype=torch.bool)
+        keep = torch.zeros(self._grid, dtype=torch.bool, device="cpu")
         keep[:rows] = True
         prompts, given = self._given(prompt, image, keep)
         return self._plan(Call.of(prompts, **options), given)
@@ -165,7 +165,7 @@ class EditingPipeline(PaintingPipeline):
 
     def _variation(self, prompt: Any, image: Any, strength: float, **options: Any) -> Painting:
         check_share("strength", strength)
-        nothing_kept = torch.zeros(self._grid, dtype=torch.bool)
+        nothing_kept = torch.zeros(self._grid, dtype=torch.bool, device="cpu")
         prompts, given = self._given(prompt, image, nothing_kept, varied=strength < 1)
         return self._plan(Call.of(prompts, **options), replace(given, strength=strength))
 

@@ -146,12 +146,12 @@ class PaintingPipeline(PipelineSteps):
     def _finished(self, painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:
         """All codes (R, h, w) -> the pictures, of best_of candidates each the one that the judge puts first."""
         best_of, style = painting.call.best_of, painting.style
-        keep, scores, pixel_values = torch.arange(len(codes)), None, None
+        keep, scores, pixel_values = torch.arange(len(codes), device="cpu"), None, None
         if painting.judge is not None:
             if sees_pictures(painting.judge):  # of all candidates, as they are returned
                 pixel_values = self.decode_codes(codes, style)
             scores = self.judge_codes(painting.prompts, codes, painting.judge, pixel_values=pixel_values).cpu()
-            keep = torch.arange(0, len(codes), best_of) + scores.unflatten(0, (-1, best_of)).argmax(dim=1)  # (B,)
+            keep = keep[::best_of] + scores.unflatten(0, (-1, best_of)).argmax(dim=1)  # (B,)
         codes = codes[keep]
         if pixel_values is None:
             pixel_values = self.decode_codes(codes, None if style is None else style[keep])

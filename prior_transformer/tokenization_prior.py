@@ -76,10 +76,10 @@ class PriorTokenizer(TokenizersBackend):
             raise ValueError(f"text_length={text_length} must be at least 1")
         if not 0 <= bpe_dropout <= 1:
             raise ValueError(f"bpe_dropout={bpe_dropout} must be in [0, 1]")
-        text_ids = torch.full((len(captions), text_length), self.pad_token_id, dtype=torch.long)
+        text_ids = torch.full((len(captions), text_length), self.pad_token_id, dtype=torch.long, device="cpu")
         for i, encoding in enumerate(self._encoder(bpe_dropout).encode_batch(captions)):
             kept = encoding.ids[: _whole_characters(encoding.offsets, text_length)]
-            text_ids[i, : len(kept)] = torch.tensor(kept, dtype=torch.long)
+            text_ids[i, : len(kept)] = torch.tensor(kept, dtype=torch.long, device="cpu")
             if len(kept) < len(encoding.ids) and bpe_dropout == 0:
                 _warn_of_lost_words(captions[i], encoding.offsets[len(kept)][0], text_length)
         return text_ids

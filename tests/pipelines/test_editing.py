@@ -193,6 +193,24 @@ def test_what_a_picture_says_is_carried_where_it_is_asked_for_alone(pipeline, pi
     assert (planned.given.posterior_logits is None) == (method != "vary")
 
 
+@pytest.mark.parametrize("method", ["call", "best_of", "complete", "inpaint", "vary", "interpolate", "rank"])
+def test_another_default_device_changes_nothing(pipeline, picture, method):
+    """As where a notebook says torch.set_default_device("cuda"), and the pipeline is on the CPU."""
+    do = {
+        "call": lambda: pipeline("an armchair", seed=0, **QUIET).codes,
+        "best_of": lambda: pipeline("an armchair", best_of=2, seed=0, **QUIET).codes,
+        "complete": lambda: pipeline.complete("an armchair", picture, seed=0, **QUIET).codes,
+        "inpaint": lambda: pipeline.inpaint("an armchair", picture, np.ones((20, 32), bool), seed=0, **QUIET).codes,
+        "vary": lambda: pipeline.vary(picture, seed=0, **QUIET).codes,
+        "interpolate": lambda: pipeline.interpolate("an armchair", "a red apple", steps=2, seed=0, **QUIET).codes,
+        "rank": lambda: pipeline.rank("an armchair", [picture]).scores,
+    }[method]
+    expected = do()
+    with torch.device("meta"):
+        found = do()
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_vary_in_another_dtype(tiny_pipeline, picture, dtype):
     other = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components)).to(dtype)
