@@ -62,8 +62,8 @@ class CodeCache:
         found = json.loads(path.read_text()) if path.exists() else {}
         marks = {shard: fingerprint_of(shard) for shard in self.shards if shard.exists()}
         unmarked = {shard.name: shard.stat().st_size for shard, mark in marks.items() if mark is None}
-        if found and found["fingerprint"] != self.fingerprint and not self._is_of_before(found, settings):
-            other = {key: value for key, value in found["settings"].items() if settings.get(key) != value}
+        other = self._others(found["settings"], settings) if found else {}
+        if other:
             differ = ", ".join(f"{key} {value} there, {settings.get(key)} here" for key, value in other.items())
             self._refuse(f"the codes in {self.folder} have fingerprint {found['fingerprint']}", f" ({differ})")
         told = unmarked if found and found["fingerprint"] != self.fingerprint else found.get("unmarked", {})
@@ -74,10 +74,12 @@ class CodeCache:
                 self._refuse(f"{shard} has fingerprint {mark}")
         self.told = {"fingerprint": self.fingerprint, "settings": settings, "unmarked": told}
 
-    def _is_of_before(self, found: dict[str, Any], settings: dict[str, Any]) -> bool:
-        """Whether a cache.json is of these codes, under the fingerprint that the dVAE had at first."""
-        same = {**found["settings"], "dvae": settings["dvae"]} == settings
-        return same and found["settings"]["dvae"] in codes_digests_of_before(self.dvae)
+    def _others(self, found: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """What a cache.json is of and this cache is not; a dVAE is the same under the fingerprint it had at first."""
+        other = {key: found.get(key) for key in {**found, **settings} if found.get(key) != settings.get(key)}
+        if "dvae" in other and other["dvae"] in codes_digests_of_before(self.dvae):
+            del other["dvae"]
+        return other
 
     def _refuse(self, there: str, differ: str = "") -> NoReturn:
         raise ValueError(

@@ -118,6 +118,20 @@ def test_finish_takes_a_dvae_whose_decoder_alone_learned_on_and_one_of_half_prec
     finish.main([*preset, "--training.dvae", str(halves)])
 
 
+def test_weights_that_would_compute_something_else_do_not_go_on(run):
+    """Of the same shapes: other heads; and what learned before the paper's convolutional mask went round rows."""
+    folder, preset = run
+    with refused(ValueError, "num_attention_heads 2", "num_attention_heads 1"):
+        train_prior.main([*preset, "--training.steps", "5", *RESUME, "--model.num_attention_heads", "1"])
+    progress = folder / "prior-checkpoints" / "step-0000004" / "progress.json"
+    told = json.loads(progress.read_text())
+    progress.write_text(json.dumps({name: told[name] for name in told if name != "model"}))
+    dalle = [*preset, "--training.steps", "5", *RESUME, "--model.attention_pattern", "dalle"]
+    with refused(ValueError, "conv_edges clipped", "conv_edges wrapped"):
+        train_prior.main(dalle)
+    train_prior.main([*dalle, "--model.conv_edges", "clipped"])
+
+
 def test_parts_of_before_are_taken_and_that_is_said(run, capsys):
     folder, preset = run
     for path in [*folder.glob("*/provenance.json")]:
