@@ -34,7 +34,7 @@ class Service:
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             batch_wait=settings.batch_wait,
-            observe=self.metrics.observe_batch,
+            observe=self.metrics.observe_pass,
         )
 
     def order(self, request: ImagesRequest) -> Order:
