@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .pace import clock_of, pace_of
+from .pace import RUN, SETTLED, clock_of, pace_of
 from .prior import Cache, Prior
 from .sampling import filter_logits, guide
 from .settings import SamplingSettings
@@ -69,6 +69,7 @@ class Rows:
     def __init__(self, prior: Prior, window: int | None = None):
         self.prior, self.window, self.passes = prior, window, 0
         self._pace = pace_of(prior)
+        self._run = (1, RUN)  # the window of now, and of how many passes it was
         self._new_names = itertools.count()
         self._rows: list[Row] = []
         self._state: State
@@ -122,16 +123,20 @@ class Rows:
         self._streams = streams
         num_streams, clock = len(streams.owners), clock_of(state.keys.device)
         start = clock()
-        width = self._width(num_streams)
-        timed = self.window is None and not self._pace.is_timed(num_streams, width)
+        telling = (state.done > self.prior.config.grid_size).tolist()  # past the first row
+        width = self._width(num_streams, any(telling))
+        timed = self.window is None and any(telling) and not self._pace.is_timed(num_streams, width)
         guesses = state.guess(width, self.prior.config.grid_size)
         places = (state.done - 1)[streams.owners]
         logits = self.prior.look(guesses[streams.owners.to(guesses.device)], places, self._cache).float()
         other = None if streams.other is None else logits[streams.other]
         gains = state.settle(self._draw(self._rows, state, logits[streams.own], other), wait=timed)
         self.passes += 1
-        if self.window is None:
-            self._pace.record(num_streams, width, gains, clock() - start if timed else None)
+        self._run = self._run[0], self._run[1] + 1
+        if timed:
+            self._pace.time(num_streams, width, clock() - start)
+        if self.window is None and any(telling) and self._run[1] > SETTLED:
+            self._pace.record(width, [gain for gain, tells in zip(gains, telling, strict=True) if tells])
 
     @torch.inference_mode()
     def collect(self) -> Progress:
@@ -162,11 +167,15 @@ class Rows:
         self._join([row], resting.state, resting.cache, count)
         return row.name
 
-    def _width(self, num_streams: int) -> int:
+    def _width(self, num_streams: int, telling: bool) -> int:
         """No more than are left to draw, rounded up, so that few widths occur."""
         left = int((self._state.last - self._state.done).max()) + 1
         limit = min(1 << (left - 1).bit_length(), self._state.given.shape[1])
-        return self._pace.width(num_streams, limit) if self.window is None else min(self.window, limit)
+        if self.window is not None:
+            return min(self.window, limit)
+        if self._run[1] == RUN or self._run[0] > limit:
+            self._run = self._pace.width(num_streams, limit, telling=telling), 0
+        return self._run[0]
 
     def _first_logits(self, captions: Tensor, others: Tensor | None, state: State) -> tuple[Tensor, Cache]:
         """Each caption is read once, however many pictures it has, and what is given before the first drawn code.
