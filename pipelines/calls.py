@@ -39,6 +39,7 @@ class Call:
     guidance_scale: float | None = None
     guidance_region: Region | None = None
     seed: int | list[int] | None = None
+    window: int | None = None
     output_type: OutputType = "pil"
     progress_bar: bool = True
     callback: "Callback | None" = None
@@ -49,6 +50,8 @@ class Call:
         prompts = check_prompts(self.prompt, allow_empty=True)
         check_count("num_images_per_prompt", self.num_images_per_prompt)
         check_count("best_of", self.best_of)
+        if self.window is not None:
+            check_count("window", self.window)
         if self.output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type={self.output_type!r} is unknown; pass 'pil', 'np' or 'pt'")
         SamplingSettings(**self.sampling)

@@ -13,12 +13,6 @@ def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any
         ("prior.config.codebook_size", prior.config.codebook_size),
         ("dvae.config.grid_size", dvae.config.grid_size),
         ("prior.config.grid_size", prior.config.grid_size),
-        ("len(tokenizer)", len(tokenizer)),
-        ("prior.config.text_vocab_size", prior.config.text_vocab_size),
-        ("tokenizer.model_max_length", tokenizer.model_max_length),
-        ("prior.config.text_length", prior.config.text_length),
-        ("tokenizer.pad_token_id", tokenizer.pad_token_id),
-        ("prior.config.pad_token_id", prior.config.pad_token_id),
         ("image_processor.size", image_processor.size),
         ("dvae.config.image_size", dvae.config.image_size),
     ]
@@ -29,6 +23,24 @@ def check_components(dvae: Any, prior: Any, tokenizer: Any, image_processor: Any
             ("tokenizer.pad_token_id", tokenizer.pad_token_id),
             ("reranker.config.pad_token_id", reranker.config.pad_token_id),
         ]
+    _check_equal(pairs)
+
+
+def check_stream(prior: Any, tokenizer: Any) -> None:
+    """Raises ValueError unless a prior whose stream begins with the tokenizer's ids fits it."""
+    _check_equal(
+        [
+            ("len(tokenizer)", len(tokenizer)),
+            ("prior.config.text_vocab_size", prior.config.text_vocab_size),
+            ("tokenizer.model_max_length", tokenizer.model_max_length),
+            ("prior.config.text_length", prior.config.text_length),
+            ("tokenizer.pad_token_id", tokenizer.pad_token_id),
+            ("prior.config.pad_token_id", prior.config.pad_token_id),
+        ]
+    )
+
+
+def _check_equal(pairs: list[tuple[str, int]]) -> None:
     for (left, a), (right, b) in zip(pairs[::2], pairs[1::2], strict=True):
         if a != b:
             raise ValueError(f"{left}={a} but {right}={b}; pass parts that were trained together")

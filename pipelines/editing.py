@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dvae import DVAEImageProcessor
-from prior_transformer import PriorTransformer
+from prior_transformer import StreamPrior
 
 from .calls import Call
 from .checks import check_count, check_prompts, check_share
@@ -127,11 +127,12 @@ class EditingPipeline(PaintingPipeline):
             raise TypeError(f"interpolate paints one picture a step, without {min(several)}; call it for each seed")
         a, b = self.encode_prompt(check_prompts([prompt_a, prompt_b], allow_empty=True))
         painting = self._plan(Call.of([prompt_a] * steps, seed=draw_seeds(seed, 1, 1) * steps, **options))
-        shares = [k / (steps - 1) for k in range(steps)]
+        shares, others = [k / (steps - 1) for k in range(steps)], painting.other_captions
         painting = replace(
             painting,
             prompts=[f"{1 - w:.2f} {prompt_a} + {w:.2f} {prompt_b}" for w in shares],
             captions=mix_captions(self.prior, a, b, torch.tensor(shares, device="cpu")),
+            other_captions=None if others is None else embed_captions(self.prior, others),
         )
         return self._paint(painting)
 
@@ -190,11 +191,16 @@ class EditingPipeline(PaintingPipeline):
         return prompts * (num_prompts // len(prompts)), Given(codes, mask, style, logits)
 
 
-def mix_captions(prior: PriorTransformer, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+def mix_captions(prior: StreamPrior, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     """Text ids (T,) of two captions -> prefixes (n, 1 + T, D), shares 1 − w and w of both; weights: w, (n,)."""
+    a, b = embed_captions(prior, torch.stack([a, b]))
+    return torch.lerp(a, b, weights.to(a)[:, None, None])
+
+
+def embed_captions(prior: StreamPrior, text_ids: Tensor) -> Tensor:
+    """Text ids (n, T) -> prefixes (n, 1 + T, D), which also hold what no ids say, such as a mix of two captions."""
     with evaluating(prior), torch.no_grad():
-        a, b = (prior.embed_text(ids[None]) for ids in (a, b))
-        return torch.lerp(a, b, weights.to(a)[:, None, None])
+        return prior.embed_text(text_ids)
 
 
 def white_pixels(mask: ImageInput) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .calls import Call
 from .checks import check_negative_prompts
 from .drawing.keys import draw_seeds
+from .drawing.loop import Drawn
 from .drawing.settings import SamplingSettings, check_settings
 from .judges.judging import PictureJudge, sees_pictures
 from .output import TextToImagePipelineOutput
@@ -52,7 +53,7 @@ class Given:
 class Painting:
     """A call made complete by its pipeline. Lists and tensors have a row a candidate, R = prompts · candidates.
 
-    captions, other_captions: (R, …), of the prompts and of what guidance steers away from, as `Decoder` takes them.
+    captions, other_captions: (R, …), of the prompts and of what guidance steers away from, in one form.
     judge: who chooses among best_of.
     """
 
@@ -122,17 +123,19 @@ class PaintingPipeline(PipelineSteps):
             painting.seeds,
             painting.sampling,
             other_captions=painting.other_captions,
+            window=painting.call.window,
             progress_bar=painting.call.progress_bar,
             callback=painting.call.callback,
             **(painting.given.to_draw() if painting.given else {}),
         )
-        for done, codes in draws:
-            if done in due:
-                yield self._unfinished(painting, codes.unflatten(1, self._grid), done)
-        yield self._finished(painting, codes.unflatten(1, self._grid))
+        for drawn in draws:
+            if drawn.done in due:
+                yield self._unfinished(painting, drawn)
+        yield self._finished(painting, drawn)
 
-    def _unfinished(self, painting: Painting, codes: Tensor, done: int) -> TextToImagePipelineOutput:
-        """Codes (R, h, w), −1 where there is none yet -> the pictures so far."""
+    def _unfinished(self, painting: Painting, drawn: Drawn) -> TextToImagePipelineOutput:
+        """The pictures so far."""
+        done, codes = drawn.done, drawn.codes.unflatten(1, self._grid)
         return TextToImagePipelineOutput(
             images=self.postprocess(self.decode_unfinished(codes, done, painting.style), painting.call.output_type),
             codes=codes,
@@ -141,11 +144,12 @@ class PaintingPipeline(PipelineSteps):
             sampling=painting.sampling,
             step=done,
             total=codes[0].numel(),
+            passes=drawn.passes,
         )
 
-    def _finished(self, painting: Painting, codes: Tensor) -> TextToImagePipelineOutput:
-        """All codes (R, h, w) -> the pictures, of best_of candidates each the one that the judge puts first."""
-        best_of, style = painting.call.best_of, painting.style
+    def _finished(self, painting: Painting, drawn: Drawn) -> TextToImagePipelineOutput:
+        """All pictures, of best_of candidates each the one that the judge puts first."""
+        best_of, style, codes = painting.call.best_of, painting.style, drawn.codes.unflatten(1, self._grid)
         keep, scores, pixel_values = torch.arange(len(codes), device="cpu"), None, None
         if painting.judge is not None:
             if sees_pictures(painting.judge):  # of all candidates, as they are returned
@@ -166,6 +170,7 @@ class PaintingPipeline(PipelineSteps):
             sampling=painting.sampling,
             step=codes[0].numel(),
             total=codes[0].numel(),
+            passes=drawn.passes,
             scores=None if scores is None else scores[keep],
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .calls import OutputType
 from .checks import check_count, check_prompts
 from .drawing.keys import draw_keys, draw_seeds
-from .drawing.loop import Callback, check_codes, draw_codes, watch
+from .drawing.loop import Callback, Drawn, check_codes, draw_codes, watch
 from .drawing.settings import SamplingSettings
 from .folder.saving import SavedPipeline
 from .judges.judging import Judge, PictureJudge, Ranking, ask, find_judge, sees_pictures, sum_of_terms
@@ -42,7 +42,7 @@ class PipelineSteps(SavedPipeline):
     def encode_prompt(self, prompt: str | list[str]) -> Tensor:
         """One prompt or B -> text ids (B, T) int64 on the pipeline's device. A long prompt is cut, with a warning."""
         prompts = check_prompts(prompt, allow_empty=True)
-        return self.tokenizer.encode_captions(prompts, text_length=self.prior.config.text_length).to(self.device)
+        return self.tokenizer.encode_captions(prompts).to(self.device)
 
     def generate_codes(
         self,
@@ -53,6 +53,7 @@ class PipelineSteps(SavedPipeline):
         negative_text_ids: Tensor | None = None,
         fixed_codes: Tensor | None = None,
         fixed_mask: Tensor | None = None,
+        window: int | None = None,
         progress_bar: bool = False,
         callback: Callback | None = None,
         **sampling: Any,
@@ -73,17 +74,18 @@ class PipelineSteps(SavedPipeline):
                     f"{len(others)} negative_text_ids for {len(text_ids)} text_ids; pass one for all, or one each"
                 )
             others = others.to(self.device).expand(len(text_ids), -1).repeat_interleave(num_images_per_prompt, dim=0)
-        *_, (_, codes) = self._draw(
+        *_, last = self._draw(
             text_ids.to(self.device).repeat_interleave(num_images_per_prompt, dim=0),
             draw_seeds(seed, len(text_ids), num_images_per_prompt),
             self.settings(**sampling),
             other_captions=others,
             fixed_codes=fixed_codes,
             fixed_mask=fixed_mask,
+            window=window,
             progress_bar=progress_bar,
             callback=callback,
         )
-        return codes.unflatten(1, self._grid)  # (B·n, h, w)
+        return last.codes.unflatten(1, self._grid)  # (B·n, h, w)
 
     def decode_codes(self, codes: Tensor, style: Tensor | None = None, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Codes (B, h, w), and a style (B, S) where the dVAE has one -> pixel values (B, 3, H, W) in [0, 1].
@@ -205,7 +207,7 @@ class PipelineSteps(SavedPipeline):
         progress_bar: bool,
         callback: Callback | None,
         **others: Any,
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[Drawn]:
         """The items of `draw_codes`, which gets the others, too; watched, and without dropout."""
         total = self.prior.config.grid_size**2
         draws = draw_codes(self.prior, captions, draw_keys(seeds, total), sampling, **others)

@@ -43,6 +43,9 @@ class TextToImagePipeline(EditingPipeline):
                 pipeline's own `sampling`. Neutral values: temperature 1, top_k 0, top_p 1, min_p 0, guidance_scale 1.
             seed: an int s gives the pictures of every prompt the seeds s, s + 1, …. A list has one an image. None
                 draws fresh ones. The output holds them. A picture depends on its prompt and seed, not its neighbours.
+            window: how many codes of a picture one pass looks at, guessed ones that it finds right or draws anew. The
+                picture is the same, code for code. None takes what is measured to be the fastest; 1 draws one code
+                after the other.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W).
             progress_bar: whether to show how many codes are drawn.
             callback: called as callback(i, codes (B, i + 1)) after each code.

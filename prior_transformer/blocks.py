@@ -33,14 +33,9 @@ class PriorEmbeddings(StreamEmbeddings):
         bos = self.bos.expand(text_ids.shape[0], 1, -1)
         return self.dropout(torch.cat([bos, tokens], dim=1))  # (B, 1 + T, D)
 
-    def embed_codes(self, codes: Tensor, start: int) -> Tensor:
-        cells = torch.arange(start, start + codes.shape[1], device=codes.device)
+    def embed_codes(self, codes: Tensor, cells: Tensor) -> Tensor:
         position = self.image_row(cells // self.grid_size) + self.image_column(cells % self.grid_size)
         return self.dropout(self.image(codes) + position)  # (B, n, D)
-
-    def step(self, codes: Tensor, position: Tensor) -> Tensor:
-        place = self.image_row(position // self.grid_size) + self.image_column(position % self.grid_size)  # (1, D)
-        return self.image(codes) + place
 
 
 class PriorMLP(nn.Module):

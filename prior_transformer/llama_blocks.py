@@ -51,11 +51,8 @@ class LlamaEmbeddings(StreamEmbeddings):
         bos = self.bos.expand(text_ids.shape[0], 1, -1)
         return self.dropout(torch.cat([bos, self.text(text_ids)], dim=1))  # (B, 1 + T, D)
 
-    def embed_codes(self, codes: Tensor, start: int) -> Tensor:
+    def embed_codes(self, codes: Tensor, cells: Tensor) -> Tensor:
         return self.dropout(self.image(codes))  # (B, n, D)
-
-    def step(self, codes: Tensor, position: Tensor) -> Tensor:
-        return self.image(codes)
 
 
 def places(config: LlamaPriorConfig, start: int, stop: int, device: torch.device) -> Tensor:
@@ -104,10 +101,10 @@ class LlamaAttention(PriorAttention):
         norm = partial(RMSNorm, config.head_size, config.rms_norm_eps) if config.qk_norm else nn.Identity
         self.query_norm, self.key_norm = norm(), norm()
 
-    def heads(self, hidden_states: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `PriorAttention.heads`; places: the two of `rotations`, (n, D/H / 2) each."""
+    def heads(self, hidden_states: Tensor, *turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `PriorAttention.heads`; turns: the two of `rotations`, (n, D/H / 2) or (B, 1, n, D/H / 2) each."""
         query, key, value = super().heads(hidden_states)
-        return rotate(self.query_norm(query), *places), rotate(self.key_norm(key), *places), value
+        return rotate(self.query_norm(query), *turns), rotate(self.key_norm(key), *turns), value
 
 
 def llama_block(config: LlamaPriorConfig, layer_idx: int) -> PriorBlock:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .blocks import PriorEmbeddings, prior_block
 from .configuration_prior_transformer import PriorTransformerConfig
 from .masks import attention_mask, layer_mask_names
-from .stream import Context, PriorOutput, StreamPrior
+from .stream import PriorOutput, StreamPrior
 
 PriorTransformerOutput = PriorOutput  # its first name
 
@@ -21,25 +21,6 @@ class PriorTransformer(StreamPrior):
         layers = [prior_block(config, i) for i in range(config.num_hidden_layers)]
         super().__init__(config, embeddings, layers, nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps))
         self.mask_names = layer_mask_names(config.attention_pattern, config.num_hidden_layers, config.conv_edges)
-
-    def _contexts(self, start: int, stop: int, device: torch.device) -> list[Context]:
-        masks = self._masks(start, stop, device)
-        return [(masks[name],) for name in self.mask_names]
-
-    def _tables(self) -> dict[str, Tensor]:
-        start, stop = self.config.prefix_length, self.config.stream_length
-        return {name: self._mask(name, start, stop, self.device) for name in set(self.mask_names)}
-
-    def _step_contexts(self, tables: dict[str, Tensor], position: Tensor, stop: int | None) -> list[Context]:
-        masks = {name: None if stop and name == "full" else mask[position, :stop] for name, mask in tables.items()}
-        return [(masks[name],) for name in self.mask_names]
-
-    def _masks(self, start: int, stop: int, device: torch.device) -> dict[str, Tensor | None]:
-        """Each mask in use, by name. None, which the fast kernels want, where "causal" or "all" says it already."""
-        implied = {"full"} if start == 0 or stop - start == 1 else set()
-        return {
-            name: None if name in implied else self._mask(name, start, stop, device) for name in set(self.mask_names)
-        }
 
     def _mask(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
         sizes = {

@@ -5,11 +5,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .cache import PriorCache
+from .cache import Window
 from .configuration_stream import StreamConfig
 
 
@@ -51,37 +50,37 @@ class PriorAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * config.head_size, bias=False)
         self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=False)
 
-    def heads(self, hidden_states: Tensor, *places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, n, D) → queries (B, H, n, D/H), keys and values (B, H/g, n, D/H). places: for who turns them."""
+    def heads(self, hidden_states: Tensor, *turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, n, D) → queries (B, H, n, D/H), keys and values (B, H/g, n, D/H). turns: for who turns them."""
         heads = self.qkv(hidden_states).unflatten(-1, (-1, self.config.head_size))  # (B, n, H + 2 H/g, D/H)
         return heads.transpose(1, 2).split(self.sizes, dim=1)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        mask: Tensor | None,
-        *places: Tensor,
-        cache: Cache | PriorCache | None,
-        stop: int,
+        self, hidden_states: Tensor, mask: Tensor | None, *turns: Tensor, window: Window | None = None
     ) -> Tensor:
-        query, key, value = self.heads(hidden_states, *places)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)  # (B, H/g, max_cache_len, D/H)
-            key, value = key[:, :, :stop], value[:, :, :stop]  # only what is filled
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
+        """
+        (B, n, D) → (B, n, D). window: where in a cache these n are; it holds what they attend to besides.
+
+        mask: (n, keys) or (B, 1, n, keys); None is "causal" where nothing comes before them, else "all".
+        """
+        query, key, value = self.heads(hidden_states, *turns)
+        if window is not None:
+            key, value = window.write(self.layer_idx, key, value)
+        if window is None or window.start == 0:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+            attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
+        else:
+            attended = self._look_back(query, key, value, mask)
         return self.output(attended.flatten(2))
 
-    def step(
-        self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, mask: Tensor | None, *places: Tensor
-    ) -> Tensor:
-        """One position of each stream, (B, D) → (B, D); its key and value go to `place` (1,) of (B, H/g, ·, D/H)."""
-        query, key, value = self.heads(hidden_states[:, None], *places)
-        keys.index_copy_(2, place, key.to(keys.dtype))  # another one under autocast
-        values.index_copy_(2, place, value.to(values.dtype))
-        query = query.unflatten(1, (keys.shape[1], -1)).squeeze(3)  # (B, H/g, g, D/H): a group reads one head
-        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=self.scaling)
-        return self.output(attended.flatten(1))
+    def _look_back(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Over a cache: the g heads of queries that share one of keys read it as g · n queries of one head."""
+        groups, num_queries = self.num_key_value_groups, query.shape[2]
+        if groups > 1:
+            query = query.unflatten(1, (-1, groups)).flatten(2, 3)  # (B, H/g, g · n, D/H)
+            mask = None if mask is None else mask.tile(groups, 1)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scaling)
+        return attended.unflatten(2, (groups, num_queries)).flatten(1, 2).transpose(1, 2)  # (B, n, H, D/H)
 
 
 class PriorBlock(GradientCheckpointingLayer):
@@ -100,17 +99,7 @@ class PriorBlock(GradientCheckpointingLayer):
         self.mlp = mlp
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, hidden_states: Tensor, *context: Tensor | None, stop: int, cache: Cache | PriorCache | None = None
-    ) -> Tensor:
-        attended = self.attention(self.attention_norm(hidden_states), *context, cache=cache, stop=stop)
+    def forward(self, hidden_states: Tensor, *context: Tensor | None, window: Window | None = None) -> Tensor:
+        attended = self.attention(self.attention_norm(hidden_states), *context, window=window)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
-
-    def step(
-        self, hidden_states: Tensor, keys: Tensor, values: Tensor, place: Tensor, *context: Tensor | None
-    ) -> Tensor:
-        """The same for one position of each stream, without dropout: (B, D) → (B, D)."""
-        attended = self.attention.step(self.attention_norm(hidden_states), keys, values, place, *context)
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.mlp_norm(hidden_states))

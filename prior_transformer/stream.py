@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .cache import PriorCache
+from .cache import PriorCache, Window
 from .configuration_stream import StreamConfig
 from .prior_block import PriorBlock, ResidualLinear
 
 IGNORED = -100  # a label that no loss counts
-Context = tuple[Tensor | None, ...]  # what a layer's attention is told of the places: its mask, and more
+RECOMPILE_LIMIT = 64  # of looks: torch's own, 8, counts those of all priors
 
 
 @dataclass
@@ -24,9 +24,8 @@ class PriorOutput(ModelOutput):
     """
     loss: (w_t · text_loss + w_i · image_loss) / (w_t + w_i); text_loss, image_loss: means over their own tokens, in
         nats per token.
-    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}; None when decoding goes on after the text.
-    image_logits: (B, m, codebook_size), the first entry predicts the code after the last text token (or after the
-        cached tokens).
+    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}.
+    image_logits: (B, m, codebook_size), the first entry predicts the code after the last text token.
     """
 
     loss: Tensor | None = None
@@ -34,7 +33,6 @@ class PriorOutput(ModelOutput):
     image_loss: Tensor | None = None
     text_logits: Tensor | None = None
     image_logits: Tensor | None = None
-    cache: Cache | PriorCache | None = None
 
 
 class StreamEmbeddings(nn.Module):
@@ -48,12 +46,8 @@ class StreamEmbeddings(nn.Module):
         """Text ids (B, T) → (B, 1 + T, D), BOS first."""
         raise NotImplementedError
 
-    def embed_codes(self, codes: Tensor, start: int) -> Tensor:
-        """Codes (B, n) at raster positions start..start+n−1 → (B, n, D)."""
-        raise NotImplementedError
-
-    def step(self, codes: Tensor, position: Tensor) -> Tensor:
-        """Codes (B,) at one raster position (1,) → (B, D), without dropout."""
+    def embed_codes(self, codes: Tensor, cells: Tensor) -> Tensor:
+        """Codes (B, n) at raster positions cells, (n,) or (B, n) → (B, n, D)."""
         raise NotImplementedError
 
 
@@ -67,12 +61,13 @@ class StreamPrior(PreTrainedModel):
     Shapes: B pictures, T text_length, N = grid_size² codes, K codebook_size, D hidden_size. Source: arXiv
     2102.12092, 2.2.
 
-    A subclass says what its embeddings, blocks and last norm are, and what attention is told of the places:
-    `_contexts`, `_tables`, `_step_contexts`.
+    A subclass says what its embeddings, blocks and last norm are, and what attention is told of the places: the name
+    of each layer's mask, `_mask` and `_turns`.
     """
 
     config: StreamConfig
     embeddings: StreamEmbeddings
+    mask_names: list[str]  # of each layer, first to last
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -82,7 +77,8 @@ class StreamPrior(PreTrainedModel):
     def __init__(self, config: StreamConfig, embeddings: StreamEmbeddings, layers: list[PriorBlock], norm: nn.Module):
         super().__init__(config)
         self._compile_options: dict[str, Any] = {}
-        self._compiled_step: Callable[..., Tensor] | None = None
+        self._compiled_look: Callable[..., Tensor] | None = None
+        self.mask_names = ["full"] * len(layers)
         self.embeddings = embeddings
         self.layers = nn.ModuleList(layers)
         self.norm = norm
@@ -106,26 +102,96 @@ class StreamPrior(PreTrainedModel):
 
     # What a subclass says of the places.
 
-    def _contexts(self, start: int, stop: int, device: torch.device) -> list[Context]:
-        """Of each layer, what attention is told where the queries are the stream's positions start..stop−1."""
+    def _mask(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
+        """A mask of `mask_names`: which of the stream's positions 0..stop−1 each of start..stop−1 attends to, bool."""
         raise NotImplementedError
 
-    def _tables(self) -> dict[str, Tensor]:
-        """By name, (N, ·): what `_step_contexts` looks up; a cache keeps them."""
-        raise NotImplementedError
-
-    def _step_contexts(self, tables: dict[str, Tensor], position: Tensor, stop: int | None) -> list[Context]:
-        """Of each layer, what attention is told where the query is one raster position, int64 (1,)."""
-        raise NotImplementedError
+    def _turns(self, start: int, stop: int, device: torch.device) -> tuple[Tensor, ...]:
+        """What turns queries and keys at the stream's positions start..stop−1, (stop − start, ·) each, if anything."""
+        return ()
 
     # What the decoding loop uses.
 
-    def make_cache(self, batch_size: int) -> PriorCache:
+    def read(self, captions: Tensor) -> tuple[Tensor, PriorCache]:
         """
-        An empty cache for B whole streams, in the model's dtype. `forward` and `transform` take it and any cache of
-        transformers with room for them; `step` takes this one alone.
+        Captions, text ids (P, T) or what `embed_text` makes of them, (P, 1 + T, D) → the hidden states (P, D) whose
+        `image_logits` are of the first code, and a cache that has read them.
         """
-        return PriorCache(self.config, batch_size, self._tables(), dtype=self.dtype, device=self.device)
+        prefixes = captions if captions.is_floating_point() else self.embed_text(captions)
+        cache = self._make_cache(len(prefixes))
+        stop = cache.filled = self.config.prefix_length
+        masks = dict.fromkeys(self.mask_names)  # every mask is causal over the text
+        turns = self._turns(0, stop, prefixes.device)
+        return self._run(prefixes, masks, turns, Window(cache, None, 0, stop))[:, -1], cache
+
+    def null(self, captions: Tensor) -> Tensor:
+        """The empty caption in place of each, in the form that they have."""
+        empty = self.null_text_ids(len(captions)).to(captions.device)
+        return self.embed_text(empty) if captions.is_floating_point() else empty
+
+    def look(self, codes: Tensor, places: Tensor, cache: PriorCache) -> Tensor:
+        """
+        W codes of each row, (R, W), row r's at raster positions places[r]..places[r]+W−1 → logits (R, W, K) of the
+        codes that follow each. They are written into the first R rows of the cache, which has all before them.
+
+        places: int64 (R,) on the CPU, where the loop counts: so nobody waits for the device. A code past the grid's
+            end counts as its last one, which no other sees; its logits say nothing.
+
+        Not checked: codes that were drawn are in range.
+        """
+        if self._compiled_look is None:
+            return self._look(codes, Window.of(cache, places, codes.shape[1]))
+        rows = len(codes)
+        spare = min(1 << (rows - 1).bit_length(), len(cache)) - rows  # so few sizes are compiled: what is drawn ends
+        codes = F.pad(codes, (0, 0, 0, spare))
+        places = F.pad(places, (0, spare), value=self.config.image_length - 1)  # where no other code sees
+        cache.filled = self.config.stream_length
+        cache.mark_static()
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT):
+            return self._compiled_look(self, codes, places.to(codes.device), cache)[:rows]
+
+    def compile_step(self, **options: Any) -> None:
+        """
+        Compile `look`, a step of the loop, at its next call, in place; options are those of `torch.compile`, of which
+        mode="reduce-overhead" replays a step as one CUDA graph.
+        """
+        self._compile_options = options
+        self._compiled_look = torch.compile(StreamPrior._look_anywhere, fullgraph=True, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies, which compile anew: compiled code itself cannot be pickled."""
+        return {**self.__dict__, "_compiled_look": self._compiled_look is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compiled_look = None
+        if state["_compiled_look"]:
+            self.compile_step(**self._compile_options)
+
+    def _look_anywhere(self, codes: Tensor, places: Tensor, cache: PriorCache) -> Tensor:
+        return self._look(codes, Window.anywhere(cache, places, codes.shape[1]))
+
+    def _look(self, codes: Tensor, window: Window) -> Tensor:
+        embeds = self.embeddings.embed_codes(codes, window.cells)
+        return self.image_head(self._run(embeds, window.masks(), window.turns(), window))
+
+    def _make_cache(self, num_rows: int) -> PriorCache:
+        start, stop, device = self.config.prefix_length, self.config.stream_length, self.device
+        masks = {name: self._mask(name, start, stop, device) for name in set(self.mask_names)}
+        turns = self._turns(start, stop, device)
+        return PriorCache(self.config, num_rows, masks, turns, dtype=self.dtype, device=device)
+
+    def _run(
+        self,
+        hidden_states: Tensor,
+        masks: dict[str, Tensor | None],
+        turns: tuple[Tensor, ...],
+        window: Window | None = None,
+    ) -> Tensor:
+        """Embeddings (B, n, D) through all layers → hidden states (B, n, D), ready for a head."""
+        for layer, name in zip(self.layers, self.mask_names, strict=True):
+            hidden_states = layer(hidden_states, masks[name], *turns, window=window)
+        return self.norm(hidden_states)
 
     def null_text_ids(self, batch_size: int) -> Tensor:
         """The empty caption of guidance and caption dropout: int64 (B, T), all pads."""
@@ -141,74 +207,12 @@ class StreamPrior(PreTrainedModel):
         _check_range(text_ids, self.config.text_vocab_size, "text ids")
         return self.embeddings.embed_text(text_ids)
 
-    def embed_codes(self, codes: Tensor, start: int = 0) -> Tensor:
-        """Codes (B, n) at raster positions start..start+n−1 → (B, n, D). Raises `ValueError` past the grid's end."""
-        if start + codes.shape[1] > self.config.image_length:
-            raise ValueError(
-                f"{codes.shape[1]} codes from position {start} on do not fit into "
-                f"grid_size²={self.config.image_length} positions"
-            )
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """The first codes (B, n) → (B, n, D). Raises `ValueError` for more than the grid has, or of another model."""
+        if codes.shape[1] > self.config.image_length:
+            raise ValueError(f"{codes.shape[1]} codes do not fit into grid_size²={self.config.image_length} positions")
         _check_range(codes, self.config.codebook_size, "codes")
-        return self.embeddings.embed_codes(codes, start)
-
-    def transform(self, inputs_embeds: Tensor, cache: Cache | PriorCache | None = None, start: int = 0) -> Tensor:
-        """
-        Embeddings (B, n, D) of the stream positions start..start+n−1 → hidden states (B, n, D), ready for a head.
-
-        cache: holds the positions before start (so start > 0 needs it), and then also these n.
-        """
-        stop = start + inputs_embeds.shape[1]
-        if stop > self.config.stream_length:
-            raise ValueError(f"position {stop} is past the stream's stream_length={self.config.stream_length}")
-        if start > 0 and cache is None:
-            raise ValueError(f"start={start} needs a cache that holds the {start} positions before it")
-        hidden_states = inputs_embeds
-        for layer, context in zip(self.layers, self._contexts(start, stop, inputs_embeds.device), strict=True):
-            hidden_states = layer(hidden_states, *context, stop=stop, cache=cache)
-        return self.norm(hidden_states)
-
-    def step(self, codes: Tensor, position: Tensor, cache: PriorCache, stop: int | None = None) -> Tensor:
-        """
-        Codes (B,) at one raster position, int64 (1,), → logits (B, K) of the next code: what
-        `embed_codes`, `transform` and `image_logits` compute, at less than half their overhead. The cache holds all
-        positions before this one.
-
-        stop: how many positions of the stream are filled with this one, T + 2 + position, if the caller has it as a
-            number: then no other is read. None reads all under a mask, so that one graph serves every position.
-
-        Not checked: codes that were drawn are in range.
-        """
-        if self._compiled_step is not None:
-            cache.mark_static()
-            return self._compiled_step(self, codes, position, cache)
-        return self._step(codes, position, cache, stop)
-
-    def compile_step(self, **options: Any) -> None:
-        """
-        Compile `step` at its next call, in place; options are those of `torch.compile`, of which
-        mode="reduce-overhead" replays a step as one CUDA graph.
-        """
-        self._compile_options = options
-        self._compiled_step = torch.compile(StreamPrior._step, fullgraph=True, **options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickles and copies, which compile anew: compiled code itself cannot be pickled."""
-        return {**self.__dict__, "_compiled_step": self._compiled_step is not None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._compiled_step = None
-        if state["_compiled_step"]:
-            self.compile_step(**self._compile_options)
-
-    def _step(self, codes: Tensor, position: Tensor, cache: PriorCache, stop: int | None = None) -> Tensor:
-        place = position + self.config.prefix_length
-        contexts = self._step_contexts(cache.tables, position, stop)
-        hidden_states = self.embeddings.step(codes, position)
-        keys, values = cache.keys[:, :, :, :stop], cache.values[:, :, :, :stop]
-        for layer, context, layer_keys, layer_values in zip(self.layers, contexts, keys, values, strict=True):
-            hidden_states = layer.step(hidden_states, layer_keys, layer_values, place, *context)
-        return self.image_head(self.norm(hidden_states))
+        return self.embeddings.embed_codes(codes, torch.arange(codes.shape[1], device=codes.device))
 
     def store_by_columns(self) -> None:
         """
@@ -238,12 +242,9 @@ class StreamPrior(PreTrainedModel):
         text, codes = input_ids[:, : self.config.text_length], input_ids[:, self.config.text_length :]
         return torch.where(text == IGNORED, text, text - self.config.codebook_size), codes
 
-    def forward(
-        self, input_ids: Tensor, labels: Tensor | None = None, cache: Cache | PriorCache | None = None
-    ) -> PriorOutput:
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> PriorOutput:
         """
-        input_ids: joint ids (B, T + n), 0 ≤ n ≤ N; after the text is in `cache`, the next codes alone, (B,
-            n).
+        input_ids: joint ids (B, T + n), 0 ≤ n ≤ N.
         labels: None, or joint ids of the shape of input_ids, not shifted, −100 where no loss is wanted. Pads are
             ordinary targets of the text loss, as in the paper. A modality without a single label has loss 0.
 
@@ -252,27 +253,22 @@ class StreamPrior(PreTrainedModel):
         """
         if labels is not None and labels.shape != input_ids.shape:
             raise ValueError(f"labels {tuple(labels.shape)} must have the shape of input_ids {tuple(input_ids.shape)}")
-        start = 0 if cache is None else int(cache.get_seq_length())
-        if start > 0:
-            if labels is not None:
-                raise ValueError("labels need the whole stream: call without a cache")
-            embeds = self.embed_codes(input_ids, start - self.config.prefix_length)
-            image_logits = self.image_logits(self.transform(embeds, cache, start))
-            return PriorOutput(image_logits=image_logits, cache=cache)
-
         text_ids, codes = self.split(input_ids)
         embeds = self.embed_text(text_ids)
         if codes.shape[1] > 0:
             embeds = torch.cat([embeds, self.embed_codes(codes)], dim=1)
-        if cache is None:
-            embeds = embeds[:, : self.config.stream_length - 1]
-        hidden_states = self.transform(embeds, cache)
+        hidden_states = self.transform(embeds[:, : self.config.stream_length - 1])
         output = PriorOutput(
             text_logits=self.text_logits(hidden_states[:, : self.config.text_length]),
-            image_logits=self.image_logits(hidden_states[:, self.config.text_length : self.config.stream_length - 1]),
-            cache=cache,
+            image_logits=self.image_logits(hidden_states[:, self.config.text_length :]),
         )
         return output if labels is None else self._add_losses(output, labels)
+
+    def transform(self, inputs_embeds: Tensor) -> Tensor:
+        """Embeddings (B, n, D) of the stream's first n positions → hidden states (B, n, D), ready for a head."""
+        stop, device = inputs_embeds.shape[1], inputs_embeds.device
+        masks = {name: None if name == "full" else self._mask(name, 0, stop, device) for name in set(self.mask_names)}
+        return self._run(inputs_embeds, masks, self._turns(0, stop, device))
 
     def _add_losses(self, output: PriorOutput, labels: Tensor) -> PriorOutput:
         text_labels, image_labels = self.split(labels)

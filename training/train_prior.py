@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 
 from dvae import DVAE, DVAEImageProcessor
-from pipelines.checks import check_components
+from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.folder.whole import WEIGHTS, saved_whole
@@ -78,6 +78,7 @@ def build(
     if training.init_from:
         prior = load_prior(find_part(training.init_from, "prior"), dtype=torch.float32)
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
+        check_stream(prior, tokenizer)
         check_start(training, dvae, tokenizer, accelerator.print)
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")

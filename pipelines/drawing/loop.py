@@ -1,22 +1,30 @@
-"""The loop that draws image codes from a prior, one after the other, and who watches it."""
+"""A call's pictures drawn together, code after code as far as each of them is, and who watches it."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .decoder import Decoder
-from .keys import draw_by_keys
-from .sampling import filter_logits, guide
+from .prior import Prior
+from .rows import Rows
 from .settings import SamplingSettings, check_settings
 
 Callback = Callable[[int, Tensor], None]
 
 
+class Drawn(NamedTuple):
+    """How many codes of every picture are done in raster order; the codes (B, N) int64, −1 where there is none yet;
+    and how many looks of the prior it took."""
+
+    done: int
+    codes: Tensor
+    passes: int
+
+
 def draw_codes(
-    prior: Any,
+    prior: Prior,
     captions: Tensor,
     keys: Tensor,
     settings: SamplingSettings | None = None,
@@ -26,94 +34,93 @@ def draw_codes(
     fixed_mask: Tensor | None = None,
     posterior_logits: Tensor | None = None,
     strength: float = 1.0,
-) -> Iterator[tuple[int, Tensor]]:
-    """Draw the codes of B pictures, in raster order, over a static cache.
+    window: int | None = None,
+) -> Iterator[Drawn]:
+    """Draw the codes of B pictures, each in raster order.
 
     Args:
-        prior: any model of the protocol in decoder.py.
-        captions: one a picture, text ids (B, T) int64 or their prefixes (B, 1 + T, D), as `Decoder` takes them.
+        prior: any model that has what prior.py says.
+        captions: one a picture, (B, …), in a form that the prior reads: text ids as a rule.
         keys: (B, N) int64 by `draw_keys`, N = grid_size²: keys[b, i] is the chance in code i of picture b.
         settings: how to draw; None is the plain model at temperature 1.
-        other_captions: those that guidance steers away from, likewise; None is the empty one.
+        other_captions: those that guidance steers away from, in the same form; None is the prior's `null`.
         fixed_codes, fixed_mask: (B, N) int64 and bool, both or neither: the codes of the mask stay as given, the
             others, whatever is written there, are drawn, each seeing the codes before it and none after it.
         posterior_logits, strength: (B, N, K), what a picture says of its codes, −inf for never; they are drawn from
             posterior^(1 − strength) · prior^strength, normalised, for variations of that picture.
+        window: how many codes of a picture one pass looks at; the pictures are the same. 1 draws one after the other.
+            None takes what is measured to be the fastest.
 
     Yields:
-        how many codes are done in raster order, and the codes (B, N) int64, −1 where there is none yet: first
-        (0, the fixed ones), then after each drawn code. The loop writes on in them: copy what is to stay.
+        first the fixed codes, then the codes so far after each drawn one, several of which may come from one pass.
 
     Raises:
         ValueError: when a shape or a fixed code does not fit the prior.
     """
     settings = settings or SamplingSettings()
-    batch_size, length = len(captions), prior.config.grid_size**2
+    batch_size, length, device = len(captions), prior.config.grid_size**2, captions.device
     if fixed_codes is None and fixed_mask is None:
-        fixed_codes = torch.zeros(batch_size, length, dtype=torch.int64, device=captions.device)
+        fixed_codes = torch.zeros(batch_size, length, dtype=torch.int64, device=device)
         fixed_mask = torch.zeros_like(fixed_codes, dtype=torch.bool)
     _check(prior, captions, keys, settings, fixed_codes, fixed_mask)
-    device = captions.device
     if settings.guidance_scale == 1:
         other_captions = None
     elif other_captions is None:
-        other_captions = prior.null_text_ids(batch_size).to(device)
-    fixed_codes, fixed_mask = fixed_codes.to(device), fixed_mask.to(device)
-    posterior = None if strength == 1 else posterior_logits.float().log_softmax(dim=-1).to(device)
-    return _draw(
-        prior, captions, other_captions, keys.to(device), settings, fixed_codes, fixed_mask, posterior, strength
-    )
+        other_captions = prior.null(captions)
+    each = {
+        "captions": captions,
+        "other_captions": other_captions,
+        "keys": keys.to(device),
+        "codes": fixed_codes.to(device),
+        "given": fixed_mask.to(device),
+        "posterior": None if strength == 1 else posterior_logits.float().log_softmax(dim=-1).to(device),
+    }
+    return _draw(Rows(prior, window), each, settings, strength)
 
 
 @torch.inference_mode()
-def _draw(
-    prior: Any,
-    captions: Tensor,
-    other_captions: Tensor | None,
-    keys: Tensor,
-    settings: SamplingSettings,
-    fixed_codes: Tensor,
-    fixed_mask: Tensor,
-    posterior: Tensor | None,
-    strength: float,
-) -> Iterator[tuple[int, Tensor]]:
-    """The loop of `draw_codes`: known codes before the first drawn one are read at once, after the last one never."""
-    temperatures = settings.temperatures(keys.shape[1])
-    scales = settings.guidance_scales(prior.config.grid_size)
-    to_draw = (~fixed_mask).any(dim=0).nonzero()[:, 0].tolist()
-    codes = fixed_codes.where(fixed_mask, -1)
-    yield 0, codes
-    if not to_draw:
+def _draw(rows: Rows, each: dict[str, Tensor | None], settings: SamplingSettings, strength: float) -> Iterator[Drawn]:
+    """each: what `Rows.add` takes, of every picture."""
+    given = each["given"]
+    cells = torch.arange(given.shape[1], device=given.device)
+    codes, done = each["codes"].where(given, -1), 0
+    yield Drawn(done, codes, rows.passes)
+    drawn, busy = (~given).any(dim=0).tolist(), (~given).any(dim=1).nonzero()[:, 0]
+    if len(busy) == 0:
         return
-    decoder, first, last = Decoder(prior, captions, other_captions), to_draw[0], to_draw[-1]
-    for i in range(first, last + 1):
-        logits = decoder.prefill(codes[:, :i]) if i == first else decoder.step(codes[:, i - 1 : i], i - 1)
-        if i not in to_draw:
-            continue
-        if other_captions is not None:
-            logits = guide(*logits.chunk(2), scales[i])
-        if posterior is not None:
-            logits = (1 - strength) * posterior[:, i] + strength * logits.log_softmax(dim=-1)
-        logits = filter_logits(logits, temperatures[i], settings.top_k, settings.top_p, settings.min_p)
-        codes[:, i] = codes[:, i].where(fixed_mask[:, i], draw_by_keys(logits, keys[:, i]))
-        yield i + 1, codes
+    names = rows.add(
+        settings=settings,
+        strength=strength,
+        **{name: None if part is None else part[busy] for name, part in each.items()},
+    )
+    pictures = dict(zip(names, busy.tolist(), strict=True))
+    stand = dict.fromkeys(names, 0)  # of those that are done the last word
+    while True:
+        progress = rows.collect()
+        codes[[pictures[name] for name in progress.names]] = progress.codes
+        stand |= zip(progress.names, progress.done, strict=True)
+        for i in range(done, min(stand.values())):
+            if drawn[i]:
+                yield Drawn(i + 1, codes.where(given | (cells <= i), -1), rows.passes)
+        done = min(stand.values())
+        if len(rows) == 0:
+            return
+        rows.step()
 
 
-def watch(
-    draws: Iterator[tuple[int, Tensor]], total: int, progress_bar: bool, callback: Callback | None
-) -> Iterator[tuple[int, Tensor]]:
+def watch(draws: Iterator[Drawn], total: int, progress_bar: bool, callback: Callback | None) -> Iterator[Drawn]:
     """Copies of `draw_codes`' items, as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
     with tqdm(total=total, unit="code", disable=not progress_bar) as bar:
-        for done, codes in draws:
+        for done, codes, passes in draws:
             bar.update(done - bar.n)
             if callback is not None and done > 0:
                 callback(done - 1, codes[:, :done].clone())
-            yield done, codes.clone()
+            yield Drawn(done, codes.clone(), passes)
         bar.update(total - bar.n)
 
 
 def _check(
-    prior: Any, captions: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
+    prior: Prior, captions: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
 ) -> None:
     """Both numbers and the remedy, before anything is computed."""
     batch_size, length, vocab_size = len(captions), prior.config.grid_size**2, prior.config.codebook_size
@@ -141,7 +148,7 @@ def _check(
         )
 
 
-def check_codes(codes: Tensor, prior: Any) -> None:
+def check_codes(codes: Tensor, prior: Prior) -> None:
     """Raises ValueError unless they are int64 (B, h, w) of the prior's grid and codes, with both numbers."""
     side, size = prior.config.grid_size, prior.config.codebook_size
     if codes.dtype != torch.int64 or codes.ndim != 3 or tuple(codes.shape[1:]) != (side, side):

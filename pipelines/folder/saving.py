@@ -13,7 +13,8 @@ from PIL import Image
 from dvae import DVAE, DVAEImageProcessor
 from prior_transformer import PRIORS, PriorTokenizer, StreamPrior
 
-from ..checks import check_components
+from ..checks import check_components, check_stream
+from ..drawing.pace import forget_pace
 from ..drawing.settings import SamplingSettings
 from ..judges.small_clip import SmallCLIP
 from ..quantization import Kind, quantize_prior, quantized_kind
@@ -70,6 +71,8 @@ class SavedPipeline(ModelHubMixin):
         reranker: SmallCLIP | None = None,
     ):
         check_components(dvae, prior, tokenizer, image_processor, reranker)
+        if isinstance(prior, StreamPrior):  # another one may read something else
+            check_stream(prior, tokenizer)
         self.dvae = dvae
         self.prior = prior
         self.tokenizer = tokenizer
@@ -112,7 +115,7 @@ class SavedPipeline(ModelHubMixin):
 
     @property
     def device(self) -> torch.device:
-        return self.prior.device
+        return next(self.prior.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -140,14 +143,16 @@ class SavedPipeline(ModelHubMixin):
         if self.quantized:
             raise ValueError(f"the prior has {self.quantized} weights already; load the pipeline anew for {kind}")
         quantize_prior(self.prior, kind)
+        forget_pace(self.prior)
         return self
 
     def compile(self, **options: Any) -> Self:
-        """Compile the prior's step at its next use, for GPUs: on a CPU it gains nothing; returns the pipeline itself.
+        """Compile the prior's look at its next use, for GPUs: on a CPU it gains nothing; returns the pipeline itself.
 
-        options: those of `torch.compile`; mode="reduce-overhead" replays each step as one CUDA graph.
+        options: those of `torch.compile`; mode="reduce-overhead" replays each pass as one CUDA graph.
         """
         self.prior.compile_step(**options)
+        forget_pace(self.prior)
         return self
 
     @classmethod

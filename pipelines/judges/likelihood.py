@@ -1,16 +1,17 @@
 """The model's own likelihood of a picture, code by code, and what a prompt adds to it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..drawing.prior import Prior
 from ..running import evaluating
 
-BATCH_SIZE = 64
+BATCH_SIZE = 16  # pictures at once, each of which has a cache of its own
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,26 @@ class Score:
         return [heat_map(grid, size) for grid in values[by].cpu().numpy()]
 
 
-def score_codes(prior: Any, text_ids: Tensor, codes: Tensor) -> Score:
-    """Text ids (B, T) and codes (B, h, w) -> their `Score` under a prior of the protocol in drawing/decoder.py."""
-    empty = prior.null_text_ids(len(codes)).to(codes.device)
+def score_codes(prior: Prior, text_ids: Tensor, codes: Tensor) -> Score:
+    """Captions (B, …) and codes (B, h, w) -> their `Score`."""
     with evaluating(prior):
-        given, alone = (log_likelihoods(prior, ids, codes.flatten(1)) for ids in (text_ids, empty))
+        given, alone = (
+            log_likelihoods(prior, captions, codes.flatten(1)) for captions in (text_ids, prior.null(text_ids))
+        )
     return Score(given.unflatten(1, codes.shape[1:]), alone.unflatten(1, codes.shape[1:]))
 
 
 @torch.no_grad()
-def log_likelihoods(prior: Any, text_ids: Tensor, codes: Tensor) -> Tensor:
-    """log p(code | the codes before it, text) in nats: text ids (B, T), codes (B, N) -> float32 (B, N)."""
+def log_likelihoods(prior: Prior, captions: Tensor, codes: Tensor) -> Tensor:
+    """log p(code | the codes before it, caption) in nats: captions (B, …), codes (B, N) -> float32 (B, N)."""
     parts = []
-    for ids, part in zip(text_ids.split(BATCH_SIZE), codes.split(BATCH_SIZE), strict=True):
-        embeddings = torch.cat([prior.embed_text(ids), prior.embed_codes(part[:, :-1], start=0)], dim=1)
-        logits = prior.image_logits(prior.transform(embeddings)[:, -part.shape[1] :])  # (B, N, K)
+    for some, part in zip(captions.split(BATCH_SIZE), codes.split(BATCH_SIZE), strict=True):
+        distinct, rows = some.unique(dim=0, return_inverse=True)
+        hidden_states, cache = prior.read(distinct)
+        logits = prior.image_logits(hidden_states)[rows, None]  # (B, 1, K)
+        if part.shape[1] > 1:
+            start = torch.zeros(len(part), dtype=torch.int64, device="cpu")
+            logits = torch.cat([logits, prior.look(part[:, :-1], start, cache.expand(rows))], dim=1)
         parts.append(logits.float().log_softmax(dim=-1).gather(2, part[:, :, None])[:, :, 0])
     return torch.cat(parts)
 

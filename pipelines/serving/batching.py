@@ -1,18 +1,17 @@
-"""The queue: pictures wait in it, and those of equal settings are painted together, a batch at a time.
+"""The queue: pictures wait in it, and at every pass of the painter it says which are painted.
 
 All of this file but the painting runs on the event loop, so nothing needs a lock. The one thread that paints reports
 back with `call_soon_threadsafe`, and reads `Job.dropped`, a flag that is only ever raised.
 """
 
 import asyncio
-import itertools
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from PIL import Image
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from ..drawing.settings import SamplingSettings
 
 logger = logging.getLogger("uvicorn.error")
+
+BEGUN = 2  # times as many pictures as are painted at once may be begun: those that rest take memory
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Job:
 
     text_ids, negative_ids: (1, T) int64, of the prompt and of what guidance steers away from, as a rule nothing.
     partial_images: how many partial pictures are reported of each before the finished one.
-    `dropped` says that nobody waits for it any more: its pictures leave the queue, and a batch of nothing but dropped
-    pictures stops.
+    `dropped` says that nobody waits for it any more: its pictures leave the queue and the painter.
     """
 
     def __init__(
@@ -83,11 +83,23 @@ class WorkItem:
 
 
 Report = Callable[[WorkItem, Event], None]
-Paint = Callable[[list[WorkItem], Report], None]
+
+
+class Painter(Protocol):
+    def step(self, pictures: list[WorkItem], report: Report) -> list[WorkItem]:
+        """A pass of these pictures, begun or gone on with; the others rest. Returns those that are finished.
+
+        Called on a thread. Calls report(picture, event) for each event.
+        """
+        ...
+
+    def forget(self) -> None:
+        """After a pass that failed: nothing is begun."""
+        ...
 
 
 class QueueFull(Exception):
-    """retry_after: seconds until there will be room, as far as the last batch tells."""
+    """retry_after: seconds until there will be room, as far as the pictures so far tell."""
 
     def __init__(self, message: str, retry_after: int):
         super().__init__(message)
@@ -95,78 +107,116 @@ class QueueFull(Exception):
 
 
 class PaintingFailed(Exception):
-    """A batch raised what it should not have; the log has it."""
+    """A pass raised what it should not have; the log has it."""
 
 
 class Batcher:
-    """Paints jobs in the order they came, max_batch pictures of equal settings at a time.
+    """Paints up to max_batch pictures at once, of any settings; at every pass some may join and some leave.
 
-    paint: called on a thread as paint(pictures, report); it calls report(picture, event) for each event.
-    observe: called as observe(pictures in the batch, seconds it took) after each batch.
+    Requests take turns, a picture each, the oldest first: so none waits for another's second picture, and while one
+    has no picture yet, none has two painted at once.
+
+    observe: called as observe(pictures of the pass, how many it finished, seconds it took) after each pass.
     """
 
     def __init__(
-        self, paint: Paint, *, max_batch: int, max_queue: int, batch_wait: float, observe: Callable[[int, float], None]
+        self,
+        painter: Painter,
+        *,
+        max_batch: int,
+        max_queue: int,
+        batch_wait: float,
+        observe: Callable[[int, int, float], None],
     ):
-        self.paint, self.observe = paint, observe
+        self.painter, self.observe = painter, observe
         self.max_batch, self.max_queue, self.batch_wait = max_batch, max_queue, batch_wait
-        self._batch: list[WorkItem] = []  # being painted
-        self._queue: deque[WorkItem] = deque()
+        self._unfinished: dict[Job, list[WorkItem]] = {}  # of each request, by age; those begun come first
+        self._begun: set[WorkItem] = set()
         self._arrival = asyncio.Event()
-        self._seconds = 1.0  # of the last batch
+        self._seconds, self._finished = 0.0, 0  # of all passes
 
     @property
     def waiting(self) -> int:
-        """Pictures in the queue that someone still waits for."""
-        return sum(not picture.job.dropped for picture in self._queue)
+        """Pictures that someone still waits for and that are not begun."""
+        return sum(
+            picture not in self._begun
+            for job, pictures in self._unfinished.items()
+            if not job.dropped
+            for picture in pictures
+        )
 
     def submit(self, job: Job) -> None:
-        """Put the job's pictures at the end of the queue. Raises `QueueFull` when there is no room for all of them."""
+        """Put the job's pictures into the queue. Raises `QueueFull` when there is no room for all of them."""
         waiting = self.waiting
         if waiting + len(job.pictures) > self.max_queue:
-            batches = math.ceil((waiting + len(self._batch)) / self.max_batch)
+            seconds = self._seconds / self._finished if self._finished else 1.0  # a picture
             raise QueueFull(
                 f"{waiting} pictures wait and n={len(job.pictures)} more would exceed this server's {self.max_queue}; "
                 "try again later",
-                retry_after=max(1, math.ceil(batches * self._seconds)),
+                retry_after=max(1, math.ceil((waiting + len(self._begun)) * seconds)),
             )
-        self._queue.extend(job.pictures)
+        self._unfinished[job] = list(job.pictures)
         self._arrival.set()
 
     async def run(self) -> None:
-        """Paint until cancelled. A batch that fails fails its own jobs, and the next one is painted all the same."""
+        """Paint until cancelled. A pass that fails fails the jobs that are begun; those that wait are painted."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter") as thread:
             try:
                 while True:
-                    self._batch, start = await self._next_batch(), time.monotonic()
+                    pictures, start = await self._next_pass(), time.monotonic()
                     try:
-                        await loop.run_in_executor(thread, self.paint, self._batch, _from_thread(loop))
+                        finished = await loop.run_in_executor(thread, self.painter.step, pictures, _from_thread(loop))
                     except Exception:
-                        logger.exception("a batch of %d pictures failed", len(self._batch))
-                        for job in {picture.job for picture in self._batch}:
+                        logger.exception("a pass of %d pictures failed", len(pictures))
+                        for job in {picture.job for picture in self._begun}:
                             job.fail(PaintingFailed("the server failed at this picture; its log says how"))
-                    self._seconds = time.monotonic() - start
-                    self.observe(len(self._batch), self._seconds)
-                    self._batch = []
+                        finished = []
+                        await loop.run_in_executor(thread, self.painter.forget)
+                    self._leave(finished)
+                    seconds = time.monotonic() - start
+                    self._seconds, self._finished = self._seconds + seconds, self._finished + len(finished)
+                    self.observe(len(pictures), len(finished), seconds)
             finally:
-                for picture in [*self._batch, *self._queue]:
-                    picture.job.dropped = True  # so that the thread stops at its next code
+                for job in self._unfinished:
+                    job.dropped = True
 
-    async def _next_batch(self) -> list[WorkItem]:
-        """The first picture that waits, and those behind it that can be painted with it."""
+    async def _next_pass(self) -> list[WorkItem]:
+        """Which pictures are painted next."""
         while True:
-            self._queue = deque(picture for picture in self._queue if not picture.job.dropped)
-            if self._queue:
+            for job in [job for job in self._unfinished if job.dropped]:
+                self._begun -= set(self._unfinished.pop(job))
+            if self._unfinished:
                 break
             self._arrival.clear()
             await self._arrival.wait()
             await asyncio.sleep(self.batch_wait)
-        settings = self._queue[0].job.settings
-        batch = list(itertools.islice((p for p in self._queue if p.job.settings == settings), self.max_batch))
-        taken = set(batch)
-        self._queue = deque(picture for picture in self._queue if picture not in taken)
-        return batch
+        room, pictures = BEGUN * self.max_batch - len(self._begun), []
+        for picture in deal(list(self._unfinished.values()), self.max_batch):
+            room -= picture not in self._begun
+            if picture in self._begun or room >= 0:
+                pictures.append(picture)
+        self._begun |= set(pictures)
+        return pictures
+
+    def _leave(self, finished: list[WorkItem]) -> None:
+        for picture in finished:
+            self._begun.discard(picture)
+            if picture.job in self._unfinished:
+                self._unfinished[picture.job].remove(picture)
+                if not self._unfinished[picture.job]:
+                    del self._unfinished[picture.job]
+
+
+def deal(requests: list[list[WorkItem]], places: int) -> list[WorkItem]:
+    """Who of the unfinished pictures of each request, oldest first, is painted: each request one in turn.
+
+    Only one of each, while one of them has no finished picture yet, so that first answers come soon.
+    """
+    first = any(len(pictures) == len(pictures[0].job.pictures) for pictures in requests)
+    rounds = 1 if first and len(requests) > 1 else places
+    turns = [pictures[i] for i in range(rounds) for pictures in requests if i < len(pictures)]
+    return turns[:places]
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop) -> Report:

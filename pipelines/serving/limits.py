@@ -1,4 +1,4 @@
-"""What a server accepts and how it batches: numbers, checked once. Nothing heavy is imported here."""
+"""What a server accepts and how it paints: numbers, checked once. Nothing heavy is imported here."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -16,7 +16,7 @@ class ServerSettings:
     Raises ValueError for numbers that make no server.
     """
 
-    max_batch: int = _setting(8, "pictures painted in one decoding loop")
+    max_batch: int = _setting(8, "pictures painted at once")
     max_queue: int = _setting(64, "pictures that may wait; a request that would make them more is answered 429")
     max_n: int = _setting(10, "pictures of one request")
     max_prompt: int = _setting(1000, "characters of a prompt")

@@ -34,7 +34,7 @@ class Service:
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             batch_wait=settings.batch_wait,
-            observe=self.metrics.observe_batch,
+            observe=self.metrics.observe_pass,
         )
 
     def order(self, request: ImagesRequest) -> Order:
@@ -43,7 +43,8 @@ class Service:
         partial_images = self._checked_stream(request)
         sampling = self._sampling(request)
         text_ids, read = self._encode(request.prompt)
-        job = Job(text_ids, self._negative_ids(request, sampling), self._seeds(request), sampling, partial_images)
+        negative_ids = self._negative_ids(request, sampling, text_ids)
+        job = Job(text_ids, negative_ids, self._seeds(request), sampling, partial_images)
         return Order(
             job=job,
             prompt=request.prompt,
@@ -105,14 +106,14 @@ class Service:
             raise APIError(400, str(error)) from error
         return settings
 
-    def _negative_ids(self, request: ImagesRequest, sampling: SamplingSettings) -> Tensor:
+    def _negative_ids(self, request: ImagesRequest, sampling: SamplingSettings, text_ids: Tensor) -> Tensor:
         """(1, T), the empty caption where nothing is steered away from: so all prompts fit one batch."""
         try:
             prompts = check_negative_prompts(request.negative_prompt, 1, sampling.guidance_scale)
         except ValueError as error:
             raise APIError(400, str(error), param="negative_prompt") from error
         if prompts is None:
-            return self.pipeline.prior.null_text_ids(1).to(self.pipeline.device)
+            return self.pipeline.prior.null(text_ids)
         return self._encode(prompts[0], param="negative_prompt")[0]
 
     def _encode(self, prompt: str, param: str = "prompt") -> tuple[Tensor, str]:

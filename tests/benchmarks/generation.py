@@ -1,6 +1,6 @@
 """Codes a second of the loop, as ratios to three references measured in the same run.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation [--parts loop cold memory plot] [--rounds 3]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation [--parts loop windows cold memory plot] [--rounds 3]
 
 d 512, 8 layers, 8 heads × 64, text 64 of 4,096, image 16×16 of 2,048; random weights, which cost what trained ones do.
 The references:
@@ -11,8 +11,10 @@ The references:
 3. the floor: the weights that a step reads, in their own precision, at the rate at which this machine sums a tensor of
    105 MB.
 
-The prefill and every 16th code, drawn from its logits as in the loop, are timed, and the codes' seconds taken 16 times
-(of the plain loop every 32nd, of `generate` its first 17).
+What is read and every 16th code, drawn from its logits as in the loop, are timed, and the codes' seconds taken 16
+times (of the plain loop every 32nd, of `generate` its first 17). That is the loop of one code a pass. "windows" is of
+whole pictures of the embedded model, by how many codes of each a pass looks at: passes, seconds against those of one
+code a pass, and how many pictures are the same, code for code.
 Variants take turns, round after round (A B C A B C …); a row is the median of its rounds. On a CPU seconds are those
 of the process, not of the clock: what else runs there disturbs them least, though it still takes cache and bandwidth.
 int8 and int4 need torchao.
@@ -20,6 +22,7 @@ int8 and int4 need torchao.
 
 import argparse
 import copy
+import itertools
 import resource
 import statistics
 import subprocess
@@ -33,12 +36,20 @@ import torch
 from torch import nn
 
 from pipelines import TextToImagePipeline
-from pipelines.drawing.decoder import Decoder
 from pipelines.drawing.keys import draw_by_keys, draw_keys
 from pipelines.drawing.sampling import filter_logits, guide
 from pipelines.quantization import quantize_prior
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
+# fmt: off
+NAMES = [
+    "avocado", "red apple", "cat face", "fire engine", "sailboat", "hamburger", "rocket", "octopus", "banana",
+    "tomato", "grapes", "lemon", "pizza", "hot dog", "doughnut", "teapot", "bicycle", "airplane", "automobile",
+    "tractor", "helicopter", "umbrella", "snowman", "sunflower", "tulip", "cactus", "mushroom", "maple leaf",
+    "penguin", "elephant", "tiger face", "rabbit face", "panda", "frog", "whale", "butterfly", "snail", "guitar",
+    "violin", "trophy",
+]
+# fmt: on
 FIGURE = Path(__file__).parent / "generation.png"
 EVERY = 16  # one code in so many is timed
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 0.625}  # a weight; int4 with its group's scale and zero
@@ -76,22 +87,33 @@ def make_texts(batch_size: int) -> torch.Tensor:
     return torch.randint(1, 4096, (batch_size, 64), generator=torch.Generator().manual_seed(0))
 
 
+def look(prior: PriorTransformer, codes: torch.Tensor, place: int, cache: object) -> torch.Tensor:
+    """Codes (R, 1), all at one place -> logits (R, K)."""
+    return prior.look(codes, torch.full((len(codes),), place), cache)[:, 0]
+
+
 def our_loop(prior: PriorTransformer, batch_size: int, guided: bool, every: int = EVERY) -> Callable[[], float]:
     text_ids, length = make_texts(batch_size), prior.config.image_length
     keys = draw_keys(list(range(batch_size)), length)
-    codes = torch.zeros(batch_size, 1, dtype=torch.long)
+    codes = torch.zeros(batch_size * (1 + guided), 1, dtype=torch.long)
 
     def draw(logits: torch.Tensor, i: int) -> torch.Tensor:
         if guided:
             logits = guide(*logits.chunk(2), 3.0)
         return draw_by_keys(filter_logits(logits), keys[:, i])
 
+    if guided:
+        text_ids = torch.cat([text_ids, prior.null(text_ids)])
+
     def run() -> float:
         with torch.inference_mode():
-            decoder = Decoder(prior, text_ids, prior.null_text_ids(batch_size) if guided else None)
-            seconds = cpu_seconds(lambda: draw(decoder.prefill(codes[:, :0]), 0))
-            places = range(every // 2, length, every)
-            return seconds + every * sum(cpu_seconds(lambda i=i: draw(decoder.step(codes, i - 1), i)) for i in places)
+            start = time.process_time()
+            hidden_states, cache = prior.read(text_ids)
+            draw(prior.image_logits(hidden_states), 0)
+            seconds = time.process_time() - start
+            for i in range(every // 2, length, every):
+                seconds += every * cpu_seconds(lambda i=i: draw(look(prior, codes, i - 1, cache), i))
+            return seconds
 
     return run
 
@@ -177,6 +199,34 @@ def measure_loop(rounds: int, batches: list[int], kinds: list[str]) -> None:
             )
 
 
+def measure_windows(batches: list[int], windows: list[int | None], num_prompts: int) -> None:
+    """By default settings, names and scenes of two of them. None of windows is the measured one."""
+    pipeline = TextToImagePipeline.from_pretrained()
+    prompts = {
+        "names": NAMES[:num_prompts],
+        "composed": [f"a {a} beside a {b}" for a, b in itertools.pairwise(NAMES)][:num_prompts],
+    }
+    print("\n| prompts | batch | window | passes | CPU time to window 1 | the same pictures |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for kind, batch_size in itertools.product(prompts, batches):
+        seconds, passes, codes = {w: [] for w in windows}, {w: [] for w in windows}, {w: [] for w in windows}
+        for i in range(0, len(prompts[kind]), batch_size):
+            for window in windows:  # in turn
+                start = time.process_time()
+                output = pipeline(prompts[kind][i : i + batch_size], seed=i, window=window, progress_bar=False)
+                seconds[window].append(time.process_time() - start)
+                passes[window].append(output.passes)
+                codes[window].append(output.codes)
+        for window in windows:
+            same = sum(int((a == b).all((1, 2)).sum()) for a, b in zip(codes[window], codes[1], strict=True))
+            ratio = statistics.median(a / b for a, b in zip(seconds[window], seconds[1], strict=True))
+            print(
+                f"| {kind} | {batch_size} | {window or 'measured'} | {statistics.mean(passes[window]):.0f} "
+                f"| {ratio:.2f} | {same} of {len(prompts[kind])} |",
+                flush=True,
+            )
+
+
 def measure_cold() -> None:
     """A fresh process from its start to a saved picture of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
@@ -219,15 +269,14 @@ def measure_memory() -> None:
 
 
 def step_seconds(prior: PriorTransformer, batch_size: int, steps: int = 8) -> float:
-    """A code of each picture, at positions spread evenly over the grid; the prefill is not counted."""
+    """A code of each picture, at positions spread evenly over the grid; reading is not counted."""
     length = prior.config.image_length
     with torch.inference_mode():
-        decoder = Decoder(prior, make_texts(1).expand(batch_size, -1))
-        decoder.prefill(torch.zeros(batch_size, 0, dtype=torch.long))
+        _, cache = prior.read(make_texts(1).expand(batch_size, -1))
         code = torch.zeros(batch_size, 1, dtype=torch.long)
         keys = draw_keys(list(range(batch_size)), 1)[:, 0]
         times = [
-            cpu_seconds(lambda i=i: draw_by_keys(filter_logits(decoder.step(code, i)), keys))
+            cpu_seconds(lambda i=i: draw_by_keys(filter_logits(look(prior, code, i, cache)), keys))
             for i in range(0, length, max(length // steps, 1))
         ]
     return statistics.mean(sorted(times)[: len(times) * 3 // 4])  # without the steps that others disturbed most
@@ -264,6 +313,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["loop", "cold", "memory"], choices=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 8, 16, 32, 64], help="1 is what is compared to")
+    parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--weights", nargs="+", default=["float32", "int8"], choices=list(BYTES))
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
@@ -273,6 +324,7 @@ def main() -> None:
 
 PARTS = {
     "loop": lambda arguments: measure_loop(arguments.rounds, arguments.batches, arguments.weights),
+    "windows": lambda arguments: measure_windows(arguments.batches, [*arguments.windows, None], arguments.prompts),
     "cold": lambda arguments: measure_cold(),
     "memory": lambda arguments: measure_memory(),
     "plot": lambda arguments: plot(arguments.rounds, arguments.weights),

@@ -5,9 +5,10 @@
 The shape of generation.py: d 512, 8 layers, text 64 of 4,096, image 16×16 of 2,048, random weights, bf16. Painting is
 timed by whole pictures, guided alike: transformers' `generate` of a Llama of that size with a static cache (twice the
 batch in place of guidance), the loop as it is, and the loop with `compile(mode="reduce-overhead")`, which replays a
-step as one CUDA graph. Training by steps of forward, backward and AdamW: plain PyTorch, the prior, and the prior with
-its blocks compiled, as `--training.compile true` does. Variants take turns, after a round that warms up; a row is the
-median of its rounds.
+step as one CUDA graph, each of one code a pass and of as many as is measured to be fastest: with random weights a
+window guesses hardly anything right, so that is what it costs, not what it brings. Training by steps of forward,
+backward and AdamW: plain PyTorch, the prior, and the prior with its blocks compiled, as `--training.compile true`
+does. Variants take turns, after a round that warms up; a row is the median of its rounds.
 """
 
 import argparse
@@ -16,9 +17,9 @@ import copy
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipelines.drawing.decoder import Decoder
-from pipelines.drawing.keys import draw_by_keys, draw_keys
-from pipelines.drawing.sampling import filter_logits, guide
+from pipelines.drawing.keys import draw_keys
+from pipelines.drawing.loop import draw_codes
+from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer
 
 from .generation import make_prior, make_texts
@@ -27,21 +28,13 @@ from .training import SMALL, PlainPrior, Step, interleaved, joint_ids, prior_ste
 STEPS = 5  # of training, in a round
 
 
-def paint(prior: PriorTransformer, batch_size: int, guided: bool) -> Step:
-    text_ids, length = make_texts(batch_size).cuda(), prior.config.image_length
-    keys = draw_keys(list(range(batch_size)), length).cuda()
+def paint(prior: PriorTransformer, batch_size: int, guided: bool, window: int | None = 1) -> Step:
+    text_ids, settings = make_texts(batch_size).cuda(), SamplingSettings(guidance_scale=3.0 if guided else 1.0)
+    keys = draw_keys(list(range(batch_size)), prior.config.image_length).cuda()
 
-    @torch.inference_mode()
     def run() -> torch.Tensor:
-        decoder = Decoder(prior, text_ids, prior.null_text_ids(batch_size) if guided else None)
-        logits = decoder.prefill(torch.empty(batch_size, 0, dtype=torch.long, device="cuda"))
-        for i in range(length):
-            if guided:
-                logits = guide(*logits.chunk(2), 3.0)
-            codes = draw_by_keys(filter_logits(logits), keys[:, i])
-            if i < length - 1:
-                logits = decoder.step(codes[:, None], i)
-        return codes.sum()
+        *_, last = draw_codes(prior, text_ids, keys, settings, window=window)
+        return last.codes.sum()
 
     return run
 
@@ -65,6 +58,8 @@ def painters(batch_size: int, guided: bool) -> dict[str, Step]:
         "`generate` of a Llama, static cache": generate(batch_size * (1 + guided)),
         "this loop": paint(prior, batch_size, guided),
         "this loop, compiled": paint(compiled, batch_size, guided),
+        "this loop, windows": paint(prior, batch_size, guided, None),
+        "this loop, windows, compiled": paint(compiled, batch_size, guided, None),
     }
 
 

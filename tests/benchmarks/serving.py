@@ -1,8 +1,9 @@
 """The service under load, on this machine alone: python tests/benchmarks/serving.py [--model NAME] [--seconds 40]
 
-Starts `python -m pipelines serve`, measures what it paints when asked one by one and when asked at once, then asks for
-four times as much for a while. Each picture that comes back is compared with the one that the pipeline paints for its
-prompt and seed, alone. Prints a table; exits 1 if an answer was lost or wrong.
+Starts `python -m pipelines serve`, measures what it paints when asked one by one and when asked at once, and how long
+one picture takes behind large requests, then asks for four times as much for a while. Each picture that comes back is
+compared with the one that the pipeline paints for its prompt and seed, alone. Prints a table; exits 1 if an answer was
+lost or wrong.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 import openai
@@ -26,7 +28,7 @@ from pipelines import TextToImagePipeline
 
 PROMPTS = ["an armchair shaped like an avocado", "red apple", "sailboat", "a cat face beside a red apple"]
 SEEDS = range(4)
-MAX_BATCH, MAX_QUEUE, AT_ONCE, OVERLOAD = 8, 16, 16, 4
+MAX_BATCH, MAX_QUEUE, AT_ONCE, OVERLOAD = 8, 24, 16, 4  # 24 may wait: two requests of ten, and some
 
 
 @dataclass
@@ -69,6 +71,39 @@ async def throughput(client: openai.AsyncOpenAI, at_once: int, number: int, tall
     return number / (time.monotonic() - start)
 
 
+async def together_seconds(*asked: Awaitable[object]) -> list[float]:
+    """Seconds until each of these answers, begun in this order, is there."""
+    start = time.monotonic()
+
+    async def seconds(answer: Awaitable[object]) -> float:
+        await answer
+        return time.monotonic() - start
+
+    return await asyncio.gather(*[seconds(answer) for answer in asked])
+
+
+async def fairness(client: openai.AsyncOpenAI, rounds: int = 3) -> dict[str, float]:
+    """Medians, in seconds: one picture alone, behind two requests of ten; four of one setting, and of four."""
+
+    async def paint(n: int = 1, **more: float) -> None:
+        await client.images.generate(prompt=PROMPTS[0], n=n, extra_body={"seed": 0, **more})
+
+    async def later() -> float:
+        await asyncio.sleep(0.3)
+        start = time.monotonic()
+        await paint()
+        return time.monotonic() - start
+
+    times: dict[str, list[float]] = {"alone": [], "behind": [], "alike": [], "different": []}
+    for _ in range(rounds):
+        times["alone"] += await together_seconds(paint())
+        times["behind"].append((await asyncio.gather(later(), paint(10), paint(10)))[0])
+        times["alike"].append(max(await together_seconds(*[paint(guidance_scale=2.0) for _ in range(4)])))
+        scales = (1.5, 2.0, 3.0, 4.0)
+        times["different"].append(max(await together_seconds(*[paint(guidance_scale=scale) for scale in scales])))
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
 async def overload(client: openai.AsyncOpenAI, rate: float, seconds: float, tally: Tally, memory: list[int], pid: int):
     """Ask `rate` times a second, whether or not answers come, and note the server's memory twice a second."""
     server, asked = psutil.Process(pid), []
@@ -99,6 +134,7 @@ async def measure(address: str, pid: int, seconds: float) -> tuple[dict, Tally, 
             alone.append(await throughput(client, 1, 4, calm))
             together.append(await throughput(client, AT_ONCE, AT_ONCE, calm))
         rates = {"alone": statistics.median(alone), "together": statistics.median(together)}
+        rates["fair"] = await fairness(client)
         await overload(client, OVERLOAD * rates["together"], seconds, pressed, memory, pid)
         rates["refused"] = await refused(client)
     return rates, calm, pressed, memory
@@ -133,16 +169,18 @@ def main() -> int:
         server.kill()
     wrong = count_wrong(TextToImagePipeline.from_pretrained(args.model), calm.painted + pressed.painted)
     lost = {answer: count for answer, count in pressed.answers.items() if answer not in (200, 429)}
-    latency = sorted(pressed.seconds)
+    latency, fair = sorted(pressed.seconds), rates["fair"]
     half = len(memory) // 2
     early, late = (max(part) / 2**20 for part in (memory[2:half], memory[half:]))
     print(
         f"""
-| {MAX_BATCH} pictures a batch, {MAX_QUEUE} may wait | |
+| {MAX_BATCH} pictures at once, {MAX_QUEUE} may wait | |
 | --- | ---: |
 | asked one by one, pictures/s | {rates["alone"]:.2f} |
 | asked by {AT_ONCE} clients at once, pictures/s | {rates["together"]:.2f} |
 | ratio | {rates["together"] / rates["alone"]:.2f} |
+| one picture behind two requests of ten, to its time alone | {fair["behind"] / fair["alone"]:.2f} |
+| four of different guidance at once, to four alike | {fair["different"] / fair["alike"]:.2f} |
 | overload: requests a second, for {args.seconds:.0f} s | {OVERLOAD * rates["together"]:.2f} |
 | sent | {pressed.sent} |
 | painted (200) | {pressed.answers[200]}, one in {pressed.sent / pressed.answers[200]:.1f} |

@@ -202,9 +202,9 @@ def test_another_pipeline_of_the_same_components_paints_the_same(tiny_pipeline):
 def test_a_compiled_pipeline_is_pickled_and_copied_compiled(tiny_pipeline):
     compiled = copy.deepcopy(tiny_pipeline).compile(mode="reduce-overhead")
     for other in (pickle.loads(pickle.dumps(compiled)), copy.deepcopy(compiled)):
-        assert other.prior._compiled_step is not None and other.prior._compile_options == {"mode": "reduce-overhead"}
+        assert other.prior._compiled_look is not None and other.prior._compile_options == {"mode": "reduce-overhead"}
         assert len(other.prior.state_dict()) == len(tiny_pipeline.prior.state_dict())
-    assert pickle.loads(pickle.dumps(tiny_pipeline)).prior._compiled_step is None
+    assert pickle.loads(pickle.dumps(tiny_pipeline)).prior._compiled_look is None
 
 
 @pytest.mark.parametrize("prompt", ["ARMCHAIR", "アボカド", "🥑", "a\nb", "<pad>", "é" * 3])

@@ -19,15 +19,15 @@ def make_prior(hidden_size: int = 64, **settings) -> StreamPrior:
     return build_prior(prior_config(sizes | settings)).eval()
 
 
-def step_logits(prior: StreamPrior) -> torch.Tensor:
-    """Logits of the codes of three pictures, after prefill and after two steps, (3, 3, K)."""
+def look_logits(prior: StreamPrior) -> torch.Tensor:
+    """Logits of the codes of three pictures, as read and after two looks at one code, (3, 3, K)."""
     generator = torch.Generator().manual_seed(0)
     text_ids = torch.randint(300, (3, 6), generator=generator)
     codes = torch.randint(32, (3, 2), generator=generator)
     with torch.inference_mode():
-        cache = prior.make_cache(3)
-        logits = [prior.image_logits(prior.transform(prior.embed_text(text_ids), cache=cache)[:, -1])]
-        logits += [prior.step(codes[:, i], torch.tensor([i]), cache, 8 + i) for i in range(2)]
+        hidden_states, cache = prior.read(text_ids)
+        logits = [prior.image_logits(hidden_states)]
+        logits += [prior.look(codes[:, [i]], torch.tensor([i] * 3), cache)[:, 0] for i in range(2)]
     return torch.stack(logits, dim=1)
 
 
@@ -37,10 +37,10 @@ def step_logits(prior: StreamPrior) -> torch.Tensor:
 def test_logits_are_near_those_of_the_float_weights(kind, low, high, bits, settings):
     pytest.importorskip("torchao")
     prior = make_prior(**settings)
-    exact = step_logits(prior)
+    exact = look_logits(prior)
     weight = prior.layers[0].mlp.hidden.weight
     quantize_prior(prior, kind)
-    logits = step_logits(prior)
+    logits = look_logits(prior)
     assert low < (logits - exact).norm() / exact.norm() < high
     packed = prior.layers[0].mlp.hidden.weight
     assert packed.nbytes * 8 == weight.numel() * bits

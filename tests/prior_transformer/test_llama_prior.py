@@ -72,13 +72,13 @@ def test_a_group_of_heads_reads_what_repeated_heads_hold():
     whole.load_state_dict(weights)
     input_ids = make_batch(grouped)
     assert torch.allclose(grouped(input_ids).image_logits, whole(input_ids).image_logits, rtol=0, atol=1e-4)
-    logits = []
-    for prior in (grouped, whole):
-        cache = prior.make_cache(2)
-        prior(input_ids[:, :T], cache=cache)
-        logits.append(prior.step(input_ids[:, T], torch.tensor([0]), cache, T + 2))
-    assert torch.allclose(*logits, rtol=0, atol=1e-4)
-    assert grouped.make_cache(2).keys.nbytes * 2 == whole.make_cache(2).keys.nbytes
+    text_ids, codes = grouped.split(input_ids)
+    (_, ours), (_, theirs) = grouped.read(text_ids), whole.read(text_ids)
+    for width, rows_places in ((1, [0, 0]), (2, [1, 1]), (3, [1, 3])):
+        at = torch.tensor(rows_places)
+        window = codes.gather(1, at[:, None] + torch.arange(width))
+        assert torch.allclose(grouped.look(window, at, ours), whole.look(window, at, theirs), rtol=0, atol=1e-4)
+    assert ours.keys.nbytes * 2 == theirs.keys.nbytes
 
 
 @pytest.mark.parametrize("num_key_value_heads", [1, 2, 4])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from small_priors import GRID, T, make_prior
 
 from prior_transformer import (
     PriorTransformer,
@@ -16,6 +17,7 @@ from prior_transformer import (
     layer_mask_names,
     row_mask,
 )
+from prior_transformer.cache import Window
 
 KERNEL_SIZE = 3
 NAMES = ["full", "row", "column", "convolutional", "clipped_convolutional"]
@@ -104,6 +106,23 @@ def test_what_was_saved_before_there_was_a_choice_is_clipped(tmp_path):
     assert PriorTransformer(loaded).mask_names[-1] == "clipped_convolutional"
     loaded.save_pretrained(tmp_path)
     assert PriorTransformerConfig.from_pretrained(tmp_path).conv_edges == "clipped"
+
+
+@pytest.mark.parametrize(("width", "places"), [(1, [4, 4]), (3, [2, 2]), (1, [0, 7]), (4, [1, 3]), (9, [0, 0])])
+def test_the_masks_of_a_window_equal_the_brute_force_loop(width, places):
+    """Of any width, rows at one place or each at its own; a code past the grid's end is as its last one."""
+    prior = make_prior("dalle")
+    _, cache = prior.read(prior.null_text_ids(2))
+    masks = Window.of(cache, torch.tensor(places), width).masks()
+    assert set(masks) == {"row", "column", "convolutional"}
+    for name, mask in masks.items():
+        mask = mask.expand(2, 1, width, -1)
+        for row, place in enumerate(places):
+            for i in range(width):
+                query = 1 + T + min(place + i, GRID**2 - 1)
+                expected = [sees(name, query, key, 1 + T, GRID) for key in range(mask.shape[3])]
+                assert mask[row, 0, i].tolist() == expected
+                assert mask.shape[3] > query
 
 
 def test_an_unknown_mask_is_refused():

@@ -237,19 +237,11 @@ def test_what_does_not_fit_is_refused():
     text_ids, codes = prior.split(input_ids)
     with refused(ValueError, 4, "text_length=5"):
         prior.embed_text(text_ids[:, :4])
-    with refused(ValueError, 9, 1, 9):  # codes, the first one's place, places
-        prior.embed_codes(codes, start=1)
-    with refused(ValueError, 10, 0, 9):
+    with refused(ValueError, 10, 9):
         prior(torch.cat([input_ids, codes[:, :1]], dim=1))
     with refused(ValueError, 0, 11, 10):
         prior.embed_codes(torch.tensor([[0, K]]))
     with refused(ValueError, int(text_ids.min()) - K, V - 1, "prior.join"):
         prior(torch.cat([text_ids, codes], dim=1))
-    with refused(ValueError, "start=6"):
-        prior.transform(prior.embed_codes(codes), start=6)
     with refused(ValueError, "(2, 13)", "(2, 14)"):
         prior(input_ids, labels=input_ids[:, 1:])
-    cache = prior.make_cache(2)
-    prior(input_ids, cache=cache)
-    with refused(ValueError, 1, 9, 9):
-        prior(codes[:, :1], cache=cache)

@@ -15,9 +15,9 @@ def generate_codes(
     settings: SamplingSettings | None = None,
     *,
     callback: Callback | None = None,
-    **given: Tensor | float | None,
+    **given: Tensor | float | int | None,
 ) -> Tensor:
     """What `draw_codes`, of which it takes the arguments, ends with: codes (B, N)."""
     draws = draw_codes(prior, text_ids, keys, settings, **given)
-    *_, (_, codes) = watch(draws, keys.shape[1], progress_bar=False, callback=callback)
-    return codes
+    *_, last = watch(draws, keys.shape[1], progress_bar=False, callback=callback)
+    return last.codes

@@ -182,7 +182,9 @@ def prior_subject(args, preset: Path) -> Subject:
         freeze(prior, args.training.freeze)
         prior = ready(prior, args.training, [])
         prior.embed_text = prior.embeddings.embed_text  # without the checks of ids, which tensors without numbers
-        prior.embed_codes = lambda codes, start=0: prior.embeddings.embed_codes(codes, start)  # cannot pass
+        prior.embed_codes = lambda codes: prior.embeddings.embed_codes(  # cannot pass
+            codes, torch.arange(codes.shape[1], device=codes.device)
+        )
         return prior
 
     return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])

@@ -1,4 +1,4 @@
-"""Prefill and step give the logits of the uncached model, and read each caption once."""
+"""Each caption is read once, layouts and compiled looks change nothing, pictures are decoded in bounded batches."""
 
 import copy
 
@@ -8,72 +8,69 @@ import torch
 from drawing import generate_codes
 from messages import refused
 from small_priors import KINDS, make_tiny_prior
+from torch import Tensor
 
-from pipelines.drawing.decoder import Decoder
 from pipelines.drawing.keys import draw_keys
+from pipelines.drawing.prior import Prior
 from pipelines.drawing.settings import SamplingSettings
 
 PROMPTS = ["an armchair", "a red apple", "an armchair", "an armchair"]
-
-
-def follow(decoder: Decoder, codes: torch.Tensor, known: int) -> torch.Tensor:
-    """Logits of the codes known.. of given pictures (B, N), (B or 2B, N − known, K)."""
-    logits = [decoder.prefill(codes[:, :known])]
-    logits += [decoder.step(codes[:, i : i + 1], i) for i in range(known, codes.shape[1] - 1)]
-    return torch.stack(logits, dim=1)
+GUIDED = SamplingSettings(guidance_scale=3.0)
 
 
 @pytest.fixture
-def text_ids(tiny_tokenizer) -> torch.Tensor:
+def text_ids(tiny_tokenizer) -> Tensor:
     return tiny_tokenizer.encode_captions(PROMPTS)
 
 
 @pytest.fixture
-def codes() -> torch.Tensor:
-    return torch.randint(32, (4, 16), generator=torch.Generator().manual_seed(0))
+def keys() -> Tensor:
+    return draw_keys([0, 1, 2, 3], 16)
 
 
-@pytest.mark.parametrize("known", [0, 1, 9])
-@pytest.mark.parametrize("guided", [False, True])
-@torch.inference_mode()
-def test_logits_are_those_of_the_uncached_model(any_prior, text_ids, codes, guided, known):
-    empty = any_prior.null_text_ids(4) if guided else None
-    logits = follow(Decoder(any_prior, text_ids, empty), codes, known)
-    expected = any_prior(any_prior.join(text_ids, codes)).image_logits[:, known:]
-    if guided:
-        unconditional = any_prior(any_prior.join(empty, codes)).image_logits[:, known:]
-        expected = torch.cat([expected, unconditional])
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+def read_by(prior: Prior, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What the prior is asked to read from now on."""
+    asked, read = [], prior.read
+
+    def spy(captions: Tensor):
+        asked.append(captions)
+        return read(captions)
+
+    monkeypatch.setattr(prior, "read", spy)
+    return asked
 
 
-@torch.inference_mode()
-def test_each_caption_is_read_once(any_prior, text_ids, codes):
-    """Four pictures of two captions and four of none are three prefixes, and no picture's logits change."""
-    decoder = Decoder(any_prior, text_ids, any_prior.null_text_ids(4))
-    assert len(decoder.captions) == 3
-    assert torch.equal(decoder.captions[decoder.rows[:4]], text_ids)
-    together = follow(decoder, codes, 0)
-    for i in range(4):
-        alone = follow(Decoder(any_prior, text_ids[[i]]), codes[[i]], 0)
-        torch.testing.assert_close(together[[i]], alone, rtol=0, atol=1e-4)
+def test_each_caption_is_read_once(any_prior, text_ids, keys, monkeypatch):
+    """Four pictures of two captions and four of none are three to read; each picture is as if painted alone."""
+    asked = read_by(any_prior, monkeypatch)
+    together = generate_codes(any_prior, text_ids, keys, GUIDED)
+    assert [captions.shape for captions in asked] == [(3, 6)]
+    alone = [generate_codes(any_prior, text_ids[[i]], keys[[i]], GUIDED) for i in range(4)]
+    assert torch.equal(torch.cat(alone), together)
 
 
 @torch.inference_mode()
-def test_weights_by_columns_are_the_same_weights(any_prior, text_ids, codes):
+def test_weights_by_columns_are_the_same_weights(any_prior, text_ids):
     prior = copy.deepcopy(any_prior)
     prior.store_by_columns()
     weight = prior.layers[0].mlp.hidden.weight
     assert weight.stride() == (1, weight.shape[0])
     for name, parameter in prior.named_parameters():
         assert torch.equal(parameter, any_prior.get_parameter(name))
-    expected = follow(Decoder(any_prior, text_ids), codes, 0)
-    torch.testing.assert_close(follow(Decoder(prior, text_ids), codes, 0), expected, rtol=0, atol=1e-4)
+    codes = torch.randint(32, (4, 16), generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([0, 0, 1, 2])
+    logits = []
+    for model in (any_prior, prior):
+        _, cache = model.read(text_ids)
+        model.look(codes[:, :3], places - places, cache)
+        logits.append(model.look(codes[:, 3:7], places, cache))
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiled_paints_the_pictures_of_the_eager_step(tiny_tokenizer, text_ids, kind):
-    """At batch sizes 3 and 1, guided and not; each size again, from the graphs that it has."""
+def test_compiled_paints_the_pictures_of_the_eager_look(tiny_tokenizer, text_ids, kind):
+    """At batch sizes 3 and 1, windows 1 and 4, guided and not; each again, from the graphs that it has."""
     torch._dynamo.reset()  # graphs of the other kinds count towards the limit of one function's
     eager = make_tiny_prior(len(tiny_tokenizer), **KINDS[kind])
     compiled = copy.deepcopy(eager)
@@ -81,9 +78,10 @@ def test_compiled_paints_the_pictures_of_the_eager_step(tiny_tokenizer, text_ids
     keys = draw_keys([0, 1, 2], 16)
     for settings in (SamplingSettings(), SamplingSettings(guidance_scale=3.0, top_k=7)):
         expected = generate_codes(eager, text_ids[:3], keys, settings)
-        for _ in range(2):
-            assert torch.equal(generate_codes(compiled, text_ids[:3], keys, settings), expected)
-            assert torch.equal(generate_codes(compiled, text_ids[:1], keys[:1], settings), expected[:1])
+        for window in (1, 4, 1, 4):
+            options = {"settings": settings, "window": window}
+            assert torch.equal(generate_codes(compiled, text_ids[:3], keys, **options), expected)
+            assert torch.equal(generate_codes(compiled, text_ids[:1], keys[:1], **options), expected[:1])
 
 
 def test_pictures_are_decoded_in_bounded_batches(tiny_pipeline):
@@ -132,16 +130,12 @@ def test_codes_of_another_model_are_not_decoded(tiny_pipeline, codes, parts):
         tiny_pipeline.decode_codes(codes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@torch.inference_mode()
-def test_a_caption_may_come_as_its_embeddings(tiny_prior, text_ids, codes, dtype):
-    """Its logits are those of its ids, guided by ids or embeddings; equal ones are read once, too."""
-    prior = copy.deepcopy(tiny_prior).to(dtype)
-    empty = prior.null_text_ids(4)
-    expected = follow(Decoder(prior, text_ids, empty), codes, 3)
-    for other in (empty, prior.embed_text(empty)):
-        decoder = Decoder(prior, prior.embed_text(text_ids), other)
-        assert len(decoder.captions) == 3
-        torch.testing.assert_close(
-            follow(decoder, codes, 3), expected, rtol=0, atol=0.1 if dtype.itemsize == 2 else 1e-4
-        )
+def test_a_caption_may_come_as_its_embeddings(tiny_prior, text_ids, keys, monkeypatch):
+    """Its picture is that of its ids, guided by ids or embeddings; equal ones are read once, too."""
+    expected = generate_codes(tiny_prior, text_ids, keys, GUIDED)
+    prefixes, empty = (tiny_prior.embed_text(ids).detach() for ids in (text_ids, tiny_prior.null_text_ids(4)))
+    asked = read_by(tiny_prior, monkeypatch)
+    for others in (None, empty):
+        codes = generate_codes(tiny_prior, prefixes, keys, GUIDED, other_captions=others)
+        assert torch.equal(codes, expected)
+    assert [captions.shape for captions in asked] == [(3, 7, 16)] * 2

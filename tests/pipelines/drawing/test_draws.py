@@ -1,5 +1,6 @@
 """One code of one picture: what the filters leave, and noise that the picture's key alone decides."""
 
+import itertools
 import math
 
 import pytest
@@ -29,6 +30,16 @@ def test_filters_equal_brute_force(temperature, top_k, top_p, min_p):
         assert {k for k in range(11) if kept[k] > -math.inf} == nucleus
     probabilities, mass = filtered.softmax(-1), (logits / temperature).softmax(-1).where(filtered > -math.inf, 0)
     torch.testing.assert_close(probabilities, mass / mass.sum(-1, keepdim=True))
+
+
+def test_each_row_may_have_its_own_settings():
+    """It is then as if it were alone, whatever the others cut off."""
+    values = list(itertools.product([0, 0.5, 1.3], [0, 1, 3, 11, 12], [0.05, 0.9, 1], [0, 0.3]))
+    temperature, top_k, top_p, min_p = torch.tensor(values, dtype=torch.float64).unbind(1)
+    logits = 3 * torch.randn(len(values), 11, generator=torch.Generator().manual_seed(0))
+    together = filter_logits(logits, temperature, top_k.long(), top_p, min_p)
+    for i, (t, k, p, m) in enumerate(values):
+        assert torch.equal(together[i], filter_logits(logits[i : i + 1], t, k, p, m)[0])
 
 
 def test_filters_leave_ties_and_the_callers_logits_alone():

@@ -10,10 +10,12 @@ import urllib.request
 
 import openai
 import pytest
+import torch
 from messages import refused
 from running_server import GatedPipeline, client_of, running_server, until
 
-from pipelines import TextToImagePipeline
+from pipelines.drawing.settings import SamplingSettings
+from pipelines.serving.batching import Job, WorkItem, deal
 from pipelines.serving.store import PictureStore
 
 PROMPTS = ["an armchair", "a red apple", "two cats side by side", "a small sailboat"]
@@ -43,16 +45,17 @@ def send(address: str, **body) -> http.client.HTTPConnection:
 
 
 def test_what_waits_is_painted_together_and_stays_the_same(gated):
-    """Two settings wait in turn: each batch holds one of them, in the order of arrival, and no picture changes."""
-    kinds = [{"top_k": 5}, {}, {"negative_prompt": "two cats"}]  # the last two have equal settings
+    """Nine of three settings join one that is half painted, up to four at once; no picture changes."""
+    kinds = [{"top_k": 5}, {"guidance_scale": 1.0}, {"negative_prompt": "two cats"}]
     asked = [(PROMPTS[i % 4], 100 + i, kinds[i % 3]) for i in range(9)]
     with running_server(gated, max_batch=4, batch_wait=0) as address, client_of(address) as client:
         alone = [ask(client, prompt, seed, **arguments) for prompt, seed, arguments in asked]
-        gated.batches.clear()
+        assert set(gated.looks) == {1, 2}  # with guidance a picture has two rows
+        gated.looks.clear()
         gated.gate.clear()
         with concurrent.futures.ThreadPoolExecutor(10) as pool:
             first = pool.submit(ask, client, PROMPTS[0], 0)
-            until(lambda: gated.batches == [[0]])
+            until(lambda: gated.looks == [2])
             together = []
             for i, (prompt, seed, arguments) in enumerate(asked):
                 together.append(pool.submit(ask, client, prompt, seed, **arguments))
@@ -60,16 +63,52 @@ def test_what_waits_is_painted_together_and_stays_the_same(gated):
             gated.gate.set()
             assert first.result()
             assert [answer.result() for answer in together] == alone
-        assert gated.batches == [[0], [100, 103, 106], [101, 102, 104, 105], [107, 108]]
-        assert metric(address, 'armchair_batch_size_bucket{le="4.0"}') == 9 + 4
+        assert gated.looks[1] == 2 + 2 + 1 + 2 and max(gated.looks) <= 8
+        assert metric(address, 'armchair_batch_size_bucket{le="4.0"}') == metric(address, "armchair_batch_size_count")
+        assert metric(address, "armchair_pictures_total") == 9 + 10
 
 
 def test_a_request_larger_than_a_batch_is_painted_in_several(gated):
     with running_server(gated, max_batch=4, batch_wait=0) as address, client_of(address) as client:
         answer = client.images.generate(prompt=PROMPTS[0], n=10, extra_body={"seed": 0})
-    assert gated.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert max(gated.looks) == 8
     assert [one.seed for one in answer.data] == list(range(10))
     assert len({one.b64_json for one in answer.data}) > 1
+
+
+def test_a_small_request_does_not_wait_for_a_large_one(gated):
+    """One picture behind two of ten, four of which are being painted: those rest, and it is answered first."""
+    with running_server(gated, max_batch=4, batch_wait=0) as address, client_of(address) as client:
+        alone = ask(client, PROMPTS[2], 3)
+        needed = len(gated.looks)
+        expected = [client.images.generate(prompt=PROMPTS[i], n=10, extra_body={"seed": 0}) for i in (0, 1)]
+        gated.looks.clear()
+        gated.gate.clear()
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            options = {"n": 10, "extra_body": {"seed": 0}}
+            large = [pool.submit(client.images.generate, prompt=PROMPTS[0], **options)]
+            until(lambda: gated.looks == [8])
+            large.append(pool.submit(client.images.generate, prompt=PROMPTS[1], **options))
+            until(lambda: metric(address, "armchair_waiting_pictures") == 16)
+            small = pool.submit(ask, client, PROMPTS[2], 3)
+            until(lambda: metric(address, "armchair_waiting_pictures") == 17)
+            gated.gate.set()
+            assert small.result() == alone
+            assert not any(answer.done() for answer in large)
+            assert needed > 0
+            for answer, whole in zip(large, expected, strict=True):
+                assert [one.b64_json for one in answer.result().data] == [one.b64_json for one in whole.data]
+
+
+def test_requests_take_turns():
+    def request(n: int, finished: int = 0) -> list[WorkItem]:
+        return Job(torch.zeros(1, 6), torch.zeros(1, 6), list(range(n)), SamplingSettings()).pictures[finished:]
+
+    old, new, single = request(10, finished=2), request(10, finished=1), request(1)
+    assert deal([old], 8) == old[:8]
+    assert deal([old, new], 5) == [old[0], new[0], old[1], new[1], old[2]]
+    assert deal([old, new, single], 8) == [old[0], new[0], single[0]]  # until it has its first picture
+    assert deal([old, new, single], 2) == [old[0], new[0]]
 
 
 def test_past_a_full_queue_it_is_429_until_there_is_room(gated):
@@ -80,7 +119,7 @@ def test_past_a_full_queue_it_is_429_until_there_is_room(gated):
         client_of(address) as client,
     ):
         accepted = [pool.submit(ask, client, PROMPTS[0], 0)]
-        until(lambda: gated.batches == [[0]])
+        until(lambda: gated.looks)
         accepted.append(pool.submit(ask, client, PROMPTS[0], 1))
         until(lambda: metric(address, "armchair_waiting_pictures") == 1)
         with pytest.raises(openai.RateLimitError) as error:
@@ -106,8 +145,7 @@ def test_time_that_is_up_is_504_and_nothing_is_painted_for_it(gated):
         assert metric(address, 'armchair_dropped_requests_total{reason="timeout"}') == 2
         gated.gate.set()
         ask(client, PROMPTS[1], 7)
-    assert len(gated.batches) == 2 and gated.batches[1] == [7]
-    assert gated.drawn == 1 + 16  # the dropped batch stopped at its first code
+    assert set(gated.looks) == {2} and len(gated.looks) <= 1 + 15  # what was dropped stopped at its first look
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -115,7 +153,7 @@ def test_work_is_dropped_when_its_client_has_gone(gated, stream):
     gated.gate.clear()
     with running_server(gated, max_batch=1, batch_wait=0) as address, client_of(address) as client:
         painting = send(address, seed=0, stream=stream)
-        until(lambda: gated.batches == [[0]])
+        until(lambda: gated.looks)
         waiting = send(address, seed=1, stream=stream)
         until(lambda: metric(address, "armchair_waiting_pictures") == 1)
         for connection in (painting, waiting):
@@ -124,8 +162,7 @@ def test_work_is_dropped_when_its_client_has_gone(gated, stream):
         assert metric(address, "armchair_waiting_pictures") == 0
         gated.gate.set()
         ask(client, PROMPTS[1], 7)
-    assert gated.batches == [[0], [7]]
-    assert gated.drawn == 1 + 16
+    assert set(gated.looks) == {2} and len(gated.looks) <= 1 + 15
 
 
 def test_a_client_that_goes_leaves_its_batch_to_the_others(gated):
@@ -134,7 +171,7 @@ def test_a_client_that_goes_leaves_its_batch_to_the_others(gated):
         leaving = send(address, seed=0)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             staying = pool.submit(ask, client, PROMPTS[1], 1)
-            until(lambda: gated.batches and len(gated.batches[0]) == 2)
+            until(lambda: gated.looks == [4])
             leaving.close()
             until(lambda: metric(address, 'armchair_dropped_requests_total{reason="client gone"}') == 1)
             gated.gate.set()
@@ -151,30 +188,30 @@ def test_a_stop_finishes_what_was_accepted(gated):
             until(lambda: metric(address, "armchair_waiting_pictures") == 3)
             pool.submit(lambda: (time.sleep(0.5), gated.gate.set()))
         assert all(answer.result() for answer in accepted)  # the server has stopped
-    assert sum(map(len, gated.batches)) == 4
     with client, pytest.raises(openai.APIConnectionError):
         ask(client, PROMPTS[0], 2)
 
 
-class FailingPipeline(TextToImagePipeline):
-    """Fails at one seed."""
+def test_a_pass_that_fails_is_500_and_what_comes_after_is_painted(tiny_pipeline, monkeypatch):
+    pipeline = GatedPipeline(**tiny_pipeline.components)
+    bad, read = pipeline.encode_prompt(PROMPTS[2]), pipeline.prior.read
 
-    def generate_codes(self, text_ids, *, seed, **arguments):
-        if 13 in seed:
+    def failing(captions):
+        if (captions == bad).all(dim=1).any():
             raise RuntimeError("out of memory")
-        return super().generate_codes(text_ids, seed=seed, **arguments)
+        return read(captions)
 
-
-def test_a_batch_that_fails_is_500_and_the_next_one_is_painted(tiny_pipeline):
-    with running_server(FailingPipeline(**tiny_pipeline.components)) as address, client_of(address) as client:
+    monkeypatch.setattr(pipeline.prior, "read", failing)
+    with running_server(pipeline) as address, client_of(address) as client:
+        before = ask(client, PROMPTS[0], 14)
         with pytest.raises(openai.InternalServerError) as error:
-            ask(client, PROMPTS[0], 13)
+            ask(client, PROMPTS[2], 13)
         assert (error.value.status_code, error.value.code) == (500, "internal_error")
         assert "memory" not in str(error.value)  # what is inside stays inside
         with pytest.raises(openai.APIError) as error:
-            list(client.images.generate(prompt=PROMPTS[0], stream=True, extra_body={"seed": 13}))
+            list(client.images.generate(prompt=PROMPTS[2], stream=True, extra_body={"seed": 13}))
         assert error.value.code == "internal_error"
-        assert ask(client, PROMPTS[0], 14)
+        assert ask(client, PROMPTS[0], 14) == before
 
 
 def talk(address: str, *parts: bytes) -> bytes:
