@@ -88,11 +88,12 @@ def test_two_processes_give_the_curve_of_one(trained):
 
 @pytest.mark.slow
 def test_two_processes_give_the_dvaes_curve_of_one_while_it_draws_no_noise(trained):
-    flags = ["--training.steps", "9", "--training.decoder_steps", "0"]
+    flags = ["--training.steps", "9", "--training.autoencoder_steps", "8", "--training.decoder_steps", "0"]
     arguments = ["train_dvae", str(trained.folder / "digests.json"), trained.preset, *flags]
     run_processes("two_processes.py", *arguments, "--output_dir", str(trained.folder / "dvae-two"))
     train_dvae.main([trained.preset, *flags, "--output_dir", str(trained.folder / "dvae-one")])
-    assert trained.curve("dvae-two", "dvae") == pytest.approx(trained.curve("dvae-one", "dvae"), rel=1e-4)
+    one, two = trained.curve("dvae-one", "dvae"), trained.curve("dvae-two", "dvae")
+    assert two[:8] == pytest.approx(one[:8], rel=1e-4)
 
 
 @pytest.mark.slow
