@@ -118,7 +118,8 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.blocks((2 * pixel_values - 1).to(self.blocks[0].weight.dtype))
+        first = cast(nn.Conv2d, self.blocks[0])
+        return self.blocks((2 * pixel_values - 1).to(first.weight.dtype))
 
 
 class Decoder(nn.Module):

@@ -1,5 +1,6 @@
 """The priors that there are, by the `model_type` that their config.json and a preset's `model` say."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def prior_config(settings: dict[str, Any]) -> StreamConfig:
 
 def build_prior(config: StreamConfig) -> StreamPrior:
     """An untrained prior of its config's kind."""
-    return prior_class(config.model_type)(config)
+    build: Callable[..., StreamPrior] = prior_class(config.model_type)  # each kind takes its config alone
+    return build(config)
 
 
 def load_prior(name: str | Path, **options: Any) -> StreamPrior:
