@@ -5,7 +5,7 @@ from .codebook_usage import codebook_usage, count_codes
 from .configuration_dvae import DVAEConfig
 from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents, ImplicitLatents, LatentDraw, Moments
 from .generator import GANGenerator, GANGeneratorConfig
-from .image_processing_dvae import DVAEImageProcessor, UnusablePicture, read_picture
+from .image_processing_dvae import DVAEImageProcessor, UnusablePicture, each_picture, read_picture
 from .latent_priors import LATENT_PRIORS, FlowPrior, GaussianPrior
 from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
 from .modeling_dvae import DVAE, AutoencoderOutput, DVAEOutput, ELBOOutput
@@ -68,6 +68,7 @@ __all__ = [
     "VectorQuantizedPosterior",
     "codebook_usage",
     "count_codes",
+    "each_picture",
     "gumbel_softmax",
     "kl_to_uniform",
     "read_picture",
