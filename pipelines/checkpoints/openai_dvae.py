@@ -63,7 +63,8 @@ def config_of(stored: Stored, image_size: int) -> DVAEConfig:
             input_map="shrunk",
         )
     except (StrictDataclassError, IndexError) as error:
-        raise OSError(f"{stored.source}, taken for {TITLE}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise OSError(f"{stored.source}, taken for {TITLE}: {reason}") from error
 
 
 def sources_of(dvae: DVAE) -> dict[str, Source]:

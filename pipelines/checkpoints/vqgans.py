@@ -148,7 +148,8 @@ def config_of(own: Stored, layout: Layout, image_size: int | None) -> VQGANConfi
     try:
         return VQGANConfig(**sizes)
     except StrictDataclassError as error:
-        raise OSError(f"{own.source}, taken for {layout.title}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise OSError(f"{own.source}, taken for {layout.title}: {reason}") from error
 
 
 def source_of(name: str, layout: Layout, config: VQGANConfig) -> Source:
