@@ -34,3 +34,9 @@ class TextToImagePipelineOutput:
     total: int
     passes: int
     scores: Tensor | None = None
+
+    def __getitem__(self, index: int) -> Images:
+        """output[0] is output.images, as of diffusers' outputs."""
+        if index != 0:
+            raise IndexError(f"output[{index}] is not there: output[0] is output.images, as of diffusers' outputs")
+        return self.images

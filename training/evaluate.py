@@ -40,7 +40,7 @@ from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_ima
 from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.splits import Split, load_split
+from .pictures.splits import Split, both_splits, load_split
 from .sets import KINDS
 
 
@@ -104,7 +104,7 @@ def evaluate_pipeline(
     the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
-    split = load_split(data, "validation", KINDS)
+    _, split = both_splits(data, KINDS)
     validation, write = Pictures(split, data, size), split.kind.caption
     numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
     encoded = encode_split(pipeline, split, data, heldout_pairs, device)

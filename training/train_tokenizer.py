@@ -19,7 +19,7 @@ from .loop.provenance import files_of, read_provenance, save_provenance
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import Parts
 from .pictures.rows import BrokenRow, Tally
-from .pictures.splits import Split, data_fact, fit_scenes, load_split
+from .pictures.splits import Split, both_splits, data_fact, fit_scenes
 from .presets.reading import parse
 from .presets.trainers import TokenizerTraining
 from .sets import KINDS
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     folder = Path(args.output_dir) / "tokenizer"
     fit_scenes(args, KINDS)
-    pictures = load_split(args.data, "train", KINDS)
+    pictures, _ = both_splits(args.data, KINDS)
     data = data_fact(pictures, args.data)
     if args.training.keep and (settled(folder) / "tokenizer.json").exists():
         check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)

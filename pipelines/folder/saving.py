@@ -10,12 +10,13 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
 
-from dvae import DVAE, DVAEImageProcessor
+from dvae import FIRST_STAGES, DVAEImageProcessor, FirstStage
 from prior_transformer import PRIORS, PriorTokenizer, StreamPrior
 
 from ..checks import check_components, check_stream
 from ..drawing.pace import forget_pace
 from ..drawing.settings import SamplingSettings
+from ..habits import OF_LOADING, check_names
 from ..judges.small_clip import SmallCLIP
 from ..quantization import Kind, quantize_prior, quantized_kind
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
@@ -34,12 +35,15 @@ from .locate import (
 from .model_card import write_model_card
 from .whole import saved_whole
 
+FROM_PRETRAINED = ("dtype", "revision", "token", "cache_dir", "force_download", "local_files_only")
+
 
 class SavedPipeline(ModelHubMixin):
     """The trained parts of a pipeline, as one folder here or on the Hub.
 
     Args:
-        dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other.
+        dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other. dvae is any first stage,
+            a `DVAE` or a `VQGAN`.
         sampling: settings that a call uses unless told otherwise, keys as in `SamplingSettings`; saved with it. None:
             those of the pipeline whose `components` the prior is from, or else the neutral ones.
         metrics: the run's own numbers for the model card: {name: number} or {section: {name: number}}.
@@ -56,7 +60,7 @@ class SavedPipeline(ModelHubMixin):
 
     def __init__(
         self,
-        dvae: DVAE,
+        dvae: FirstStage,
         prior: StreamPrior,
         tokenizer: PriorTokenizer,
         image_processor: DVAEImageProcessor,
@@ -160,21 +164,26 @@ class SavedPipeline(ModelHubMixin):
         cls,
         pretrained_model_name_or_path: str | Path | None = None,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
+        **others: Any,
     ) -> Self:
         """Load a saved pipeline: the embedded one (None), a folder, or a Hub id.
 
         dtype: what the weights are turned into. Files often hold float16 to be small, while a CPU is slow and
             inexact in it: float32 unless told otherwise. On a GPU, torch.bfloat16 is a good choice.
+        others: torch_dtype, an older name of dtype.
 
         Raises:
             OSError: when there is no such pipeline, or a part of it is missing or broken.
+            TypeError: for what it does not take, with what to do instead.
         """
+        dtype = to_dtype(others.pop("torch_dtype", dtype))
+        check_names(others, FROM_PRETRAINED, OF_LOADING)
         folder = find_pipeline(
             pretrained_model_name_or_path,
             revision=revision,
@@ -189,7 +198,7 @@ class SavedPipeline(ModelHubMixin):
             prior.store_by_columns()
         reranker = load_component(SmallCLIP, folder / RERANKER, dtype=dtype) if index.get(RERANKER) else None
         return cls(
-            dvae=load_component(DVAE, folder / "dvae", dtype=dtype),
+            dvae=load_one_of(FIRST_STAGES, folder / "dvae", dtype=dtype),
             prior=prior,
             tokenizer=load_component(PriorTokenizer, folder / "tokenizer"),
             image_processor=load_component(DVAEImageProcessor, folder / "image_processor"),
@@ -307,6 +316,14 @@ class SavedPipeline(ModelHubMixin):
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)
+
+
+def to_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A dtype, or its name such as "float16". Raises TypeError for another."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise TypeError(f"dtype={dtype!r} is none of a model's weights; pass one such as torch.float16")
+    return found
 
 
 def _python_number(value: Any) -> Any:

@@ -32,6 +32,8 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 def error_response(
     status: int, message: str, *, code: str | None = None, param: str | None = None, headers: Any = None
 ) -> JSONResponse:
+    if status == 504:  # OpenAI's clients would ask twice more, of a server that has no time as it is
+        headers = {**(headers or {}), "x-should-retry": "false"}
     return JSONResponse(error_body(status, message, code=code, param=param), status, headers)
 
 
@@ -50,8 +52,7 @@ def add_error_handlers(app: FastAPI) -> None:
         HTTPException: _http_error,
         APIError: _api_error,
         QueueFull: _queue_full,
-        Exception: _unforeseen,
-        PaintingFailed: _unforeseen,  # logged where it happened: not raised again
+        PaintingFailed: _painting_failed,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -66,8 +67,8 @@ async def _queue_full(request: Request, error: QueueFull) -> JSONResponse:
     return error_response(429, str(error), code="rate_limit_exceeded", headers=headers)
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return error_response(500, "the server failed at this request; its log says how", code="internal_error")
+async def _painting_failed(request: Request, error: PaintingFailed) -> JSONResponse:
+    return error_response(500, str(error), code="internal_error")
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

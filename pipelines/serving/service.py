@@ -34,17 +34,21 @@ class Service:
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             batch_wait=settings.batch_wait,
+            patience=settings.timeout,
             observe=self.metrics.observe_pass,
         )
 
-    def order(self, request: ImagesRequest) -> Order:
-        """The request as an order, nulls filled in. Raises `APIError` for what its schema could not refuse."""
+    def order(self, request: ImagesRequest, request_id: str) -> Order:
+        """The request as an order, nulls filled in. request_id: what the log calls it.
+
+        Raises `APIError` for what its schema could not refuse.
+        """
         self.check_model(request.model)
         partial_images = self._checked_stream(request)
         sampling = self._sampling(request)
         text_ids, read = self._encode(request.prompt)
         negative_ids = self._negative_ids(request, sampling, text_ids)
-        job = Job(text_ids, negative_ids, self._seeds(request), sampling, partial_images)
+        job = Job(request_id, text_ids, negative_ids, self._seeds(request), sampling, partial_images)
         return Order(
             job=job,
             prompt=request.prompt,

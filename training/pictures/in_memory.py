@@ -70,7 +70,7 @@ class Pictures:
                 continue
             self.images.append(larger(image, self.processor) if self.crops else self.kind.keep(image, self.processor))
             self.parts.append(parts)
-        if not self.images:
+        if len(pictures) and not self.images:
             raise ValueError(f"{data.path} has no picture that can be used: {self.tally} of {len(pictures)} rows")
         if self.tally.broken:
             tqdm.write(f"{self.tally.broken} of {self.tally.seen} rows of {data.path} skipped: {self.tally}")

@@ -13,7 +13,7 @@ from .assembled import AssembledPictures
 from .data_arguments import DataArguments
 from .in_memory import DrawnPictures, Pictures, in_order
 from .kinds import Captioned
-from .splits import load_split
+from .splits import both_splits
 from .streaming import StreamedPictures, StreamLoader
 
 TrainingPictures = Pictures | StreamedPictures
@@ -33,7 +33,7 @@ def load_pictures(
     captions: whether the set must have any. batch_size: of the run, which says where the set is smaller.
     """
     with accelerator.local_main_process_first():
-        train, validation = (load_split(data, split, kinds, captions) for split in ("train", "validation"))
+        train, validation = both_splits(data, kinds, captions)
     held = StreamedPictures if data.streaming else Pictures
     pictures = held(train, data, image_size)
     say_if_few(len(pictures), batch_size, accelerator.print)
