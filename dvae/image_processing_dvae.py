@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -177,6 +177,12 @@ class DVAEImageProcessor(ImageProcessingMixin):
         ground.paste(image, mask=image)
         return ground
 
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pil"] = "pil") -> list[Image.Image]: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pt"]) -> Tensor: ...
     def postprocess(
         self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil"
     ) -> list[Image.Image] | np.ndarray | Tensor:

@@ -1,6 +1,5 @@
 """The priors that there are, by the `model_type` that their config.json and a preset's `model` say."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,7 @@ def prior_config(settings: dict[str, Any]) -> StreamConfig:
 
 def build_prior(config: StreamConfig) -> StreamPrior:
     """An untrained prior of its config's kind."""
-    build: Callable[..., StreamPrior] = prior_class(config.model_type)  # each kind takes its config alone
-    return build(config)
+    return prior_class(config.model_type)(config)  # pyright: ignore[reportCallIssue]  # each kind takes it alone
 
 
 def load_prior(name: str | Path, **options: Any) -> StreamPrior:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,8 @@ class StreamPrior(PreTrainedModel):
     config_class: type[StreamConfig]
     embeddings: StreamEmbeddings
     mask_names: list[str]  # of each layer, first to last
+    default_sampling: dict[str, Any]  # how whoever sampled it last did, if that is known
+    quantized: Literal["int8", "int4"]  # what its weights were turned into, if they were
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True

@@ -199,8 +199,7 @@ def evaluate_scenes(
     def reconstruct(images: Tensor) -> Tensor:
         return torch.cat([pipeline.dvae.reconstruct(part.to(device)) for part in images.split(64)])
 
-    composer, rows = pictures.composer, len(pictures)
-    return judge_scenes(composer, split.kind, rows, scorer, paint, reconstruct, count)
+    return judge_scenes(pictures.laid_out, split.kind, len(pictures), scorer, paint, reconstruct, count)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prior_transformer import PriorTokenizer
 
@@ -74,7 +75,7 @@ def caption_lengths(tokenizer: str | None) -> tuple[Callable[[list[str]], list[i
 
 def write(reports: dict[str, SplitReport], data: DataArguments, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    numbers = {name: report.numbers() for name, report in reports.items()}
+    numbers: dict[str, Any] = {name: report.numbers() for name, report in reports.items()}
     numbers["in_both_splits"] = shared(reports.values())
     (out / "report.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", "utf-8")
     text = "\n".join(line for name, report in reports.items() for line in lines(name, report, data))

@@ -65,7 +65,7 @@ class SavedPipeline(ModelHubMixin):
         tokenizer: PriorTokenizer,
         image_processor: DVAEImageProcessor,
         *,
-        sampling: dict[str, float] | None = None,
+        sampling: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
         recipe: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,

@@ -61,6 +61,7 @@ def codes_of(
     if not training.blocks:
         return CachedCodes(train), encoded
     contents = caches["train"].contents
+    assert isinstance(contents, PieceContents)  # training.blocks caches nothing else
     grounds = ground_codes(dvae, contents.composer, accelerator.device)
     blocks = Blocks(train, contents, grounds)
     held_out = scenes_of(blocks, HELDOUT_SCENES, training.seed) if contents.composer.holds_out else None

@@ -35,7 +35,8 @@ def evaluate_dvae(
     """
     generator = torch.Generator(device).manual_seed(0)
     sums: dict[str, list[Tensor]] = defaultdict(list)
-    counts, pairs = 0, None
+    counts = torch.zeros(dvae.config.codebook_size, dtype=torch.int64, device=device)
+    pairs = torch.empty(0)
     for images in validation_images(pictures, limit).split(batch_size):
         pixel_values = to_pixel_values(images, device)
         noise = torch.rand(pixel_values.shape, generator=generator, device=device)
@@ -43,11 +44,11 @@ def evaluate_dvae(
         hidden_states = dvae.encoder(pixel_values)
         codes = dvae.posterior.encode(hidden_states)
         reconstructed = dvae.decode(codes, dvae.style.encode(hidden_states))
-        counts = counts + count_codes(codes, dvae.config.codebook_size)
+        counts += count_codes(codes, dvae.config.codebook_size)
         sums["psnr"].append(psnr(pixel_values, reconstructed))
         for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
             sums[name].append(bound[name])
-        if pairs is None:
+        if len(pairs) == 0:
             pairs = torch.cat([pixel_values[:16], reconstructed[:16]])
     numbers = {name: torch.cat(values).mean().item() for name, values in sums.items()}
     return {**numbers, **codebook_usage(counts)}, pairs.cpu()
