@@ -98,7 +98,7 @@ def find_stored(name: str | Path, hub_options: dict[str, Any]) -> tuple[Stored, 
 def groups_of(folder: Path) -> list[list[Path]]:
     """The files of tensors in a folder, those of one model together: safetensors first, then pickles."""
     groups: dict[tuple[bool, str], list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*")):  # of a repository that has none of the files there is no folder
         if path.suffix in (".safetensors", *PICKLES) and path.is_file():
             model = "" if path.name in OPENAI else re.sub(r"-\d+-of-\d+$", "", path.stem)
             groups.setdefault((path.suffix != ".safetensors", model), []).append(path)
