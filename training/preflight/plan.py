@@ -90,7 +90,7 @@ def plan_or_train(
         args = parse(section, training_type, rest, doc)
         dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
         print(plan(section, args, dry_run, Path(rest[0]), kinds))
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # of the preset, or of what it starts from
         raise SystemExit(str(error)) from error
 
 
