@@ -3,7 +3,7 @@
 import copy
 import functools
 import json
-from asyncio import BaseTransport, TimerHandle
+from asyncio import TimerHandle, Transport
 from http import HTTPStatus
 from typing import Any
 
@@ -58,7 +58,7 @@ class Connection(H11Protocol):
         """Whether the server has a whole request of it to answer."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
-    def connection_made(self, transport: BaseTransport) -> None:
+    def connection_made(self, transport: Transport) -> None:
         super().connection_made(transport)
         self._await("request")
         if len(self.connections) > self.max_connections and not self._cut_an_idle_one():
