@@ -17,7 +17,8 @@ from .modeling_vqgan import VQGAN
 
 FirstStage = DVAE | VQGAN
 FIRST_STAGES: dict[str, type[DVAE] | type[VQGAN]] = {
-    first_stage.config_class.model_type: first_stage for first_stage in (DVAE, VQGAN)
+    DVAEConfig.model_type: DVAE,
+    VQGANConfig.model_type: VQGAN,
 }
 
 
@@ -28,7 +29,8 @@ def load_first_stage(name: str | Path, **options: Any) -> FirstStage:
 
 def load_first_stage_config(name: str | Path, **options: Any) -> DVAEConfig | VQGANConfig:
     """The config alone of whichever first stage a folder or Hub id holds."""
-    return _class_of(name, **options).config_class.from_pretrained(name, **options)
+    config_class = DVAEConfig if _class_of(name, **options) is DVAE else VQGANConfig
+    return config_class.from_pretrained(name, **options)
 
 
 def _class_of(name: str | Path, **options: Any) -> type[DVAE] | type[VQGAN]:

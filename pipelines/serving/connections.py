@@ -25,7 +25,7 @@ def server_config(app: Any, settings: ServerSettings, *, access_log: bool = True
     log["formatters"]["access"] = log["formatters"]["default"]
     return uvicorn.Config(
         app,
-        http=functools.partial(Connection, settings=settings),
+        http=functools.partial(Connection, settings=settings),  # pyright: ignore[reportArgumentType]  # a factory
         ws="none",  # a web socket would be a connection without limits
         log_config=log,
         access_log=access_log,
@@ -40,6 +40,8 @@ class Connection(H11Protocol):
     Past max_connections a new one takes the place of the one that has waited longest for its client to ask, so those
     that hold connections and ask nothing stop nobody. While all are at work the new one is refused with 503.
     """
+
+    connections: set["Connection"]  # pyright: ignore[reportIncompatibleVariableOverride]  # all of this server's
 
     def __init__(self, *args: Any, settings: ServerSettings, **options: Any):
         super().__init__(*args, **options)

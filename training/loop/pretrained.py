@@ -87,12 +87,13 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
     return str(folder)
 
 
-def check_trainable(config: PreTrainedConfig, name: str | None) -> None:
-    """Raises a ValueError unless it is a dVAE's."""
-    if config.model_type != DVAEConfig.model_type:
+def check_trainable(config: PreTrainedConfig, name: str | None) -> DVAEConfig:
+    """It. Raises a ValueError unless it is a dVAE's."""
+    if not isinstance(config, DVAEConfig):
         raise ValueError(
             f"{name} is a {config.model_type}, which train_dvae does not train: a prior takes it by --training.dvae"
         )
+    return config
 
 
 def picture_size(dvae: str | Path) -> int:

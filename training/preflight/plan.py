@@ -131,8 +131,8 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
     start = training.init_from
-    config = find_first_stage_config(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
-    check_trainable(config, start)
+    found = find_first_stage_config(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
+    config = check_trainable(found, start)
 
     def loss(dvae: DVAE, batch: int) -> Tensor:
         encoded = batch + round(PIECES * batch * training.assembled_share)  # of a scene more is encoded than decoded
