@@ -73,7 +73,8 @@ def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
     studio = Studio(pipeline, name=public_name(args.model))
     os.environ["GRADIO_TEMP_DIR"] = str(studio.folder / "uploads")  # which gradio reads where it keeps a file
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from .page import build_page, launch_options
+    from .looks import launch_options
+    from .page import build_page
 
     page = build_page(studio).queue(max_size=32)
     page.launch(

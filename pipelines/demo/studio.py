@@ -62,6 +62,7 @@ class Studio:
         self.pipeline, self.name = pipeline, name
         self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
+        self.is_busy = False  # whether something is being painted
 
     def paint(self, prompt: str, negative_prompt: str = "", **options: Any) -> Iterator[Progress]:
         """The pictures of a prompt while they grow, a step a row of codes; options as in the pipeline's call."""
@@ -87,10 +88,13 @@ class Studio:
 
     def _grow(self, told: dict[str, str], prompt: str, **options: Any) -> Iterator[Progress]:
         """A stream of the pipeline; told: for the metadata of the pictures that are kept of it."""
-        start = time.monotonic()
-        for output in self.pipeline.stream(prompt, progress_bar=False, **options):
-            kept = self._keep(output, **told) if output.step == output.total else []
-            yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
+        start, self.is_busy = time.monotonic(), True
+        try:
+            for output in self.pipeline.stream(prompt, progress_bar=False, **options):
+                kept = self._keep(output, **told) if output.step == output.total else []
+                yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
+        finally:
+            self.is_busy = False
 
     def close(self) -> None:
         """Deletes all pictures."""

@@ -96,7 +96,8 @@ def test_a_reconstruction_shows_its_codes(studio, tiny_pipeline):
 
 def test_the_page_is_built_and_asks_for_no_fonts(studio):
     pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
-    from pipelines.demo.page import build_page, launch_options
+    from pipelines.demo.looks import launch_options
+    from pipelines.demo.page import build_page
     from pipelines.demo.picture_tabs import split_drawing, written
 
     labels = {block.get("props", {}).get("label") for block in build_page(studio).get_config_file()["components"]}
