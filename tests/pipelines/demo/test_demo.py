@@ -187,6 +187,16 @@ def test_kept_pictures_go_an_hour_later_and_all_with_the_studio(studio):
     assert not studio.folder.exists()
 
 
+def test_a_studio_that_is_closed_while_it_paints_leaves_nothing(studio):
+    """What was to come is not painted, and its folder is not made anew to keep it."""
+    shown = studio.paint("a red apple", seed=0)
+    next(shown)
+    assert studio.is_busy
+    studio.close()
+    assert list(shown) == []
+    assert not studio.folder.exists() and not studio.is_busy
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_page_leaves_no_file(number, tiny_folder, tmp_path):
     """Neither its pictures nor gradio's copies of them and of uploads."""

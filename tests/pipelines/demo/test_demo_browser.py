@@ -238,6 +238,14 @@ def test_all_can_be_read_and_everything_has_a_name(running, theme, tmp_path):
     page.close()
 
 
+def test_stopped_while_it_paints_it_leaves_no_picture(running):
+    with page_process() as (address, _):
+        visitor = visit(running[0], address)
+        visitor.paint("red apple", number=1)
+        visitor.page.click("#paint")
+        visitor.page.wait_for_selector("#state progress", timeout=60_000)
+
+
 def test_the_space_shows_the_same_page(running, tmp_path):
     """From its own folder, with its own sources and model."""
     gather(tmp_path / "space")
