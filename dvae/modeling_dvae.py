@@ -121,7 +121,8 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.blocks((self.gain * pixel_values + self.offset).to(self.blocks[0].weight.dtype))
+        first = cast(nn.Conv2d, self.blocks[0])
+        return self.blocks((self.gain * pixel_values + self.offset).to(first.weight.dtype))
 
 
 class Decoder(nn.Module):

@@ -41,13 +41,12 @@ def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> "TextToIm
 
     Raises OSError for a broken one, ValueError when the device cannot be used.
     """
-    import torch
     from transformers.utils import logging
 
     from . import TextToImagePipeline
 
     logging.disable_progress_bar()  # loading takes no time worth a bar
-    pipeline = TextToImagePipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
+    pipeline = TextToImagePipeline.from_pretrained(folder, dtype=dtype)
     try:
         return pipeline.to(device)
     except (AssertionError, RuntimeError) as error:  # of a torch without CUDA, of a machine without a GPU, of a typo

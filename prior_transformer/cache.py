@@ -63,12 +63,12 @@ class Window:
     """
     W positions of each of the first R rows of a cache: where they are, and how their keys and values get there.
 
-    cells: their raster positions, int64 (W,) where all rows stand at one place, else (R, W). None for the text.
+    cells: their raster positions, int64 (W,) where all rows stand at one place, else (R, W). The text has none.
     start, stop: the first position of the stream that is written, where it is one for all rows; how many are read.
         None of both: written wherever each row stands, all read, under a mask.
     """
 
-    def __init__(self, cache: PriorCache, cells: Tensor | None, start: int | None, stop: int | None):
+    def __init__(self, cache: PriorCache, cells: Tensor, start: int | None, stop: int | None):
         self.cache, self.cells, self.start, self.stop = cache, cells, start, stop
         self.index = None if start is not None else self._index()
 

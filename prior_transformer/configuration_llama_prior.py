@@ -40,6 +40,7 @@ class LlamaPriorConfig(StreamConfig):
 
     def validate_sizes(self):
         super().validate_sizes()
+        assert self.num_key_value_heads is not None  # `__post_init__` fills it in
         if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be divisible by "

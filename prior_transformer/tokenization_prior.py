@@ -24,6 +24,8 @@ class PriorTokenizer(TokenizersBackend):
     ordinary text.
     """
 
+    pad_token_id: int
+
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int, text_length: int) -> "PriorTokenizer":
         """

@@ -22,7 +22,7 @@ from .evaluation.validation import evaluate_dvae
 from .loop.losses import high_frequency_power
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.splits import load_split
+from .pictures.splits import both_splits
 from .sets import KINDS
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for folder in args.models:
         dvae = find_first_stage(folder, dtype=torch.float32)
-        split = load_split(args.data, "validation", KINDS, captions=False)
+        _, split = both_splits(args.data, KINDS, captions=False)
         pictures = Pictures(split, args.data, dvae.config.image_size)
         pixel_values = unseen(pictures, args.scenes)
         numbers, reconstructed = compare(dvae, pictures, pixel_values, features)

@@ -41,7 +41,7 @@ from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_ima
 from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.splits import Split, load_split
+from .pictures.splits import Split, both_splits, load_split
 from .sets import KINDS
 
 
@@ -105,7 +105,7 @@ def evaluate_pipeline(
     the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
-    split = load_split(data, "validation", KINDS)
+    _, split = both_splits(data, KINDS)
     validation, write = Pictures(split, data, size), split.kind.caption
     numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
     encoded = encode_split(pipeline, split, data, heldout_pairs, device)
@@ -200,8 +200,7 @@ def evaluate_scenes(
     def reconstruct(images: Tensor) -> Tensor:
         return torch.cat([pipeline.dvae.reconstruct(part.to(device)) for part in images.split(64)])
 
-    composer, rows = pictures.composer, len(pictures)
-    return judge_scenes(composer, split.kind, rows, scorer, paint, reconstruct, count)
+    return judge_scenes(pictures.laid_out, split.kind, len(pictures), scorer, paint, reconstruct, count)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from prior_transformer import PriorTokenizer, StreamPrior, load_prior
 from .codes.cached import captions_of
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, sources_of
-from .loop.provenance import check_facts, read_provenance
+from .loop.provenance import check_facts, files_of, read_provenance
 from .pictures.data_arguments import DataArguments
 from .presets.reading import parse
 from .presets.trainers import PriorTraining
@@ -114,11 +114,11 @@ def reranker_of(output_dir: Path, tokenizer: PriorTokenizer, training: PriorTrai
     folder = settled(output_dir / RERANKER)
     if not (folder / "config.json").exists():
         return None
-    own, others = (read_provenance(output_dir / part).get("data") for part in (RERANKER, "prior"))
-    if own and others and own["files"] != others["files"] and "data" not in training.may_differ:
+    own, others = (files_of(read_provenance(output_dir / part)) for part in (RERANKER, "prior"))
+    if own and others and own != others and "data" not in training.may_differ:
         print(
-            f"{folder} learned from files {own['files']}, the prior from {others['files']}: it is left out; train it "
-            "again, or take it by --training.may_differ '[data]'"
+            f"{folder} learned from files {own}, the prior from {others}: it is left out; train it again, or take it "
+            "by --training.may_differ '[data]'"
         )
         return None
     told = (folder / "tokenizer.json").exists() and tokenizer_digest(PriorTokenizer.from_pretrained(folder))

@@ -86,6 +86,7 @@ def build(
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
         freeze(prior, training.freeze)
         return fast(prior, accelerator)
+    model = model or {}
     fitting = {
         "text_vocab_size": len(tokenizer),
         "text_length": tokenizer.model_max_length,
@@ -93,12 +94,12 @@ def build(
         "codebook_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
-    if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:
+    if differing := [name for name, value in fitting.items() if model.get(name, value) != value]:
         asked = ", ".join(f"{name}={model[name]}" for name in differing)
         there = ", ".join(f"{name}={fitting[name]}" for name in differing)
         raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
-        prior = build_prior(prior_config({**(model or {}), **fitting}))
+        prior = build_prior(prior_config({**model, **fitting}))
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
@@ -202,6 +203,7 @@ def report(
         save_provenance(folder, run.facts)
     prompts = captions_of(unseen["validation"], SAMPLES, caption)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
+    assert pipeline.samples is not None  # `save_pipeline` paints them
     run.show("samples", pipeline.samples)
 
 

@@ -164,18 +164,19 @@ def learn(
 
     data: what it keeps of its pictures, by `data_fact`.
     """
-    model = model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # as transformers has its type
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
-    parts = {
+    parts: dict[str, Any] = {
         "model": model,
         "optimizer": optimizer,
         "report": report,
         "facts": {"data": data, "tokenizer": tokenizer_digest(tokenizer)},
+        **stream_parts(loader),
     }
-    run = Run(name, training, accelerator, output_dir, **parts, **stream_parts(loader))
+    run = Run(name, training, accelerator, output_dir, **parts)
     with run:
         for images, text_ids, subjects in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)

@@ -92,7 +92,7 @@ class NamedPictures(torch.utils.data.Dataset):
 
     def __init__(self, pictures: Pictures, length: int, seed: int):
         self.pictures, self.length, self.seed = pictures, length, seed
-        composer = pictures.composer
+        composer = pictures.laid_out
         whole = [piece for piece in range(composer.pieces) if composer.quarters(piece) == QUARTERS]
         self.recoloured = [piece for piece in whole if composer.colour(piece) is not None]
 
@@ -100,7 +100,7 @@ class NamedPictures(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, i: int) -> tuple[Tensor, str, str]:
-        rng, composer = random.Random(f"{self.seed}-{i}"), self.pictures.composer
+        rng, composer = random.Random(f"{self.seed}-{i}"), self.pictures.laid_out
         if self.recoloured and rng.random() < RECOLOURED:
             piece = rng.choice(self.recoloured)
             image, name = composer.show(piece).picture, plain_name(composer.name(piece))

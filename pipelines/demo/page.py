@@ -3,6 +3,7 @@
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Default
 from PIL import Image
 
 from .paint_tab import paint_tab
@@ -23,12 +24,13 @@ progress::-webkit-progress-value { background: var(--color-accent); border-radiu
 progress::-moz-progress-bar { background: var(--color-accent); border-radius: 3px; }
 #codes textarea { font-family: var(--font-mono); white-space: pre; }
 """
-FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # the system's: no fetching
+FONT, FONT_MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # the system's: no fetching
 
 
 def launch_options() -> dict[str, Any]:
     """How `build_page` looks, for its `launch`."""
-    theme = gr.themes.Default(primary_hue="emerald", secondary_hue="emerald", neutral_hue="stone", **FONTS)
+    hues = {"primary_hue": "emerald", "secondary_hue": "emerald", "neutral_hue": "stone"}
+    theme = Default(**hues, font=FONT, font_mono=FONT_MONO)
     return {"theme": theme, "css": CSS, "footer_links": [], "run_history": False, "enable_monitoring": False}
 
 

@@ -86,7 +86,8 @@ def asked_for(options: dict[str, Any], untouched: dict[str, float]) -> dict[str,
     return {**options, **whole, **{name: None for name, start in untouched.items() if options[name] == start}}
 
 
-def _prompt_and_seed() -> dict[str, gr.Component]:
+def _prompt_and_seed() -> dict[str, Any]:
+    """Components, named as in the pipeline's call."""
     prompt = gr.Textbox(label="Prompt", value=EXAMPLES[0], lines=2, max_length=MAX_PROMPT, elem_id="prompt")
     negative = gr.Textbox(
         label="Negative prompt",

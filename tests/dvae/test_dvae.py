@@ -325,7 +325,10 @@ def test_a_picture_is_turned_as_its_camera_was(tmp_path):
     [
         (3, TypeError, ["int", "PIL", "uint8"]),
         ([], ValueError, []),
-        (np.zeros((8, 8, 3), dtype=np.float32), TypeError, ["float32", "uint8", "[0, 1]"]),
+        (np.full((8, 8, 3), 200.0), ValueError, [200, "[0, 1]", "uint8"]),
+        (np.full((8, 8, 3), np.nan), ValueError, ["nan", "[0, 1]"]),
+        (np.zeros((8, 8, 3), dtype=np.int64), TypeError, ["int64", "uint8", "[0, 1]"]),
+        (torch.zeros(8, 8, 3), TypeError, ["(8, 8, 3)", "(3, H, W)"]),
         (np.zeros((8, 8), dtype=bool), TypeError, ["bool", "uint8"]),
         (np.zeros((3, 8, 8), dtype=np.uint8), TypeError, ["(3, 8, 8)", "(H, W)", "(H, W, 3)"]),
         (np.zeros(8, dtype=np.uint8), TypeError, ["(8,)", "(H, W)"]),

@@ -142,7 +142,7 @@ class CodeCache:
                 f"{self.folder} holds no codes: all of {len(self.source)} rows are broken: {by_reason(self.skipped())}"
             )
         with accelerator.main_process_first():  # one writes the memory map, the others find it
-            return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
+            return Dataset.from_parquet([*paths], cache_dir=str(self.folder.parent / "arrow"))
 
 
 def encode_now(dvae: FirstStage, contents: Contents | PieceContents, device: torch.device) -> Dataset:

@@ -36,19 +36,19 @@ def evaluate_dvae(
     """
     generator = torch.Generator(device).manual_seed(0)
     sums: dict[str, list[Tensor]] = defaultdict(list)
-    counts, pairs = 0, None
-    found = validation_images(pictures, limit)
+    counts = torch.zeros(dvae.config.codebook_size, dtype=torch.int64, device=device)
+    pairs, found = torch.empty(0), validation_images(pictures, limit)
     for images in found.split(min(batch_size, at_once(found.shape[-1]))):
         pixel_values = to_pixel_values(images, device)
         codes, reconstructed = dvae.encode(pixel_values), dvae.reconstruct(pixel_values)
-        counts = counts + count_codes(codes, dvae.config.codebook_size)
+        counts += count_codes(codes, dvae.config.codebook_size)
         sums["psnr"].append(psnr(pixel_values, reconstructed))
         if isinstance(dvae, DVAE):
             noise = torch.rand(pixel_values.shape, generator=generator, device=device)
             bound = dvae.elbo((255 * pixel_values + noise) / 256, generator)
             for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
                 sums[name].append(bound[name])
-        if pairs is None:
+        if len(pairs) == 0:
             pairs = torch.cat([pixel_values[:16], reconstructed[:16]])
     numbers = {name: torch.cat(values).mean().item() for name, values in sums.items()}
     return {**numbers, **codebook_usage(counts)}, pairs.cpu()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from dvae import DVAEConfig, FirstStage
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
@@ -20,7 +20,7 @@ from prior_transformer import PriorTokenizer
 
 from .fingerprints import codes_digests, tokenizer_digest
 from .loop_training import LoopTraining
-from .provenance import Fact, check_facts, read_provenance
+from .provenance import Fact, check_facts, files_of, read_provenance
 
 EMBEDDED_NAME = "embedded"
 UNKNOWN_LICENCE = "as its owner says"
@@ -122,6 +122,7 @@ def check_start(
 ) -> None:
     """Raises a ValueError unless the dVAE and the tokenizer are those that the prior of init_from learned with."""
     start = training.init_from
+    assert start is not None  # else there is nothing to check
     named = {name for name in ("dvae", "tokenizer") if getattr(training, name) is not None or not is_pipeline(start)}
     here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
     here = {name: fact for name, fact in here.items() if name in named}  # others are the start's own
@@ -143,7 +144,8 @@ def check_own_parts(
     for part in parts:
         folder = output_dir / part
         if getattr(training, part) is None and part_of_run(part, training, output_dir) == str(folder):
-            told = {name: {"files": fact["files"]} for name, fact in read_provenance(folder).items() if name == "data"}
+            files = files_of(read_provenance(folder))
+            told: dict[str, Fact] = {"data": {"files": files}} if files else {}
             remedy = f"name it by --training.{part} {folder}"
             check_facts(str(folder), told, {"data": {"files": data["files"]}}, training.may_differ, remedy, say=say)
 
@@ -183,7 +185,7 @@ def lora_config(settings: LoraSettings, base: str):
 
     return LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  # any number, which is divided by the rank
         lora_dropout=settings.dropout,
         target_modules=rf"layers\..*\.({'|'.join(settings.targets)})",
         modules_to_save=list(settings.train) or None,

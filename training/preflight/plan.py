@@ -74,7 +74,7 @@ def plan_or_train(
     section: str,
     training_type: type,
     train: Callable[[list[str]], Any],
-    doc: str,
+    doc: str | None,
     kinds: Sequence[type[Captioned]] = (),
 ) -> None:
     """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
@@ -134,7 +134,7 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
     config = find_first_stage_config(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
     check_trainable(config, start)
 
-    def loss(dvae: nn.Module, batch: int) -> Tensor:
+    def loss(dvae: DVAE, batch: int) -> Tensor:
         encoded = batch + round(PIECES * batch * training.assembled_share)  # of a scene more is encoded than decoded
         pixel_values = torch.rand(encoded, 3, config.image_size, config.image_size)
         pixel_values = pixel_values.to(dvae.device).contiguous(memory_format=torch.channels_last)
@@ -145,7 +145,7 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
         output = dvae(pixel_values, temperature=0.7, cells=cells)
         return dvae_losses(pixel_values[:batch], output, dvae.likelihood, 1.0)["loss"]
 
-    def build() -> nn.Module:
+    def build() -> DVAE:
         dvae = DVAE(config)
         freeze(dvae, training.freeze)
         return ready(dvae, training, [])
@@ -156,7 +156,7 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
 
 def adversary_parameters(config: DVAEConfig, training: DVAETraining) -> int:
     """Of the adversaries that the preset switches on, built of tensors without numbers."""
-    process = SimpleNamespace(device=torch.device("meta"), prepare=lambda *parts: parts)
+    process: Any = SimpleNamespace(device=torch.device("meta"), prepare=lambda *parts: parts)
     with process.device:
         adversaries = build_adversaries(DVAE(config), training, process)
     return sum(parameter.numel() for adversary in adversaries for parameter in adversary.network.parameters())
@@ -173,13 +173,13 @@ def prior_subject(args, preset: Path) -> Subject:
     else:
         config = prior_config({**(args.model or {}), **prior_sizes(args.training.dvae, Path(args.output_dir), preset)})
 
-    def loss(prior: nn.Module, batch: int) -> Tensor:
+    def loss(prior: StreamPrior, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
         codes = torch.randint(config.codebook_size, (batch, config.image_length), device=prior.device)
         input_ids = prior.join(text_ids, codes)
         return prior(input_ids, labels=input_ids).loss
 
-    def build() -> nn.Module:
+    def build() -> StreamPrior:
         prior = build_prior(config)
         freeze(prior, args.training.freeze)
         prior = ready(prior, args.training, [])
