@@ -13,14 +13,17 @@ from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
 from .modeling_dvae import DVAE, AutoencoderOutput, DVAEOutput, ELBOOutput
 from .modeling_vqgan import VQGAN
 from .patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
+from .posterior import PosteriorOutput
 from .posteriors import (
     POSTERIORS,
     CodebookGumbelPosterior,
+    FSQPosterior,
     GumbelPosterior,
+    IBQPosterior,
     ImplicitPosterior,
     LatentPosterior,
+    LFQPosterior,
     NormalisedVQPosterior,
-    PosteriorOutput,
     VectorQuantizedPosterior,
 )
 from .ratio_discriminators import (
@@ -48,6 +51,7 @@ __all__ = [
     "DVAEImageProcessor",
     "DVAEOutput",
     "ELBOOutput",
+    "FSQPosterior",
     "FirstStage",
     "FlowPrior",
     "GANGenerator",
@@ -56,8 +60,10 @@ __all__ = [
     "GaussianLatents",
     "GaussianPrior",
     "GumbelPosterior",
+    "IBQPosterior",
     "ImplicitLatents",
     "ImplicitPosterior",
+    "LFQPosterior",
     "Laplace",
     "LatentDiscriminator",
     "LatentDiscriminatorConfig",

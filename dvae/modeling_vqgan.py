@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_vqgan import VQGANConfig
-from .posteriors import POSTERIORS, Posterior
+from .posterior import Posterior
+from .posteriors import POSTERIORS
 
 
 def norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
