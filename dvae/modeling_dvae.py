@@ -17,6 +17,7 @@ from .likelihoods import LIKELIHOODS, Likelihood
 from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior, Posterior
 from .style import NoStyle, Style, StyleOutput
 
+INPUT_MAPS = {"centred": (2, -1), "shrunk": (0.8, 0.1)}  # gain and offset; config.input_map picks one
 GIVEN: Any = None  # the default that ModelOutput wants of each field; none of these is ever left out
 
 
@@ -106,6 +107,7 @@ class Encoder(nn.Module):
     def __init__(self, config: DVAEConfig):
         super().__init__()
         shuffle, padding_mode = config.resampling == "shuffle", config.encoder_padding
+        self.gain, self.offset = INPUT_MAPS[config.input_map]
         first = nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3, padding_mode=padding_mode)
         layers: list[nn.Module] = [first]
         n_in = config.widths[0]
@@ -118,7 +120,7 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.blocks((2 * pixel_values - 1).to(self.blocks[0].weight.dtype))
+        return self.blocks((self.gain * pixel_values + self.offset).to(self.blocks[0].weight.dtype))
 
 
 class Decoder(nn.Module):
@@ -308,6 +310,12 @@ class DVAE(PreTrainedModel):
         self.check_pixels(pixel_values)
         hidden_states = self.encoder(pixel_values)
         return self.decode(self.posterior.encode(hidden_states), self.style.encode(hidden_states))
+
+    @torch.no_grad()
+    def log_posterior(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values (B, 3, H, W) in [0, 1] -> ln q(c | x), (B, K, h, w), as the posterior says it without noise."""
+        self.check_pixels(pixel_values)
+        return self.posterior.log_posterior(self.encoder(pixel_values))
 
     @torch.no_grad()
     def elbo(self, pixel_values: Tensor, generator: torch.Generator | None = None) -> ELBOOutput:

@@ -215,8 +215,12 @@ class VectorQuantizedPosterior(LatentPosterior):
         super().__init__(hidden_size, codebook_size, codebook_dim)
         self.commitment = commitment
 
+    def entries(self) -> Tensor:
+        """(K, E): what a latent is compared with."""
+        return self.codebook.weight
+
     def logits(self, hidden_states: Tensor) -> Tensor:
-        return -squared_distances(self.project(hidden_states), self.codebook.weight)
+        return -squared_distances(self.project(hidden_states), self.entries())
 
     def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.log_posterior(hidden_states)
@@ -230,9 +234,22 @@ class VectorQuantizedPosterior(LatentPosterior):
         return logits.new_full((len(logits),), math.log(logits.shape[1]) * logits[0, 0].numel())
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
-        q = vector_quantize(self.project(hidden_states), self.codebook.weight)
+        q = vector_quantize(self.project(hidden_states), self.entries())
         loss, logits = q.codebook_loss + self.commitment * q.commitment_loss, -q.distances
         return PosteriorOutput(q.latents, q.codes, logits, self.kl(logits), loss)
+
+
+class NormalisedVQPosterior(VectorQuantizedPosterior):
+    """The same on the unit sphere: latents and entries of length 1, so the nearest by angle (arXiv 2110.04627)."""
+
+    def project(self, hidden_states: Tensor) -> Tensor:
+        return F.normalize(super().project(hidden_states), dim=1)
+
+    def entries(self) -> Tensor:
+        return F.normalize(self.codebook.weight, dim=1)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        return F.normalize(self.codebook(codes), dim=-1).movedim(-1, 1).to(self.head.weight.dtype)
 
 
 POSTERIORS = {
@@ -240,4 +257,5 @@ POSTERIORS = {
     "gumbel_codebook": CodebookGumbelPosterior,
     "implicit": ImplicitPosterior,
     "vq": VectorQuantizedPosterior,
+    "normalised_vq": NormalisedVQPosterior,
 }

@@ -97,7 +97,8 @@ class PipelineSteps(SavedPipeline):
         """
         check_count("batch_size", batch_size)
         check_codes(codes, self.prior)
-        return in_batches(self.dvae.decode, codes.to(self.device), style, batch_size=batch_size)
+        styles = () if style is None else (style,)
+        return in_batches(self.dvae.decode, codes.to(self.device), *styles, batch_size=batch_size)
 
     def decode_unfinished(self, codes: Tensor, done: int, style: Tensor | None = None) -> Tensor:
         """Codes (B, h, w), −1 where there is none yet -> pixel values (B, 3, H, W), plain grey there, cut at the grid.

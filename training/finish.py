@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageDraw
 
-from dvae import DVAE, DVAEImageProcessor
+from dvae import DVAEImageProcessor, FirstStage, load_first_stage
 from pipelines import TextToImagePipeline
 from pipelines.folder.locate import RERANKER, public_name
 from pipelines.folder.whole import settled
@@ -39,7 +39,7 @@ PARTS = ("dvae", "prior", "reranker")  # whose numbers and recipes the card has
 def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__)
     output_dir = Path(args.output_dir)
-    dvae = DVAE.from_pretrained(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
+    dvae = load_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
 
 
-def check_prior(folder: Path, dvae: DVAE, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
+def check_prior(folder: Path, dvae: FirstStage, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
     """Raises a ValueError where the prior learned with another dVAE, but for its decoder, or another tokenizer."""
     here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
     check_facts(str(folder), read_provenance(folder), here, training.may_differ, "train the prior anew")
@@ -62,7 +62,7 @@ def cached_prompts(codes: Path) -> list[str]:
 
 def save_pipeline(
     output_dir: Path,
-    dvae: DVAE,
+    dvae: FirstStage,
     prior: StreamPrior,
     tokenizer: PriorTokenizer,
     training: PriorTraining,

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 
-from dvae import DVAE, DVAEImageProcessor
+from dvae import DVAEImageProcessor, FirstStage, load_first_stage
 from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
-    dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
+    dvae = load_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_sampling(training, prior)
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
 
 
 def build(
-    model: dict | None, training: PriorTraining, dvae: DVAE, tokenizer: PriorTokenizer, accelerator: Accelerator
+    model: dict | None, training: PriorTraining, dvae: FirstStage, tokenizer: PriorTokenizer, accelerator: Accelerator
 ) -> StreamPrior:
     """A prior that fits the dVAE and the tokenizer: their sizes are taken from them."""
     if training.init_from:
@@ -123,7 +123,7 @@ def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
 
 def train(
     prior: StreamPrior,
-    dvae: DVAE,
+    dvae: FirstStage,
     tokenizer: PriorTokenizer,
     source: CodeSource,
     unseen: dict[str, Dataset],
@@ -178,7 +178,7 @@ def check_model(told: dict[str, Any], config: StreamConfig) -> None:
 
 
 def report(
-    prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
+    prior: StreamPrior, dvae: FirstStage, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
 ) -> None:
     """
     Evaluates the averaged weights; saves them, the pipeline and a page of samples: an adapter alone, and merged into

@@ -25,7 +25,7 @@ PART_FILES = (
     "tokenizer_config.json",
 )  # of a component
 
-_HUB_FILES = [
+_HUB_FILES = [  # JSON and safetensors, never a pickle or code
     INDEX_NAME,
     SAMPLES_NAME,
     *(f"{name}/*{end}" for name in (*COMPONENT_NAMES, RERANKER) for end in (".json", ".safetensors", ".txt")),
@@ -53,8 +53,8 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
         raise TypeError(f"a pipeline's name is a string or a path, not {type(name).__name__}: {name!r}; {REMEDY}")
     elif str(name) and Path(name).is_dir():
         folder = Path(name)
-    elif isinstance(name, str) and _is_hub_id(name):
-        folder = _fetch(name, hub_options)
+    elif isinstance(name, str) and is_hub_id(name):
+        folder = fetch(name, hub_options, _HUB_FILES)
     else:
         raise FileNotFoundError(f"there is no folder {str(name)!r}; {REMEDY}")
     read_index(folder)
@@ -119,7 +119,7 @@ def check_own_folder(folder: Path) -> None:
             ) from error
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -130,20 +130,19 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1
 
 
-def _fetch(repo_id: str, hub_options: dict) -> Path:
-    """Download the pipeline's own files, and no others: JSON and safetensors, never a pickle or code."""
+def fetch(repo_id: str, hub_options: dict, patterns: list[str], remedy: str = REMEDY) -> Path:
+    """The folder of a repository's files that match the patterns, and no others."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    remedy = REMEDY
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=_HUB_FILES, **hub_options))
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, **hub_options))
     except RevisionNotFoundError as error:
         cause, reason = error, f"it has no revision {hub_options['revision']!r}"
         remedy = "pass a branch, a tag or a commit's hash as revision"
     except (GatedRepoError, RepositoryNotFoundError) as error:
         cause, reason = error, "there is none of this name, or it is private and the token, if any, does not open it"
-        remedy = f"pass token='hf_…' for a private one, or else {REMEDY.removeprefix('pass ')}"
+        remedy = f"pass token='hf_…' for a private one, or else {remedy.removeprefix('pass ')}"
     except OSError as error:  # offline, or the Hub is down: what it raises is an OSError
         cause, reason = error, str(error).splitlines()[0]
     raise OSError(f"{repo_id!r} is no folder here and cannot be fetched from the Hub ({reason}); {remedy}") from cause

@@ -106,12 +106,7 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
 
 
 def _architecture(pipeline: Any) -> dict[str, str]:
-    dvae, prior = pipeline.dvae.config, pipeline.prior.config
-    widths = ", ".join(map(str, dvae.widths))
-    parts = {
-        "dVAE": f"{dvae.posterior} posterior, {dvae.likelihood} likelihood, {widths} channels",
-        "prior": prior.summary,
-    }
+    parts = {"dVAE": pipeline.dvae.config.summary, "prior": pipeline.prior.config.summary}
     if pipeline.reranker is not None:
         parts["reranker"] = f"contrastive, {_count(pipeline.reranker)} parameters; best_of and rank ask it"
     return parts

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
 
-from dvae import DVAE, DVAEImageProcessor
+from dvae import FIRST_STAGES, DVAEImageProcessor, FirstStage
 from prior_transformer import PRIORS, PriorTokenizer, StreamPrior
 
 from ..checks import check_components, check_stream
@@ -39,7 +39,8 @@ class SavedPipeline(ModelHubMixin):
     """The trained parts of a pipeline, as one folder here or on the Hub.
 
     Args:
-        dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other.
+        dvae, prior, tokenizer, image_processor: the trained parts; they must fit each other. dvae is any first stage,
+            a `DVAE` or a `VQGAN`.
         sampling: settings that a call uses unless told otherwise, keys as in `SamplingSettings`; saved with it. None:
             those of the pipeline whose `components` the prior is from, or else the neutral ones.
         metrics: the run's own numbers for the model card: {name: number} or {section: {name: number}}.
@@ -56,7 +57,7 @@ class SavedPipeline(ModelHubMixin):
 
     def __init__(
         self,
-        dvae: DVAE,
+        dvae: FirstStage,
         prior: StreamPrior,
         tokenizer: PriorTokenizer,
         image_processor: DVAEImageProcessor,
@@ -189,7 +190,7 @@ class SavedPipeline(ModelHubMixin):
             prior.store_by_columns()
         reranker = load_component(SmallCLIP, folder / RERANKER, dtype=dtype) if index.get(RERANKER) else None
         return cls(
-            dvae=load_component(DVAE, folder / "dvae", dtype=dtype),
+            dvae=load_one_of(FIRST_STAGES, folder / "dvae", dtype=dtype),
             prior=prior,
             tokenizer=load_component(PriorTokenizer, folder / "tokenizer"),
             image_processor=load_component(DVAEImageProcessor, folder / "image_processor"),

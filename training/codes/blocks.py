@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from dvae import DVAE
+from dvae import FirstStage
 
 from ..pictures.assembled import to_image
 from ..pictures.data_arguments import DataArguments
@@ -131,7 +131,7 @@ class Blocks(CodeSource):
 
 
 @torch.no_grad()
-def ground_codes(dvae: DVAE, composer: LaidOut, device: torch.device) -> np.ndarray:
+def ground_codes(dvae: FirstStage, composer: LaidOut, device: torch.device) -> np.ndarray:
     """The code of each flat ground, that of its middle: int64 (G,)."""
     size, middle = dvae.config.image_size, dvae.config.grid_size // 2
     flat = torch.tensor(composer.grounds, dtype=torch.uint8)[:, :, None, None].expand(-1, 3, size, size)

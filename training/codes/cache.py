@@ -24,7 +24,7 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from dvae import DVAE
+from dvae import FirstStage
 
 from ..loop.fingerprints import codes_digest, codes_digests_of_before, digest_of
 from ..pictures.in_memory import in_order, to_pixel_values
@@ -42,7 +42,7 @@ class CodeCache:
     Raises a ValueError where `folder` holds codes of another fingerprint, or of none.
     """
 
-    def __init__(self, folder: Path, dvae: DVAE, contents: Contents | PieceContents):
+    def __init__(self, folder: Path, dvae: FirstStage, contents: Contents | PieceContents):
         self.folder, self.dvae, self.contents = folder, dvae.eval(), contents
         self.source, self.data = contents.source, contents.data
         shards = max(1, -(-len(contents.places) // SHARD))
@@ -144,7 +144,7 @@ class CodeCache:
             return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
 
 
-def encode_now(dvae: DVAE, contents: Contents | PieceContents, device: torch.device) -> Dataset:
+def encode_now(dvae: FirstStage, contents: Contents | PieceContents, device: torch.device) -> Dataset:
     """The codes of `contents` in memory, the columns those of a cache: for an evaluation, which keeps none."""
     shards = contents.drawn({0: contents.places})
     encoded = [(chunk, chunk.without_ground(encode(dvae.eval(), images, device))) for chunk, images in shards]
@@ -152,7 +152,7 @@ def encode_now(dvae: DVAE, contents: Contents | PieceContents, device: torch.dev
 
 
 @torch.no_grad()
-def encode(dvae: DVAE, images: Tensor, device: torch.device) -> np.ndarray:
+def encode(dvae: FirstStage, images: Tensor, device: torch.device) -> np.ndarray:
     """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
     if len(images) == 0:
         return np.empty((0, dvae.config.grid_size**2), np.int32)

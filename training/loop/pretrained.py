@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.utils import cached_file
 
-from dvae import DVAE, DVAEConfig
+from dvae import FirstStage, load_first_stage, load_first_stage_config
 from pipelines.folder.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
 from pipelines.folder.whole import settled
 from prior_transformer import PriorTokenizer
@@ -87,7 +87,7 @@ def picture_size(dvae: str | Path) -> int:
     """Of the pictures of a dVAE's folder or Hub id, which a judge is to see; 64 where the folder is not there."""
     if isinstance(dvae, Path) and not (dvae / "config.json").exists():
         return 64
-    return DVAEConfig.from_pretrained(dvae).image_size
+    return load_first_stage_config(dvae).image_size
 
 
 def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
@@ -101,12 +101,12 @@ def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
     if "tokenizer" in parts:
         found["tokenizer"] = tokenizer_digest(PriorTokenizer.from_pretrained(find_part(start, "tokenizer")))
     if "dvae" in parts:
-        found["dvae"] = codes_digests(DVAE.from_pretrained(find_part(start, "dvae"), dtype=torch.float32))
+        found["dvae"] = codes_digests(load_first_stage(find_part(start, "dvae"), dtype=torch.float32))
     return found
 
 
 def check_start(
-    training: LoopTraining, dvae: DVAE, tokenizer: PriorTokenizer, say: Callable[[str], None] = print
+    training: LoopTraining, dvae: FirstStage, tokenizer: PriorTokenizer, say: Callable[[str], None] = print
 ) -> None:
     """Raises a ValueError unless the dVAE and the tokenizer are those that the prior of init_from learned with."""
     start = training.init_from
