@@ -33,6 +33,8 @@ class ChatTokenizer(PriorTokenizer):
     length of the prior. The prompt's letters stay as they are, and a special token's name in it is ordinary text.
     """
 
+    reads = "text in a chat template"
+
     # No __init__: transformers loads the tokenizer.json of a class that has its own one as another vocabulary.
 
     def __len__(self) -> int:

@@ -24,6 +24,8 @@ class PriorTokenizer(TokenizersBackend):
     ordinary text.
     """
 
+    reads = "lower-cased text"
+
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int, text_length: int) -> "PriorTokenizer":
         """
