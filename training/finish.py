@@ -22,7 +22,7 @@ from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.folder.locate import RERANKER, public_name
 from pipelines.folder.whole import settled
 from pipelines.judges.small_clip import SmallCLIP
-from prior_transformer import PriorTokenizer, StreamPrior, load_prior
+from prior_transformer import PriorTokenizer, StreamPrior, load_prior, load_tokenizer
 
 from .codes.cached import captions_of
 from .loop.fingerprints import codes_digests, tokenizer_digest
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(args.output_dir)
     dvae = find_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
+    tokenizer = load_tokenizer(part_of_run("tokenizer", args.training, output_dir))
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
@@ -121,7 +121,7 @@ def reranker_of(output_dir: Path, tokenizer: PriorTokenizer, training: PriorTrai
             "by --training.may_differ '[data]'"
         )
         return None
-    told = (folder / "tokenizer.json").exists() and tokenizer_digest(PriorTokenizer.from_pretrained(folder))
+    told = (folder / "tokenizer.json").exists() and tokenizer_digest(load_tokenizer(folder))
     if told != tokenizer_digest(tokenizer):
         print(f"{folder} learned with another tokenizer and is left out: train it again")
         return None

@@ -23,7 +23,15 @@ from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.folder.whole import WEIGHTS, saved_whole
-from prior_transformer import PriorTokenizer, StreamConfig, StreamPrior, build_prior, load_prior, prior_config
+from prior_transformer import (
+    PriorTokenizer,
+    StreamConfig,
+    StreamPrior,
+    build_prior,
+    load_prior,
+    load_tokenizer,
+    prior_config,
+)
 
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
@@ -47,6 +55,8 @@ from .presets.reading import parse
 from .presets.trainers import PriorTraining
 from .sets import KINDS, caption
 
+LOSSES = ("loss", "text_loss", "image_loss")
+
 
 def main(argv: list[str] | None = None) -> StreamPrior:
     args = parse("prior", PriorTraining, argv, __doc__)
@@ -54,7 +64,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
     dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_sampling(training, prior)
     fit_scenes(args, KINDS, accelerator.print)
@@ -162,10 +172,11 @@ def train(
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
             with accelerator.accumulate(model):
-                input_ids = prior.join(batch["text_ids"], batch["codes"])
+                text_ids, dropped = batch["text_ids"], batch["dropped"][:, None]
+                input_ids = prior.join(torch.where(dropped, prior.null(text_ids), text_ids), batch["codes"])
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
-            run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
+            run.end_step({name: output[name] for name in LOSSES if name in output}, lr=lr)
 
 
 def check_model(told: dict[str, Any], config: StreamConfig) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from pipelines.folder.whole import WEIGHTS, saved_whole
 from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
-from prior_transformer import PriorTokenizer
+from prior_transformer import PriorTokenizer, load_tokenizer
 
 from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     need_whole_weights(accelerator, "a reranker")
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prior_transformer import PriorTokenizer
+from prior_transformer import load_tokenizer
 
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import NoCaptions
@@ -65,7 +65,7 @@ def caption_lengths(tokenizer: str | None) -> tuple[Callable[[list[str]], list[i
     """Captions -> lengths, and their unit: tokens of a tokenizer, or words."""
     if tokenizer is None:
         return lambda captions: [len(text.split()) for text in captions], "words"
-    loaded = PriorTokenizer.from_pretrained(tokenizer)
+    loaded = load_tokenizer(tokenizer)
 
     def tokens(captions: list[str]) -> list[int]:
         return [len(ids) for ids in loaded(captions, verbose=False)["input_ids"]] if captions else []

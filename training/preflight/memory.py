@@ -83,9 +83,9 @@ def whole_step(
     with FakeTensorMode():
         model = build()
         live, flops = _run(model, loss_of, dtype_of(precision), rounds=min(micro_batches, 2))
-        state, trained = _state_bytes(model), _trained(model)
+        state, trained, frozen = _state_bytes(model), _trained(model), _frozen_bytes(model)
     activations = max(live.peak - FLOAT * trained, 0)
-    memory = Memory(state, FLOAT * trained, 2 * FLOAT * trained, state, activations)
+    memory = Memory(state, FLOAT * trained, 2 * FLOAT * trained, state - frozen, activations)
     return Step(memory, flops * micro_batches // min(micro_batches, 2))
 
 
@@ -104,7 +104,7 @@ def sharded_step(
     dtype = dtype_of(precision)
     with FakeTensorMode():
         model = build()
-        state, trained = _state_bytes(model), _trained(model)
+        state, trained, frozen = _state_bytes(model), _trained(model), _frozen_bytes(model)
         blocks = [module for module in model.modules() if type(module).__name__ == block]
         in_block = max(sum(parameter.numel() for parameter in module.parameters()) for module in blocks)
         in_blocks = sum(parameter.numel() for module in blocks for parameter in module.parameters())
@@ -115,7 +115,7 @@ def sharded_step(
                 parameter.register_post_accumulate_grad_hook(_drop)
         live, flops = _run(model, loss_of, None, rounds=1)
     gathered = 2 * dtype.itemsize * (outside + 2 * in_block)
-    shards = [part / processes for part in (state, FLOAT * trained, 2 * FLOAT * trained, state)]
+    shards = [part / processes for part in (state, FLOAT * trained, 2 * FLOAT * trained, state - frozen)]
     return Step(Memory(*shards, activations=live.peak, communication=gathered), flops * micro_batches)
 
 
@@ -136,6 +136,12 @@ def _drop(parameter: Tensor) -> None:
 
 def _trained(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _frozen_bytes(model: nn.Module) -> int:
+    """Of what does not learn, which is its own average."""
+    still = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    return sum(parameter.numel() * parameter.element_size() for parameter in still)
 
 
 def _state_bytes(model: nn.Module) -> int:
