@@ -305,10 +305,10 @@ def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pict
     learns = sum(weight.numel() for weight in prior.parameters() if weight.requires_grad)
     lora = plan("prior", parse("prior", PriorTraining, [*flags, *LORA]), DryRun(steps=0), Path("none"))
     assert holds(lora.splitlines()[1], "lora", f"{learns / prior.num_parameters():.1%}")
-    rows = {
-        line.split()[0]: float(line.split()[1]) for line in lora.splitlines() if line.endswith("0") and "." in line
-    }
-    assert rows["gradients"] < rows["weights"] and rows["average"] < rows["weights"]
+    args = parse("prior", PriorTraining, [*flags, *LORA])
+    memory = step_of(prior_subject(args, Path("none")), args.training, "no", DryRun(gpus=1)).memory
+    assert memory.weights == 4 * prior.num_parameters()
+    assert memory.gradients == memory.average == 4 * learns and memory.optimiser == 8 * learns
 
 
 def test_the_card_names_what_it_was_made_of_and_no_folder_of_the_machine(tiny_folder, pictures, tmp_path):

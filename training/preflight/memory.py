@@ -86,7 +86,7 @@ def whole_step(
         state, trained, frozen = _state_bytes(model), _trained(model), _frozen_bytes(model)
     activations = max(live.peak - FLOAT * trained, 0)
     memory = Memory(state, FLOAT * trained, 2 * FLOAT * trained, state - frozen, activations)
-    return Step(memory, flops * micro_batches // min(micro_batches, 2))
+    return Step(memory, flops * micro_batches)
 
 
 def sharded_step(
@@ -120,13 +120,15 @@ def sharded_step(
 
 
 def _run(model: nn.Module, loss_of, autocast: torch.dtype | None, rounds: int) -> tuple[LiveBytes, int]:
+    """Bytes of so many rounds, operations of one: torch's counter of these keeps what checkpointing would let go."""
     counting, live = FlopCounterMode(display=False), LiveBytes()
-    with live, counting:
-        for _ in range(rounds):
-            with torch.autocast("cpu", autocast, enabled=autocast not in (None, torch.float32)):
-                loss = loss_of(model)
-            loss.backward()
-            del loss
+    for mode, times in ((live, rounds), (counting, 1)):
+        with mode:
+            for _ in range(times):
+                with torch.autocast("cpu", autocast, enabled=autocast not in (None, torch.float32)):
+                    loss = loss_of(model)
+                loss.backward()
+                del loss
     return live, counting.get_total_flops()
 
 
