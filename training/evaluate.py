@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from dvae import DVAE
 from pipelines import TextToImagePipeline
 
 from .codes.blocks import Blocks, PieceContents, ground_codes, scenes_of, singles_of
@@ -101,17 +102,20 @@ def evaluate_pipeline(
 ) -> dict[str, float]:
     """
     The dVAE's numbers, then the prior's on the validation split and, for cut-outs, on scenes of held-out pairs; then
-    the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
+    the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`). Of another
+    first stage, which has no likelihood, the prior's alone.
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
     _, split = both_splits(data, KINDS)
     validation, write = Pictures(split, data, size), split.kind.caption
-    numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
+    numbers: dict[str, float] = {}
+    if isinstance(dvae, DVAE):
+        numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
     encoded = encode_split(pipeline, split, data, heldout_pairs, device)
     for name, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
         numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
-    if surgery_pictures:
+    if surgery_pictures and isinstance(dvae, DVAE):
         images = validation_images(validation, surgery_pictures)
         drawn = FirstCaptions(encoded["validation"], write)
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])

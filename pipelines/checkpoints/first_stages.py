@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from dvae import FIRST_STAGES, FirstStage, load_first_stage
 
