@@ -26,9 +26,9 @@ def load_first_stage(name: str | Path, **options: Any) -> FirstStage:
     return _class_of(name, **options).from_pretrained(name, **options)
 
 
-def load_first_stage_config(name: str | Path) -> DVAEConfig | VQGANConfig:
+def load_first_stage_config(name: str | Path, **options: Any) -> DVAEConfig | VQGANConfig:
     """The config alone of whichever first stage a folder or Hub id holds."""
-    return _class_of(name).config_class.from_pretrained(name)
+    return _class_of(name, **options).config_class.from_pretrained(name, **options)
 
 
 def _class_of(name: str | Path, **options: Any) -> type[DVAE] | type[VQGAN]:

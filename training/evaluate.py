@@ -102,20 +102,17 @@ def evaluate_pipeline(
 ) -> dict[str, float]:
     """
     The dVAE's numbers, then the prior's on the validation split and, for cut-outs, on scenes of held-out pairs; then
-    the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`). Of another
-    first stage, which has no likelihood, the prior's alone.
+    the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
     _, split = both_splits(data, KINDS)
     validation, write = Pictures(split, data, size), split.kind.caption
-    numbers: dict[str, float] = {}
-    if isinstance(dvae, DVAE):
-        numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
+    numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
     encoded = encode_split(pipeline, split, data, heldout_pairs, device)
     for name, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
         numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
-    if surgery_pictures and isinstance(dvae, DVAE):
+    if surgery_pictures and isinstance(dvae, DVAE):  # it is of an ELBO, and a VQGAN has no density
         images = validation_images(validation, surgery_pictures)
         drawn = FirstCaptions(encoded["validation"], write)
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])

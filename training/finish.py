@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageDraw
 
-from dvae import DVAEImageProcessor, FirstStage, load_first_stage
+from dvae import DVAEImageProcessor, FirstStage
 from pipelines import TextToImagePipeline
+from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.folder.locate import RERANKER, public_name
 from pipelines.folder.whole import settled
 from pipelines.judges.small_clip import SmallCLIP
@@ -25,7 +26,7 @@ from prior_transformer import PriorTokenizer, StreamPrior, load_prior
 
 from .codes.cached import captions_of
 from .loop.fingerprints import codes_digests, tokenizer_digest
-from .loop.pretrained import part_of_run, sources_of
+from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, sources_of
 from .loop.provenance import check_facts, files_of, read_provenance
 from .pictures.data_arguments import DataArguments
 from .presets.reading import parse
@@ -39,7 +40,7 @@ PARTS = ("dvae", "prior", "reranker")  # whose numbers and recipes the card has
 def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__)
     output_dir = Path(args.output_dir)
-    dvae = load_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
+    dvae = find_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
@@ -84,8 +85,9 @@ def save_pipeline(
         for told in (metrics, recipe):
             told.pop(RERANKER, None)
     known = about(data.path)
-    own = known.sources if known else {public_name(data.path): "as its owner says"}
-    sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
+    own = known.sources if known else {public_name(data.path): UNKNOWN_LICENCE}
+    starts = [name for name in (training.init_from, training.dvae) if name]
+    sources = sources_of(starts) | brought_in(training.dvae) | own
     pipeline = TextToImagePipeline(
         dvae,
         prior,

@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 
-from dvae import DVAEImageProcessor, FirstStage, load_first_stage
+from dvae import DVAEImageProcessor, FirstStage
+from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
-    dvae = load_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
+    dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_sampling(training, prior)

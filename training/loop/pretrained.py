@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
-from dvae import FirstStage, load_first_stage, load_first_stage_config
-from pipelines.folder.locate import EMBEDDED, INDEX_NAME, find_pipeline, read_index
+from dvae import DVAEConfig, FirstStage
+from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
+from pipelines.folder.locate import EMBEDDED, INDEX_NAME, find_pipeline, public_name, read_index
 from pipelines.folder.whole import settled
 from prior_transformer import PriorTokenizer
 
@@ -21,6 +23,7 @@ from .loop_training import LoopTraining
 from .provenance import Fact, check_facts, files_of, read_provenance
 
 EMBEDDED_NAME = "embedded"
+UNKNOWN_LICENCE = "as its owner says"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
 
 
@@ -44,7 +47,8 @@ def find_part(name: str, part: str) -> str:
     """
     What `from_pretrained` of a part ("dvae", "prior", "tokenizer") is to be given.
 
-    name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id.
+    name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id; of
+        a public first stage also its file.
     """
     if name == EMBEDDED_NAME:
         return str(EMBEDDED / part)
@@ -57,7 +61,7 @@ def is_pipeline(name: str) -> bool:
     """Whether a folder, or a repository on the Hub, is one of a whole pipeline. Raises an OSError where neither is."""
     if name == EMBEDDED_NAME:
         return True
-    if Path(name).is_dir():
+    if Path(name).exists():
         return (settled(name) / INDEX_NAME).is_file()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
@@ -83,11 +87,19 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
     return str(folder)
 
 
+def check_trainable(config: PreTrainedConfig, name: str | None) -> None:
+    """Raises a ValueError unless it is a dVAE's."""
+    if config.model_type != DVAEConfig.model_type:
+        raise ValueError(
+            f"{name} is a {config.model_type}, which train_dvae does not train: a prior takes it by --training.dvae"
+        )
+
+
 def picture_size(dvae: str | Path) -> int:
     """Of the pictures of a dVAE's folder or Hub id, which a judge is to see; 64 where the folder is not there."""
     if isinstance(dvae, Path) and not (dvae / "config.json").exists():
         return 64
-    return load_first_stage_config(dvae).image_size
+    return find_first_stage_config(dvae).image_size
 
 
 def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
@@ -101,7 +113,7 @@ def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
     if "tokenizer" in parts:
         found["tokenizer"] = tokenizer_digest(PriorTokenizer.from_pretrained(find_part(start, "tokenizer")))
     if "dvae" in parts:
-        found["dvae"] = codes_digests(load_first_stage(find_part(start, "dvae"), dtype=torch.float32))
+        found["dvae"] = codes_digests(find_first_stage(find_part(start, "dvae"), dtype=torch.float32))
     return found
 
 
@@ -145,6 +157,13 @@ def sources_of(names: list[str]) -> dict[str, str]:
         folder = EMBEDDED if name == EMBEDDED_NAME else find_pipeline(name)
         sources |= read_index(folder).get("data") or {}
     return sources
+
+
+def brought_in(dvae: str | None) -> dict[str, str]:
+    """{name: licence} of a first stage that is public; {} of one that says what it learned from, or did it here."""
+    if dvae is None or is_pipeline(dvae) or is_own(dvae):
+        return {}
+    return {public_name(dvae): UNKNOWN_LICENCE}
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:

@@ -19,13 +19,14 @@ import yaml
 from torch import Tensor, nn
 
 from dvae import DVAE, DVAEConfig
+from pipelines.checkpoints.first_stages import find_first_stage_config
 from prior_transformer import StreamPrior, build_prior, load_prior_config, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
 from ..loop.engine import leave_processes, ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
-from ..loop.pretrained import find_part, freeze
+from ..loop.pretrained import check_trainable, find_part, freeze
 from ..pictures.in_memory import bytes_decoded
 from ..pictures.kinds import Captioned
 from ..pictures.report import glance
@@ -89,7 +90,7 @@ def plan_or_train(
         args = parse(section, training_type, rest, doc)
         dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
         print(plan(section, args, dry_run, Path(rest[0]), kinds))
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # of the preset, or of what it starts from
         raise SystemExit(str(error)) from error
 
 
@@ -130,7 +131,9 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
     start = training.init_from
-    config = DVAEConfig.from_pretrained(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
+    config = find_first_stage_config(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
+    check_trainable(config, start)
+    assert isinstance(config, DVAEConfig)
 
     def loss(dvae: DVAE, batch: int) -> Tensor:
         encoded = batch + round(PIECES * batch * training.assembled_share)  # of a scene more is encoded than decoded
@@ -169,7 +172,7 @@ def prior_subject(args, preset: Path) -> Subject:
     if start:
         config = load_prior_config(find_part(start, "prior"))
     else:
-        config = prior_config({**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
+        config = prior_config({**(args.model or {}), **prior_sizes(args.training.dvae, Path(args.output_dir), preset)})
 
     def loss(prior: StreamPrior, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
@@ -190,11 +193,12 @@ def prior_subject(args, preset: Path) -> Subject:
     return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])
 
 
-def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
+def prior_sizes(named: str | None, output_dir: Path, preset: Path) -> dict[str, int]:
+    """named: the first stage that the run takes, None for its own."""
     sections = yaml.safe_load(preset.read_text()) if preset.is_file() else {}
     tokenizer = {"vocab_size": 16384, "text_length": 256, **(sections.get("tokenizer") or {})}
-    if (output_dir / "dvae" / "config.json").exists():
-        dvae = DVAEConfig.from_pretrained(output_dir / "dvae")
+    if named or (output_dir / "dvae" / "config.json").exists():
+        dvae = find_first_stage_config(find_part(named, "dvae") if named else output_dir / "dvae")
     else:
         dvae = DVAEConfig(**((sections.get("dvae") or {}).get("model") or {}))
     return {
