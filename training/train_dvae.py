@@ -67,9 +67,9 @@ def main(argv: list[str] | None = None) -> DVAE:
 
 def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) -> DVAE:
     if training.init_from:
-        found = find_first_stage(find_part(training.init_from, "dvae"), dtype=torch.float32)
-        check_trainable(found.config, training.init_from)
-        dvae = cast(DVAE, found)
+        dvae = find_first_stage(find_part(training.init_from, "dvae"), dtype=torch.float32)
+        check_trainable(dvae.config, training.init_from)
+        assert isinstance(dvae, DVAE)
     else:
         with same_draws(training.seed):
             dvae = DVAE(DVAEConfig(**(model or {})))

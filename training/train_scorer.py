@@ -167,7 +167,7 @@ def score(
     if pipeline is not None:
         painted = pipeline(prompts, seed=0, output_type="pt").images
         scores |= figures("generated", scorer, painted, torch.tensor([place[name] for name in prompts]), name_ids)
-        pairs = heldout_pairs(pictures, training.prompts)
+        pairs = heldout_pairs(pictures.laid_out, training.prompts)
         both = torch.tensor([place[name] for pair in pairs.names for name in pair])
         again = torch.cat([pipeline.dvae.reconstruct(part) for part in pairs.images.split(64)])
         painted = pipeline(pairs.prompts, seed=0, output_type="pt").images

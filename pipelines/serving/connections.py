@@ -21,11 +21,12 @@ SENDING = 60  # seconds that a client may take to read an answer
 
 def server_config(app: Any, settings: ServerSettings, *, access_log: bool = True, **options: Any) -> uvicorn.Config:
     """How uvicorn serves the app: no connection takes more than the settings allow, an answer is a line in the log."""
+    http: Any = functools.partial(Connection, settings=settings)  # its type has a class, which is called as this is
     log = copy.deepcopy(LOGGING_CONFIG)
     log["formatters"]["access"] = log["formatters"]["default"]
     return uvicorn.Config(
         app,
-        http=functools.partial(Connection, settings=settings),  # pyright: ignore[reportArgumentType]  # a factory
+        http=http,
         ws="none",  # a web socket would be a connection without limits
         log_config=log,
         access_log=access_log,
@@ -96,7 +97,8 @@ class Connection(H11Protocol):
 
     def _cut_an_idle_one(self) -> bool:
         """False when all the others are at work."""
-        idle = [other for other in self.connections if other is not self and not other.at_work]
+        ours = [other for other in self.connections if isinstance(other, Connection)]
+        idle = [other for other in ours if other is not self and not other.at_work]
         if not idle:
             return False
         oldest = min(idle, key=lambda other: other._since)
