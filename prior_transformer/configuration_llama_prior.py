@@ -21,6 +21,7 @@ class LlamaPriorConfig(StreamConfig):
     rope_theta: the wavelengths are 2π to nearly 2π · rope_theta places.
     qk_norm: whether queries and keys are divided by their root mean square, and have a gain, before they are turned
         (arXiv 2302.05442).
+    rms_norm_eps: added to the mean square.
 
     Source: arXiv 2302.13971, section 2.2.
     """

@@ -22,7 +22,7 @@ from dvae import DVAE, DVAEConfig
 from prior_transformer import StreamPrior, build_prior, load_prior_config, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
-from ..loop.engine import leave_processes, ready
+from ..loop.engine import ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
 from ..loop.pretrained import find_part, freeze
@@ -80,17 +80,13 @@ def plan_or_train(
     argv = sys.argv[1:]
     if "--dry_run" not in argv:
         train(argv)
-        leave_processes()
         return
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
     rest = argv[:at] + argv[at + 1 + has_settings :]
-    try:
-        args = parse(section, training_type, rest, doc)
-        dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
-        print(plan(section, args, dry_run, Path(rest[0]), kinds))
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    args = parse(section, training_type, rest, doc)
+    dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
+    print(plan(section, args, dry_run, Path(rest[0]), kinds))
 
 
 def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type[Captioned]] = ()) -> str:
