@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from pipelines.checkpoints.first_stages import find_first_stage
 
 from .codes.of_run import code_caches
+from .loop.command import run_command
 from .loop.engine import join_processes, leave_processes
 from .loop.pretrained import part_of_run
 from .pictures.splits import fit_scenes
@@ -39,5 +40,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    leave_processes()
+    run_command(main, leave_processes)

@@ -25,6 +25,7 @@ from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, StreamPrior, load_prior, load_tokenizer
 
 from .codes.cached import captions_of
+from .loop.command import run_command
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, sources_of
 from .loop.provenance import check_facts, files_of, read_provenance
@@ -46,7 +47,11 @@ def main(argv: list[str] | None = None) -> None:
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
-    print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
+    print(how_to_paint(output_dir))
+
+
+def how_to_paint(output_dir: Path) -> str:
+    return f"{output_dir / 'pipeline'} is whole: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}"
 
 
 def check_prior(folder: Path, dvae: FirstStage, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
@@ -149,4 +154,4 @@ def page(pipeline: TextToImagePipeline, prompts: list[str], images: int = 4, col
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

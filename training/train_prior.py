@@ -8,7 +8,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 """
 
 import random
-from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ from prior_transformer import (
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
-from .finish import SAMPLES, save_pipeline
-from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .finish import SAMPLES, how_to_paint, save_pipeline
+from .loop.command import run_command
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
-    check_sampling(training, prior)
+    check_settings(SamplingSettings(**training.sampling), prior)
     fit_scenes(args, KINDS, accelerator.print)
     data = data_fact(load_split(args.data, "train", KINDS), args.data)
     check_own_parts(training, output_dir, ("dvae", "tokenizer"), data, accelerator.print)
@@ -115,15 +116,6 @@ def build(
     )
     freeze(prior, training.freeze)
     return fast(prior, accelerator)
-
-
-def check_sampling(training: PriorTraining, prior: StreamPrior) -> None:
-    """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
-    try:
-        check_settings(SamplingSettings(**training.sampling), prior)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in fields(SamplingSettings))
-        raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
 def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
@@ -177,6 +169,7 @@ def train(
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
             run.end_step({name: output[name] for name in LOSSES if name in output}, lr=lr)
+    accelerator.print(how_to_paint(output_dir))
 
 
 def check_model(told: dict[str, Any], config: StreamConfig) -> None:
@@ -219,4 +212,4 @@ def report(
 
 
 if __name__ == "__main__":
-    plan_or_train("prior", PriorTraining, main, __doc__, KINDS)
+    run_command(partial(plan_or_train, "prior", PriorTraining, main, __doc__, KINDS), leave_processes)

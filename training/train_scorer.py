@@ -27,6 +27,7 @@ from .emoji.captions import plain_name
 from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
 from .evaluation.scorer import r_precision, ranks
+from .loop.command import run_command
 from .loop.engine import make_accelerator
 from .loop.loop_training import LoopTraining
 from .loop.pretrained import picture_size
@@ -198,4 +199,4 @@ def figures(kind: str, scorer: SmallCLIP, pixel_values: Tensor, own: Tensor, nam
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -27,7 +27,7 @@ from training.loop.pretrained import (
     part_of_run,
     sources_of,
 )
-from training.preflight.plan import DryRun, plan
+from training.preflight.plan import DryRun, plan, prior_subject, step_of
 from training.presets.reading import parse
 from training.presets.trainers import PriorTraining
 

@@ -36,8 +36,8 @@ class LoraSettings:
     """
     Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
 
-    targets: which linear layers of a block. train: modules trained whole and saved with the adapter, such as [text],
-        the text embedding. dropout: of x.
+    rank, alpha: of the formula. dropout: of x. targets: which linear layers of a block.
+    train: modules trained whole and saved with the adapter, such as [text], the text embedding.
     """
 
     rank: int = 16

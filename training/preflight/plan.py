@@ -24,7 +24,7 @@ from pipelines.checkpoints.first_stages import find_first_stage_config
 from prior_transformer import StreamConfig, StreamPrior, build_prior, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
-from ..loop.engine import leave_processes, ready
+from ..loop.engine import ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
 from ..loop.pretrained import LoraSettings, check_trainable, find_part, freeze, lora_config, start_config
@@ -82,17 +82,13 @@ def plan_or_train(
     argv = sys.argv[1:]
     if "--dry_run" not in argv:
         train(argv)
-        leave_processes()
         return
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
     rest = argv[:at] + argv[at + 1 + has_settings :]
-    try:
-        args = parse(section, training_type, rest, doc)
-        dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
-        print(plan(section, args, dry_run, Path(rest[0]), kinds))
-    except (ValueError, OSError) as error:  # of the preset, or of what it starts from
-        raise SystemExit(str(error)) from error
+    args = parse(section, training_type, rest, doc)
+    dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
+    print(plan(section, args, dry_run, Path(rest[0]), kinds))
 
 
 def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type[Captioned]] = ()) -> str:
