@@ -64,8 +64,8 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
             with gr.Row():
                 button = gr.Button("Paint this part anew", variant="primary", elem_id="inpaint-button")
                 stop = gr.Button("Stop", min_width=80, elem_id="inpaint-stop")
-            gallery = pictures("Painted anew", elem_id="inpainted", height=290)
             state = told("inpaint-state")
+            gallery = pictures("Painted anew", elem_id="inpainted", height=290)
     kept = gr.State([])
 
     @explained

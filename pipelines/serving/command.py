@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         settings = ServerSettings(**{field.name: getattr(args, field.name) for field in fields(ServerSettings)})
         folder = find_pipeline(args.model)
         check_installed("serve", "fastapi", "prometheus_client", "uvicorn")
-        allow_files(settings.max_connections + OTHER_FILES)
+        allow_files(settings.connections + OTHER_FILES)
         listener = bind(args.host, args.port)
         pipeline = load(folder, args.device, args.dtype)
         if args.quantize:

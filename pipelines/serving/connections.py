@@ -47,7 +47,7 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, settings: ServerSettings, **options: Any):
         super().__init__(*args, **options)
         self.access_log = False  # `Identified` writes it
-        self.max_connections = settings.max_connections
+        self.max_connections = settings.connections
         self._seconds = {
             "request": settings.header_timeout,
             "answer": settings.body_timeout + settings.timeout + SENDING,

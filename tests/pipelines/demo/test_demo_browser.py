@@ -225,7 +225,7 @@ def test_all_can_be_read_and_everything_has_a_name(running, theme, tmp_path):
     page.click("text=How codes are drawn")
     visitor.paint("red apple", number=2)
     assert page.locator("h1").count() == 1
-    assert page.locator("#state [role=status]").inner_text().startswith("2 pictures in")
+    assert page.locator("#state [role=status][aria-live=polite]").inner_text().startswith("2 pictures in")
     fetch(visitor, "#gallery .grid-wrap img").save(tmp_path / "mine.png")
     for tab in ("Paint", "Paint a part anew", "Reconstruct"):
         page.get_by_role("tab", name=tab, exact=True).click()

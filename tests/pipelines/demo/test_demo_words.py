@@ -90,7 +90,7 @@ def test_the_page_has_one_heading_and_its_states_are_read_out(studio):
     headings = [block.value for block in page.blocks.values() if isinstance(block, gradio.Markdown)]
     assert sum(text.startswith("# ") for text in headings) == 1
     for elem_id in ("state", "inpaint-state", "reconstructed"):
-        assert holds(block(page, elem_id).js_on_load, "role", "status")
+        assert holds(block(page, elem_id).js_on_load, "role", "status", "aria-live", "polite")
     assert holds(bar(4, 16), 'aria-label="code 4 of 16"', 'aria-hidden="true"')
 
 
