@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_vqgan import VQGANConfig
-from .posterior import Posterior
+from .posterior_base import Posterior
 from .posteriors import POSTERIORS
 
 
@@ -173,7 +173,8 @@ class VQGAN(PreTrainedModel):
         """Convolutions N(0, 1 / fan_in), biases 0, norms the identity, codebook N(0, 1)."""
         if isinstance(module, nn.Conv2d):
             init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)

@@ -227,8 +227,8 @@ class Machine:
             parts = argument.split(" ", 1) if name == "GLOBAL" else self.last(2)
             stack.append(Foreign(" ".join(map(str, parts))))
         elif name in MADE:
-            items = self.popped() if MADE[name] is None else self.last(MADE[name])
-            stack.append(made(name, items))
+            count = MADE[name]
+            stack.append(made(name, self.popped() if count is None else self.last(count)))
         elif name in ("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"):
             items = self.popped() if name.endswith("S") else self.last(1 if name == "APPEND" else 2)
             put(stack[-1], items, pairs=name.startswith("SET"))
