@@ -228,8 +228,7 @@ class Machine:
             stack.append(Foreign(" ".join(map(str, parts))))
         elif name in MADE:
             count = MADE[name]
-            items = self.popped() if count is None else self.last(count)
-            stack.append(made(name, items))
+            stack.append(made(name, self.popped() if count is None else self.last(count)))
         elif name in ("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"):
             items = self.popped() if name.endswith("S") else self.last(1 if name == "APPEND" else 2)
             put(stack[-1], items, pairs=name.startswith("SET"))

@@ -130,7 +130,7 @@ def rewritten(path, change):
     return path
 
 
-NESTED = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
+NESTED = b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."
 LAUGHS = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (i + 1, i, i) for i in range(100)) + b"."
 
 
