@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what turns a picture upright, by EXIF's orientation
+UPRIGHT = 1  # the orientation that needs no turn
 STRIP = 2**16  # pixels that are held in 64 bits at once
 
 
@@ -63,7 +64,7 @@ def upright(image: Image.Image) -> Image.Image:
     """A PIL image of any mode -> a copy, turned as its camera was: RGB, or RGBA where it has transparency."""
     image.load()  # a TIFF is turned by it
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
     except Exception:  # malformed metadata raise anything: SyntaxError, struct.error, …; the pixels are whole
         turn = None
     turned = image if turn is None else image.transpose(turn)
@@ -176,6 +177,12 @@ class DVAEImageProcessor(ImageProcessingMixin):
         ground.paste(image, mask=image)
         return ground
 
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pil"] = "pil") -> list[Image.Image]: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pt"]) -> Tensor: ...
     def postprocess(
         self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil"
     ) -> list[Image.Image] | np.ndarray | Tensor:

@@ -62,8 +62,8 @@ def check_installed(extra: str, *packages: str) -> None:
             raise ValueError(f"this command needs {error.name}; pip install 'armchair[{extra}]'") from error
 
 
-def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> "TextToImagePipeline":
-    """The pipeline on a device in a dtype, both as torch names them.
+def load(folder: Path, device: str = "cpu", dtype: str | None = None) -> "TextToImagePipeline":
+    """The pipeline on a device in a dtype, both as torch names them; None is what `from_pretrained` takes.
 
     Raises OSError for a broken one, ValueError when the device cannot be used.
     """

@@ -6,14 +6,14 @@ is given below it.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from dvae import DVAEImageProcessor, each_picture
+from dvae import DVAE, DVAEImageProcessor, each_picture
 from prior_transformer import StreamPrior
 
 from .calls import Call
@@ -184,12 +184,13 @@ class EditingPipeline(PaintingPipeline):
         num_prompts = max(len(prompts), len(pixel_values))
         if {len(prompts), len(pixel_values)} - {1, num_prompts}:
             raise ValueError(f"{len(pixel_values)} pictures for {len(prompts)} prompts; pass one for all, or one each")
-        with torch.no_grad():
-            hidden_states = in_batches(self.dvae.encoder, pixel_values).expand(num_prompts, -1, -1, -1)
-            codes = self.dvae.posterior.encode(hidden_states).flatten(1)  # (P, N)
-            logits = self.dvae.posterior.log_posterior(hidden_states) if varied else None
-            logits = None if logits is None else logits.flatten(2).transpose(1, 2)  # (P, N, K)
-            style = self.dvae.style.encode(hidden_states)
+        codes = in_batches(self.dvae.encode, pixel_values).flatten(1).expand(num_prompts, -1)  # (P, N)
+        logits = style = None
+        if varied:
+            logits = in_batches(self.dvae.log_posterior, pixel_values).flatten(2).transpose(1, 2)  # (B, N, K)
+            logits = logits.expand(num_prompts, -1, -1)
+        if self.dvae.config.style_size:
+            style = in_batches(cast(DVAE, self.dvae).encode_style, pixel_values).expand(num_prompts, -1)
         mask = keep.flatten().to(codes.device).expand(num_prompts, -1)
         return prompts * (num_prompts // len(prompts)), Given(codes, mask, style, logits)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
 from PIL import Image
@@ -97,7 +97,8 @@ class PipelineSteps(SavedPipeline):
         """
         check_count("batch_size", batch_size)
         check_codes(codes, self.prior)
-        return in_batches(self.dvae.decode, codes.to(self.device), style, batch_size=batch_size)
+        styles = () if style is None else (style,)
+        return in_batches(self.dvae.decode, codes.to(self.device), *styles, batch_size=batch_size)
 
     def decode_unfinished(self, codes: Tensor, done: int, style: Tensor | None = None) -> Tensor:
         """Codes (B, h, w), −1 where there is none yet -> pixel values (B, 3, H, W), plain grey there, cut at the grid.
@@ -110,6 +111,12 @@ class PipelineSteps(SavedPipeline):
         missing = (codes < 0).repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)  # (B, H, W)
         return pixel_values.masked_fill(missing[:, None], NOT_DRAWN)
 
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pil"] = "pil") -> list[Image.Image]: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pt"]) -> Tensor: ...
     def postprocess(self, pixel_values: Tensor, output_type: OutputType = "pil") -> Images:
         """Pixel values (B, 3, H, W) in [0, 1] -> PIL images, an array (B, H, W, 3), or the tensor in float32."""
         return self.image_processor.postprocess(pixel_values.float(), output_type=output_type)
@@ -124,6 +131,14 @@ class PipelineSteps(SavedPipeline):
         """A picture or a list of them, fitted to the model -> codes (B, h, w)."""
         return in_batches(self.dvae.encode, self.preprocess(images))
 
+    @overload
+    def reconstruct(
+        self, image: ImageInput | list[ImageInput], *, output_type: Literal["pil"] = "pil"
+    ) -> list[Image.Image]: ...
+    @overload
+    def reconstruct(self, image: ImageInput | list[ImageInput], *, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def reconstruct(self, image: ImageInput | list[ImageInput], *, output_type: Literal["pt"]) -> Tensor: ...
     def reconstruct(self, image: ImageInput | list[ImageInput], *, output_type: OutputType = "pil") -> Images:
         """A picture or a list of them through the codes and back, as a call's images: what the dVAE keeps of them."""
         return self.postprocess(in_batches(self.dvae.reconstruct, self.preprocess(image)), output_type)
@@ -188,6 +203,7 @@ class PipelineSteps(SavedPipeline):
         if pixel_values is None and sees_pictures(judge):
             pixel_values = self.decode_codes(codes)
         if callable(judge):
+            assert pixel_values is not None  # a function sees pictures
             return ask(judge, prompts, self.postprocess(pixel_values))
         parts = {"prior": self.prior, "reranker": self.reranker, "pixel_values": pixel_values}
         return sum_of_terms(judge.split("+"), prompts, self.encode_prompt(prompts), codes, **parts)

@@ -92,8 +92,13 @@ class StreamConfig(CheckedConfig):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def models_text(self) -> bool:
+        """Whether there is a head that predicts text, and so a loss of it."""
+        return True
+
+    @property
     def prefix_length(self) -> int:
-        """1 + T: the positions before the first code."""
+        """1 + T, BOS and the text: the positions before the first code."""
         return 1 + self.text_length
 
     @property
@@ -103,7 +108,7 @@ class StreamConfig(CheckedConfig):
 
     @property
     def stream_length(self) -> int:
-        """1 + T + N: the learned BOS, the text and the codes."""
+        """The prefix and the codes."""
         return self.prefix_length + self.image_length
 
     @property

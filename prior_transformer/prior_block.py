@@ -66,8 +66,11 @@ class PriorAttention(nn.Module):
         query, key, value = self.heads(hidden_states, *turns)
         if window is not None:
             key, value = window.write(self.layer_idx, key, value)
-        if window is None or window.start == 0:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        if window is None or window.cells is None:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation,  # pyright: ignore[reportArgumentType]  # None is answered, too
+                eager_attention_forward,
+            )
             attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
         else:
             attended = self._look_back(query, key, value, mask)

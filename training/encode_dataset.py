@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from dvae import DVAE
+from pipelines.checkpoints.first_stages import find_first_stage
 
 from .codes.of_run import code_caches
 from .loop.command import run_command
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     join_processes()
     accelerator = Accelerator()
     folder = part_of_run("dvae", args.training, Path(args.output_dir))
-    dvae = DVAE.from_pretrained(folder, dtype=torch.float32).to(accelerator.device)
+    dvae = find_first_stage(folder, dtype=torch.float32).to(accelerator.device)
     fit_scenes(args, KINDS, accelerator.print)
     caches = code_caches(dvae, args.data, args.training, Path(args.output_dir), KINDS)
     for split, cache in caches.items():

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from dvae import DVAE
 from pipelines import TextToImagePipeline
 
 from .codes.blocks import Blocks, PieceContents, ground_codes, scenes_of, singles_of
@@ -111,7 +112,7 @@ def evaluate_pipeline(
     for name, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
         numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
-    if surgery_pictures:
+    if surgery_pictures and isinstance(dvae, DVAE):  # it is of an ELBO, and a VQGAN has no density
         images = validation_images(validation, surgery_pictures)
         drawn = FirstCaptions(encoded["validation"], write)
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])
@@ -199,8 +200,7 @@ def evaluate_scenes(
     def reconstruct(images: Tensor) -> Tensor:
         return torch.cat([pipeline.dvae.reconstruct(part.to(device)) for part in images.split(64)])
 
-    composer, rows = pictures.composer, len(pictures)
-    return judge_scenes(composer, split.kind, rows, scorer, paint, reconstruct, count)
+    return judge_scenes(pictures.laid_out, split.kind, len(pictures), scorer, paint, reconstruct, count)
 
 
 if __name__ == "__main__":

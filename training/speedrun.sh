@@ -6,7 +6,9 @@
 # PRESET: training/configs/emoji_cpu.yaml unless given. PROCESSES: one a GPU; on a CPU one with all its threads; of
 # several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all, --training.… for the
 # dVAE, the reranker and the prior, if all have it; --dvae.training.steps 100, --prior.model.hidden_size 64 and the
-# like are for that part alone, as a preset has it. --dry_run says what the dVAE and the prior would take, and ends.
+# like are for that part alone, as a preset has it. --training.dvae FOLDER_OR_ID, here or in the preset's prior section,
+# takes a first stage that is there, and no dVAE is trained. --dry_run says what the dVAE and the prior would take, and
+# ends.
 # A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail
 preset=training/configs/emoji_cpu.yaml processes=
@@ -16,6 +18,7 @@ shared=("$preset") loops=(--training.resume_from latest) own=() plan=() of=share
 for argument in "$@"; do
     case $argument in
         --data.* | --output_dir | --output_dir=*) of=shared ;;
+        --training.dvae | --training.dvae=*) of=takers ;;
         --training.*) of=loops ;;
         --dry_run) of=plan ;;
         --tokenizer.*) of=tokenizer argument=--training.${argument#--tokenizer.} ;;
@@ -25,6 +28,7 @@ for argument in "$@"; do
     case $of in
         shared) shared+=("$argument") ;;
         loops) loops+=("$argument") ;;
+        takers) own+=("reranker $argument" "prior $argument") ;;
         plan) plan+=("$argument") ;;
         *) own+=("$of $argument") ;;
     esac
@@ -40,10 +44,12 @@ parts=(dvae prior)
 if grep -qs ^reranker: "$preset"; then parts=(dvae reranker prior); fi
 for part in "${parts[@]}"; do # a wrong flag is found before hours are spent
     flags_of "$part"
-    python -m "training.train_$part" "${flags[@]}" --print_config >/dev/null
+    config=$(python -m "training.train_$part" "${flags[@]}" --print_config) # in the end the prior's
 done
+if grep "^  dvae: " <<<"$config" | grep -vq " null$"; then parts=("${parts[@]:1}"); fi
 if [ "${#plan[@]}" -gt 0 ]; then
-    for part in dvae prior; do
+    for part in "${parts[@]}"; do
+        if [ "$part" = reranker ]; then continue; fi
         flags_of "$part"
         python -m "training.train_$part" "${flags[@]}" "${plan[@]}"
     done

@@ -6,6 +6,7 @@ Leaves output_dir/gan/generator (averaged weights), output_dir/gan/discriminator
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -36,7 +37,12 @@ from .presets.trainers import GANTraining
 from .sets import KINDS
 
 
-def main(argv: list[str] | None = None) -> nn.ModuleDict:
+class Networks(nn.ModuleDict):
+    generator: GANGenerator
+    discriminator: PatchDiscriminator
+
+
+def main(argv: list[str] | None = None) -> Networks:
     """Returns `generator` and `discriminator` as trained, without the average."""
     args = parse("gan", GANTraining, argv, __doc__)
     training = args.training
@@ -45,9 +51,10 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     models = build(args.model or {}, training.seed)
-    count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
-    accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
-    size = models["generator"].config.image_size
+    networks = {"generator": models.generator, "discriminator": models.discriminator}
+    count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in networks.items()}
+    accelerator.print(f"GAN: {count}, a patch of {models.discriminator.config.receptive_field} pixels")
+    size = models.generator.config.image_size
     pictures, validation = load_pictures(
         args.data, size, accelerator, KINDS, captions=False, batch_size=training.batch_size
     )
@@ -55,16 +62,16 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     return models
 
 
-def build(model: dict, seed: int) -> nn.ModuleDict:
+def build(model: dict, seed: int) -> Networks:
     """The two networks of the preset's `model: {generator: …, discriminator: …}`, the same on every process."""
     generator, discriminator = gan_configs(model)
     with same_draws(seed):
         networks = {"generator": GANGenerator(generator), "discriminator": PatchDiscriminator(discriminator)}
-    return nn.ModuleDict(networks)
+    return Networks(networks)
 
 
 def train(
-    models: nn.ModuleDict,
+    models: Networks,
     pictures: TrainingPictures,
     validation: Tensor,
     args,
@@ -80,24 +87,24 @@ def train(
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     length = training.steps * training.discriminator_steps * training.batch_size
     loader = training_batches(pictures, args.data, training, accelerator, length=length, flip=training.flip)
-    prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers)
+    prepared = accelerator.prepare(models.generator.train(), models.discriminator.train(), *optimizers)
     generator, discriminator, generator_optimizer, discriminator_optimizer = prepared
-    parts = {"discriminator": models["discriminator"], "discriminator_optimizer": discriminator_optimizer}
+    parts: dict[str, Any] = {"discriminator": models.discriminator, "discriminator_optimizer": discriminator_optimizer}
+    parts |= stream_parts(loader)
 
     def evaluate(average: GANGenerator, run: Run) -> None:
-        report(average, models["discriminator"], validation, run)
+        report(average, models.discriminator, validation, run)
 
     run = Run(
         "gan",
         training,
         accelerator,
         output_dir,
-        model=models["generator"],
+        model=models.generator,
         optimizer=generator_optimizer,
         report=evaluate,
         facts={"data": data_fact(pictures.source, args.data)},
         **parts,
-        **stream_parts(loader),
     )
     with run:
         batches = run.batches(loader, per_step=training.discriminator_steps)
@@ -111,7 +118,7 @@ def train(
                 generator_optimizer,
                 discriminator_optimizer,
                 sample_real=lambda count: to_pixel_values(next(batches), accelerator.device),
-                sample_latents=lambda count: latents(count, models["generator"], accelerator.device),
+                sample_latents=lambda count: latents(count, models.generator, accelerator.device),
                 batch_size=local_batch_size,
                 settings=training,
                 descend=run.descend,

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from pipelines.folder.whole import WEIGHTS, saved_whole
 from pipelines.judges.small_clip import SmallCLIP
-from prior_transformer import PriorTokenizer
+from prior_transformer import PriorTokenizer, load_tokenizer
 
 from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     need_whole_weights(accelerator, "a reranker")
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
@@ -164,18 +164,19 @@ def learn(
 
     data: what it keeps of its pictures, by `data_fact`.
     """
-    model = model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # as transformers has its type
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
-    parts = {
+    parts: dict[str, Any] = {
         "model": model,
         "optimizer": optimizer,
         "report": report,
         "facts": {"data": data, "tokenizer": tokenizer_digest(tokenizer)},
+        **stream_parts(loader),
     }
-    run = Run(name, training, accelerator, output_dir, **parts, **stream_parts(loader))
+    run = Run(name, training, accelerator, output_dir, **parts)
     with run:
         for images, text_ids, subjects in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)

@@ -11,8 +11,9 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from prior_transformer import PriorTokenizer
+from prior_transformer import load_tokenizer
 
 from .loop.command import run_command
 from .pictures.data_arguments import DataArguments
@@ -64,7 +65,7 @@ def caption_lengths(tokenizer: str | None) -> tuple[Callable[[list[str]], list[i
     """Captions -> lengths, and their unit: tokens of a tokenizer, or words."""
     if tokenizer is None:
         return lambda captions: [len(text.split()) for text in captions], "words"
-    loaded = PriorTokenizer.from_pretrained(tokenizer)
+    loaded = load_tokenizer(tokenizer)
 
     def tokens(captions: list[str]) -> list[int]:
         return [len(ids) for ids in loaded(captions, verbose=False)["input_ids"]] if captions else []
@@ -74,7 +75,7 @@ def caption_lengths(tokenizer: str | None) -> tuple[Callable[[list[str]], list[i
 
 def write(reports: dict[str, SplitReport], data: DataArguments, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    numbers = {name: report.numbers() for name, report in reports.items()}
+    numbers: dict[str, Any] = {name: report.numbers() for name, report in reports.items()}
     numbers["in_both_splits"] = shared(reports.values())
     (out / "report.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", "utf-8")
     text = "\n".join(line for name, report in reports.items() for line in lines(name, report, data))

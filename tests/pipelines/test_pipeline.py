@@ -45,7 +45,8 @@ def test_it_paints_with_a_dvae_of_each_posterior_as_saved(tiny_pipeline, posteri
     """And of what trained the dVAE nothing is in the folder but the dVAE."""
     sizes = {key: getattr(tiny_pipeline.dvae.config, key) for key in ("image_size", "downsample_factor", "widths")}
     torch.manual_seed(0)
-    dvae = DVAE(DVAEConfig(codebook_size=32, codebook_dim=8, **sizes, posterior=posterior, **style)).eval()
+    dim = 5 if posterior in ("fsq", "lfq") else 8  # 2⁵ points of a lattice
+    dvae = DVAE(DVAEConfig(codebook_size=32, codebook_dim=dim, **sizes, posterior=posterior, **style)).eval()
     pipeline = TextToImagePipeline(dvae, tiny_pipeline.prior, tiny_pipeline.tokenizer, tiny_pipeline.image_processor)
     pipeline.save_pretrained(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if "discriminator" in path.name or "adversar" in path.name]

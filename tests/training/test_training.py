@@ -100,6 +100,7 @@ def test_a_prior_goes_on_with_its_own_tokenizer_alone(preset, tmp_path, capsys):
 
 STUB = """#!/usr/bin/env bash
 [ "$1" != -c ] || { echo 0; exit; }
+case "$*" in *training.train_prior*--training.dvae*--print_config) echo "  dvae: vq" ;; esac
 echo "$(basename "$0") $*" >> "$LOG"
 """
 
@@ -146,6 +147,13 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
     lines = (tmp_path / "log").read_text().splitlines()
     asked = f"{common} {loops} --dry_run {{gpus: 2}}"
     assert lines[3:] == [f"python -m training.train_{part} {asked}" for part in ("dvae", "prior")]
+    (tmp_path / "log").unlink()
+    speedrun(str(mine), "--training.dvae", "my vq").check_returncode()
+    assert [line.split("training.train_")[1] for line in (tmp_path / "log").read_text().splitlines()[3:]] == [
+        f"tokenizer {mine} --training.keep true",
+        f"reranker {mine} {loops} --training.dvae my vq",
+        f"prior {mine} {loops} --training.dvae my vq",
+    ]
     stopped = speedrun("--model.hidden_size", "9")
     assert stopped.returncode == 2 and holds(stopped.stderr, "--model.hidden_size")
 

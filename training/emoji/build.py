@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
@@ -26,7 +27,19 @@ from pipelines.commands import OneLineParser
 from ..loop.command import run_command
 from .armchair import COLOURS, WOODS, ArmchairShape, draw_armchair, tint
 from .cutouts import encode, fit, is_visible, make_opaque, render
-from .packages import CLIPART, EMOJI, ICONS, NAMES, OWN, Package, download, download_clipart, iconify_svg, read_json
+from .packages import (
+    CLIPART,
+    EMOJI,
+    ICONS,
+    NAMES,
+    OWN,
+    Package,
+    download,
+    download_clipart,
+    iconify_svg,
+    read_json,
+    read_member,
+)
 
 SHARD_ROWS = 3000
 HELD_OUT = 0.05  # of an emoji's pictures; at most one a concept, so about 4 % of all
@@ -114,7 +127,7 @@ def read_drawings(source: Package, cache: Path) -> dict[str, bytes]:
         return read_iconify(archive)
     with tarfile.open(archive) as tar:
         files = [file for file in tar.getmembers() if file.name.endswith((".svg", ".webp"))]
-        return {Path(file.name).stem.replace("-fe0f", ""): tar.extractfile(file).read() for file in files}
+        return {Path(file.name).stem.replace("-fe0f", ""): read_member(tar, file) for file in files}
 
 
 def read_iconify(archive: Path) -> dict[str, bytes]:
@@ -126,13 +139,13 @@ def read_iconify(archive: Path) -> dict[str, bytes]:
 
 
 def make_row(
-    drawing: PillowImage.Image, *, size: int, style: str, source: Package, name: str, **parts
+    drawing: PillowImage.Image, *, size: int, style: str, source: Package, name: str, **parts: Any
 ) -> CutoutRow | None:
     """Fit a drawing and add what the source says; None where hardly anything would be seen on white."""
     picture = fit(drawing, size)
     if not is_visible(picture):
         return None
-    parts = {"attribution": source.attribution, "emoji": ""} | parts
+    parts = {"attribution": source.attribution, "emoji": "", **parts}
     return CutoutRow(encode(picture), name, style=style, source=source.name, license=source.license, **parts)
 
 

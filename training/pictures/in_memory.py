@@ -22,6 +22,7 @@ from ..loop.stopping import deaf
 from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
 from .kinds import Captioned, Composer, Parts, parts_of
+from .layouts import LaidOut
 from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
 
@@ -97,6 +98,13 @@ class Pictures:
     def composer(self) -> Composer:
         """Raises a ValueError where the set composes no scenes."""
         return self.kind.composer(self.parts, self.images).weigh(self.scene_kinds)
+
+    @property
+    def laid_out(self) -> LaidOut:
+        """The composer of a set whose kind `lays_out`."""
+        composer = self.composer
+        assert isinstance(composer, LaidOut)
+        return composer
 
     def scene(self, rng: random.Random, held_out: bool = False) -> tuple[np.ndarray, Parts]:
         """A scene that the set composes: RGB uint8 (S, S, 3) and its parts."""

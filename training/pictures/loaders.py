@@ -56,9 +56,9 @@ def training_batches(
     flip: bool,
 ) -> DataLoader | StreamLoader:
     """uint8 (B, 3, S, S) of this process. length: pictures of the run. flip: mirror each with probability ½."""
-    if isinstance(pictures, Pictures):
-        pictures = DrawnPictures(pictures, length, training.seed, data.scenes, flip)
-    return own_batches(pictures, training, accelerator, flip=flip)
+    in_memory = isinstance(pictures, Pictures)
+    drawn = DrawnPictures(pictures, length, training.seed, data.scenes, flip) if in_memory else pictures
+    return own_batches(drawn, training, accelerator, flip=flip)
 
 
 def assembled_batches(
@@ -71,7 +71,7 @@ def assembled_batches(
     flip: bool,
     share: float,
     grid_size: int,
-) -> DataLoader:
+) -> DataLoader | StreamLoader:
     """The same, as `Assembly`, with a share of scenes to be put together on a grid of codes."""
     if not isinstance(pictures, Pictures):
         raise ValueError(f"assembled_share={share} needs cut-outs in memory: set data.streaming to false, or it to 0")

@@ -228,9 +228,8 @@ class StreamLoader(EndlessLoader):
         """The same on every process: each process's places, whose turn it is, and what it has skipped."""
         own = {"places": [tuple(place) for place in self.batches.places], "turn": self.batches.turn}
         own |= {"seen": self.tally.seen, "skipped": dict(self.tally.reasons)}
-        states = [own]
+        states = [own] * self.processes
         if self.processes > 1:
-            states = [None] * self.processes
             torch.distributed.all_gather_object(states, own)
         return {"processes": states, "order": self._order()}
 

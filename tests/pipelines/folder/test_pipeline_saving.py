@@ -216,7 +216,7 @@ def with_values(name, **values):
         (without("tokenizer"), ["tokenizer"]),
         (without("tokenizer/tokenizer.json"), ["tokenizer", "PriorTokenizer"]),
         (without("image_processor/preprocessor_config.json"), ["image_processor", "DVAEImageProcessor"]),
-        (without("dvae/config.json"), ["dvae", "DVAE"]),
+        (without("dvae/config.json"), ["dvae", "armchair_dvae", "armchair_vqgan"]),
         (without("dvae/model.safetensors"), ["dvae", "DVAE"]),
         (with_text("model_index.json", "{"), ["model_index.json", "JSON"]),
         (with_text("model_index.json", "[]"), ["TextToImagePipeline"]),
