@@ -60,6 +60,8 @@ def parse(
 
 def checked(parser: "Flags", argv: list[str], section: str) -> Any:
     args = parser.instantiate(parser.parse_args(argv))
+    if getattr(args.training, "crops", 1) > 1 and args.data.crop != "dalle":
+        raise ValueError(f"crops={args.training.crops} of a picture would all be its centre: add --data.crop dalle")
     if getattr(args.training, "init_from", None) is None:  # else the model's config is that of what it starts from
         check_model(section, args.model)
     return args
