@@ -46,7 +46,14 @@ def janus(tmp_path, monkeypatch) -> str:
 
 def fine_tune(janus: str, pictures: Path, run: Path, steps: int, **flags):
     settings = {"init_from": janus, "lora": {"rank": 16}, "steps": steps, "batch_size": 24, "num_workers": 0}
-    settings |= {"evaluate_every": steps, "checkpoint_every": steps, "log_every": 1, "lr": 1e-2, "lr_end": 1e-3}
+    settings |= {
+        "evaluate_every": steps,
+        "checkpoint_every": steps,
+        "log_every": 1,
+        "ema": 0.9,
+        "lr": 1e-2,
+        "lr_end": 1e-3,
+    }
     settings |= {"weight_decay": 0, "bpe_dropout": 0, "sampling": {"guidance_scale": 5}, **flags}
     argv = [part for name, value in settings.items() for part in (f"--training.{name}", json.dumps(value).strip('"'))]
     own = ["--output_dir", str(run), "--data.path", str(pictures), "--data.validation_split", "train"]
@@ -89,7 +96,7 @@ def test_it_paints_a_flag_that_it_saw(janus, tmp_path):
     pictures = tmp_path / "flags"
     pictures.mkdir()
     captions = draw_flags(pictures)
-    fine_tune(janus, pictures, tmp_path / "run", steps=400)
+    fine_tune(janus, pictures, tmp_path / "run", steps=600)
     tuned = TextToImagePipeline.from_pretrained(janus).load_adapter(tmp_path / "run" / "adapter")
     images = [Image.open(pictures / f"{i}.png").convert("RGB") for i in range(24)]
     expected = tuned.encode_images(images)
