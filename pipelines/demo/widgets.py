@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.events import Dependency
 from PIL import Image
 
@@ -143,8 +144,8 @@ def told(elem_id: str) -> gr.HTML:
 def in_turn(
     triggers: list[Callable],
     run: Callable,
-    inputs: list[gr.components.Component],
-    outputs: list[gr.components.Component],
+    inputs: list[Component],
+    outputs: list[Component],
     state: gr.HTML,
     is_busy: Callable[[], bool],
 ) -> tuple[Dependency, gr.State]:
