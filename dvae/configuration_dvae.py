@@ -1,6 +1,6 @@
 """The architecture of the dVAE: saved as config.json, validated once, here."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -25,10 +25,13 @@ class DVAEConfig(CheckedConfig):
         back), which keeps where in its square a pixel stands, so that a small decoder need not learn it.
     encoder_padding: "zeros" (the paper's), or "replicate", which repeats the border's pixels, so that a flat ground
         has one code, at the border as inside.
+    input_map: what the encoder sees of a pixel x: "centred", 2 x − 1, or "shrunk", 0.8 x + 0.1, as OpenAI's does.
     posterior: "gumbel" (the paper's: a logits head), "gumbel_codebook" (logits are −scale · squared distance to a
-        codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), or "vq"
-        (nearest entry, straight-through).
-    commitment: weight of the commitment loss, for "vq" alone.
+        codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), "vq"
+        (nearest entry, straight-through), "normalised_vq" (nearest by angle), "ibq" (a hard one-hot with the gradient
+        of all entries), "fsq" (codebook_dim numbers rounded to L values each), or "lfq" (their signs). A lattice has
+        as many codes as points: codebook_size = L^codebook_dim, and 2^codebook_dim for "lfq".
+    commitment: weight of the commitment loss, for "vq", "normalised_vq", "ibq" and "lfq" alone.
     likelihood: "logit_laplace" (the paper's), "laplace", "gaussian", or "bernoulli" for binary pixels.
     style_size: S, width of a continuous latent of the whole picture beside the codes; 0 for none.
     style_posterior: its q, "gaussian" or "implicit". style_prior: its p, "gaussian" or "flow" (needs zuko).
@@ -51,7 +54,8 @@ class DVAEConfig(CheckedConfig):
     post_gain: float | int | None = None
     resampling: Literal["pool", "shuffle"] = "pool"
     encoder_padding: Literal["zeros", "replicate"] = "zeros"
-    posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq"] = "gumbel"
+    input_map: Literal["centred", "shrunk"] = "centred"
+    posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq", "normalised_vq", "ibq", "fsq", "lfq"] = "gumbel"
     commitment: float | int = 0.25
     likelihood: Literal["logit_laplace", "laplace", "gaussian", "bernoulli"] = "logit_laplace"
     min_log_scale: float | int | None = None
@@ -71,6 +75,16 @@ class DVAEConfig(CheckedConfig):
             raise ValueError(
                 f"image_size={self.image_size} must be divisible by downsample_factor={self.downsample_factor}"
             )
+
+    def validate_lattice(self):
+        if self.posterior in ("fsq", "lfq"):
+            levels = 2 if self.posterior == "lfq" else max(2, round(self.codebook_size ** (1 / self.codebook_dim)))
+            if levels**self.codebook_dim != self.codebook_size:
+                raise ValueError(
+                    f"codebook_size={self.codebook_size} must be L^{self.codebook_dim} for posterior="
+                    f"{self.posterior!r} of codebook_dim={self.codebook_dim}, as {levels}^{self.codebook_dim} = "
+                    f"{levels**self.codebook_dim} is"
+                )
 
     def validate_widths(self):
         halvings = len(self.widths) - 1
@@ -116,6 +130,23 @@ class DVAEConfig(CheckedConfig):
     def grid_size(self) -> int:
         """Codes along a side: image_size / downsample_factor."""
         return self.image_size // self.downsample_factor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of a picture's codes."""
+        return self.grid_size, self.grid_size
+
+    @property
+    def summary(self) -> str:
+        """The architecture in a line, for a model card."""
+        widths = ", ".join(map(str, self.widths))
+        return f"{self.posterior} posterior, {self.likelihood} likelihood, {widths} channels"
+
+    def code_settings(self) -> dict[str, Any]:
+        """What decides the codes of a picture beside the weights and their shapes."""
+        names = ("image_size", "downsample_factor", "resampling", "posterior", "encoder_padding")
+        later = {} if self.input_map == "centred" else {"input_map": self.input_map}
+        return {"gain": self.gain, **{name: getattr(self, name) for name in names}, **later}
 
     @property
     def num_pixel_channels(self) -> int:

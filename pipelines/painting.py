@@ -29,7 +29,7 @@ class Given:
 
     codes: Tensor
     mask: Tensor
-    style: Tensor
+    style: Tensor | None = None
     posterior_logits: Tensor | None = None
     strength: float = 1.0
 

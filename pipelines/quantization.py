@@ -26,10 +26,11 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
     """
     if kind not in ("int8", "int4"):
         raise ValueError(f"kind={kind!r} of weights is unknown; pass 'int8' or 'int4'")
-    if kind == "int4" and (prior.config.hidden_size % GROUP_SIZE or prior.config.intermediate_size % GROUP_SIZE):
+    rows = {name: module.in_features for name, module in prior.named_modules() if _is_read_in_a_step(module, name)}
+    if kind == "int4" and (broken := [name for name, size in rows.items() if size % GROUP_SIZE]):
         raise ValueError(
-            f"int4 needs rows of whole groups of {GROUP_SIZE}, but hidden_size={prior.config.hidden_size} and "
-            f"intermediate_size={prior.config.intermediate_size}; pass 'int8'"
+            f"int4 needs rows of whole groups of {GROUP_SIZE}, but those of {broken[0]} have {rows[broken[0]]}; "
+            f"pass 'int8'"
         )
     torchao = _torchao()
     prior.requires_grad_(False)
@@ -39,10 +40,9 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
         torchao.quantize_(prior, config, filter_fn=_is_read_in_a_step)
         return
     packed = {"int8": Int8Linear, "int4": Int4Linear}[kind]
-    for parent in [prior, *prior.layers.modules()]:
-        for name, module in list(parent.named_children()):
-            if _is_read_in_a_step(module, name):
-                setattr(parent, name, packed(module))
+    for name, module in list(prior.named_modules()):
+        if _is_read_in_a_step(module, name):
+            prior.set_submodule(name, packed(module))
 
 
 def quantized_kind(prior: nn.Module) -> Kind | None:
@@ -51,7 +51,8 @@ def quantized_kind(prior: nn.Module) -> Kind | None:
 
 
 def _is_read_in_a_step(module: nn.Module, name: str) -> bool:
-    return isinstance(module, nn.Linear) and name != "text_head"
+    """name: from the prior on, such as layers.0.mlp.hidden."""
+    return isinstance(module, nn.Linear) and name.split(".")[0] in ("layers", "image_head")
 
 
 def _torchao() -> Any:
@@ -107,7 +108,11 @@ class Int4Linear(PackedLinear):
         from torchao.quantization import IntxUnpackedToInt8Tensor
 
         weight = linear.weight.detach().float().contiguous()
-        quantized = IntxUnpackedToInt8Tensor.from_hp(weight, (1, GROUP_SIZE), torch.int4)
+        quantized = IntxUnpackedToInt8Tensor.from_hp(
+            weight,
+            (1, GROUP_SIZE),  # pyright: ignore[reportArgumentType]  # torchao's type has a tuple of one
+            torch.int4,  # pyright: ignore[reportAttributeAccessIssue]  # torch's own types leave it out
+        )
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantized.qdata.int() + 8, 1)
         scale = quantized.scale.view(self.out_features, -1).t()  # (in / 32, out)
         self.register_buffer("weight", packed)  # (out, in / 2) uint8

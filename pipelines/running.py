@@ -39,11 +39,11 @@ def each_evaluating(model: nn.Module, items: Generator[Item, None, None]) -> Ite
         items.close()
 
 
-def in_batches(function: Callable[..., Tensor], *tensors: Tensor | None, batch_size: int = BATCH_SIZE) -> Tensor:
-    """Tensors (B, …), None for any but the first, batch_size rows at a time -> what the function gives, joined.
+def in_batches(function: Callable[..., Tensor], *tensors: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
+    """Tensors (B, …), batch_size rows at a time -> what the function gives, joined.
 
     Bounds the memory that they take beside the result.
     """
     starts = range(0, len(tensors[0]), batch_size) or [0]
-    parts = [[None if rows is None else rows[i : i + batch_size] for rows in tensors] for i in starts]
+    parts = [[rows[i : i + batch_size] for rows in tensors] for i in starts]
     return torch.cat([function(*part) for part in parts])

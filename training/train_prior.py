@@ -8,7 +8,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 """
 
 import random
-from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,28 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 
-from dvae import DVAE, DVAEImageProcessor
+from dvae import DVAEImageProcessor, FirstStage
+from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.folder.whole import WEIGHTS, saved_whole
-from prior_transformer import PriorTokenizer, StreamConfig, StreamPrior, build_prior, load_prior, prior_config
+from prior_transformer import (
+    PriorTokenizer,
+    StreamConfig,
+    StreamPrior,
+    build_prior,
+    load_prior,
+    load_tokenizer,
+    prior_config,
+)
 
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
-from .finish import SAMPLES, save_pipeline
-from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .finish import SAMPLES, how_to_paint, save_pipeline
+from .loop.command import run_command
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
@@ -46,16 +56,18 @@ from .presets.reading import parse
 from .presets.trainers import PriorTraining
 from .sets import KINDS, caption
 
+LOSSES = ("loss", "text_loss", "image_loss")
+
 
 def main(argv: list[str] | None = None) -> StreamPrior:
     args = parse("prior", PriorTraining, argv, __doc__)
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
-    dvae = DVAE.from_pretrained(part_of_run("dvae", training, output_dir), dtype=torch.float32)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
+    tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
-    check_sampling(training, prior)
+    check_settings(SamplingSettings(**training.sampling), prior)
     fit_scenes(args, KINDS, accelerator.print)
     data = data_fact(load_split(args.data, "train", KINDS), args.data)
     check_own_parts(training, output_dir, ("dvae", "tokenizer"), data, accelerator.print)
@@ -72,7 +84,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
 
 
 def build(
-    model: dict | None, training: PriorTraining, dvae: DVAE, tokenizer: PriorTokenizer, accelerator: Accelerator
+    model: dict | None, training: PriorTraining, dvae: FirstStage, tokenizer: PriorTokenizer, accelerator: Accelerator
 ) -> StreamPrior:
     """A prior that fits the dVAE and the tokenizer: their sizes are taken from them."""
     if training.init_from:
@@ -85,6 +97,7 @@ def build(
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
         freeze(prior, training.freeze)
         return fast(prior, accelerator)
+    model = model or {}
     fitting = {
         "text_vocab_size": len(tokenizer),
         "text_length": tokenizer.model_max_length,
@@ -92,26 +105,17 @@ def build(
         "codebook_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
-    if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:
+    if differing := [name for name, value in fitting.items() if model.get(name, value) != value]:
         asked = ", ".join(f"{name}={model[name]}" for name in differing)
         there = ", ".join(f"{name}={fitting[name]}" for name in differing)
         raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
-        prior = build_prior(prior_config({**(model or {}), **fitting}))
+        prior = build_prior(prior_config({**model, **fitting}))
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
     freeze(prior, training.freeze)
     return fast(prior, accelerator)
-
-
-def check_sampling(training: PriorTraining, prior: StreamPrior) -> None:
-    """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
-    try:
-        check_settings(SamplingSettings(**training.sampling), prior)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in fields(SamplingSettings))
-        raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
 def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
@@ -123,7 +127,7 @@ def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
 
 def train(
     prior: StreamPrior,
-    dvae: DVAE,
+    dvae: FirstStage,
     tokenizer: PriorTokenizer,
     source: CodeSource,
     unseen: dict[str, Dataset],
@@ -160,10 +164,12 @@ def train(
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
             with accelerator.accumulate(model):
-                input_ids = prior.join(batch["text_ids"], batch["codes"])
+                text_ids, dropped = batch["text_ids"], batch["dropped"][:, None]
+                input_ids = prior.join(torch.where(dropped, prior.null(text_ids), text_ids), batch["codes"])
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
-            run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
+            run.end_step({name: output[name] for name in LOSSES if name in output}, lr=lr)
+    accelerator.print(how_to_paint(output_dir))
 
 
 def check_model(told: dict[str, Any], config: StreamConfig) -> None:
@@ -178,7 +184,7 @@ def check_model(told: dict[str, Any], config: StreamConfig) -> None:
 
 
 def report(
-    prior: StreamPrior, dvae: DVAE, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
+    prior: StreamPrior, dvae: FirstStage, tokenizer: PriorTokenizer, unseen: dict[str, Dataset], args, run: Run
 ) -> None:
     """
     Evaluates the averaged weights; saves them, the pipeline and a page of samples: an adapter alone, and merged into
@@ -201,8 +207,9 @@ def report(
         save_provenance(folder, run.facts)
     prompts = captions_of(unseen["validation"], SAMPLES, caption)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
+    assert pipeline.samples is not None  # `save_pipeline` paints them
     run.show("samples", pipeline.samples)
 
 
 if __name__ == "__main__":
-    plan_or_train("prior", PriorTraining, main, __doc__, KINDS)
+    run_command(partial(plan_or_train, "prior", PriorTraining, main, __doc__, KINDS), leave_processes)

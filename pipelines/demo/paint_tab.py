@@ -103,7 +103,7 @@ def asked_for(options: dict[str, Any], untouched: dict[str, float]) -> dict[str,
     return {**options, **whole, **{name: None for name, start in untouched.items() if options[name] == start}}
 
 
-def _other_words_and_seed() -> dict[str, gr.Component]:
+def _other_words_and_seed() -> dict[str, Any]:
     negative = gr.Textbox(
         label="Negative prompt",
         placeholder="what guidance steers away from",

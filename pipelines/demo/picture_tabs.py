@@ -144,7 +144,8 @@ def split_drawing(drawn: dict[str, Any] | None) -> tuple[Image.Image, Image.Imag
 
     Raises ValueError when there is no picture, or nothing drawn.
     """
-    background = present((drawn or {}).get("background"), "there is no picture yet; upload one, or send a painted one")
+    drawn = drawn or {}
+    background = present(drawn.get("background"), "there is no picture yet; upload one, or send a painted one")
     mask = np.zeros((background.height, background.width), dtype=bool)
     for layer in drawn["layers"]:
         mask |= np.asarray(layer.convert("RGBA"))[..., 3] > 0

@@ -65,7 +65,7 @@ def explained(function: Callable) -> Callable:
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def explain(*args: Any) -> Iterator[Any]:
+        def explain_items(*args: Any) -> Iterator[Any]:
             items = function(*args)
             try:
                 while True:
@@ -76,12 +76,13 @@ def explained(function: Callable) -> Callable:
                     yield item
             finally:
                 items.close()
-    else:
 
-        @wraps(function)
-        def explain(*args: Any) -> Any:
-            with _messages():
-                return function(*args)
+        return explain_items
+
+    @wraps(function)
+    def explain(*args: Any) -> Any:
+        with _messages():
+            return function(*args)
 
     return explain
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ..checkpoints.known import SETTINGS, Known, known_checkpoint
 from ..drawing.settings import SamplingSettings
 from .whole import settled
 
@@ -12,7 +13,10 @@ SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
 RERANKER = "reranker"  # a component that a pipeline may do without
 OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, RERANKER)
-REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
+REMEDY = (
+    "pass a folder written by save_pretrained or of a known checkpoint, a Hub id such as 'user/model', or nothing for "
+    "the embedded model"
+)
 
 PART_FILES = (
     "config.json",
@@ -25,7 +29,7 @@ PART_FILES = (
     "tokenizer_config.json",
 )  # of a component
 
-_HUB_FILES = [
+_HUB_FILES = [  # JSON and safetensors, never a pickle or code
     INDEX_NAME,
     SAMPLES_NAME,
     *(f"{name}/*{end}" for name in (*COMPONENT_NAMES, RERANKER) for end in (".json", ".safetensors", ".txt")),
@@ -33,7 +37,7 @@ _HUB_FILES = [
 
 
 def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
-    """The folder of a saved pipeline, fetched from the Hub when the name is an id there.
+    """The folder of a saved pipeline or of a known checkpoint, fetched from the Hub when the name is an id there.
 
     Args:
         name: None (the embedded pipeline), a folder, or a Hub id `user/model`.
@@ -53,12 +57,28 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
         raise TypeError(f"a pipeline's name is a string or a path, not {type(name).__name__}: {name!r}; {REMEDY}")
     elif str(name) and Path(name).is_dir():
         folder = Path(name)
-    elif isinstance(name, str) and _is_hub_id(name):
-        folder = _fetch(name, hub_options)
+    elif isinstance(name, str) and is_hub_id(name):
+        folder = fetch(name, hub_options, [*_HUB_FILES, *SETTINGS])
+        if (known := known_at(folder)) is not None:
+            folder = _fetch_weights(name, hub_options, known)
     else:
         raise FileNotFoundError(f"there is no folder {str(name)!r}; {REMEDY}")
-    read_index(folder)
+    if known_at(folder) is None:
+        read_index(folder)
     return folder
+
+
+def known_at(folder: Path) -> Known | None:
+    """The public checkpoint that lies there; None of a saved pipeline, and of anything else."""
+    return None if (settled(folder) / INDEX_NAME).is_file() else known_checkpoint(folder)
+
+
+def _fetch_weights(repo_id: str, hub_options: dict, known: Known) -> Path:
+    for pattern in known.weights:
+        folder = fetch(repo_id, hub_options, [*SETTINGS, pattern])
+        if any(folder.glob(pattern)):
+            return folder
+    raise FileNotFoundError(f"{repo_id!r}, taken for {known.title}, has none of {', '.join(known.weights)}; {REMEDY}")
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -119,7 +139,7 @@ def check_own_folder(folder: Path) -> None:
             ) from error
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -130,20 +150,19 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1
 
 
-def _fetch(repo_id: str, hub_options: dict) -> Path:
-    """Download the pipeline's own files, and no others: JSON and safetensors, never a pickle or code."""
+def fetch(repo_id: str, hub_options: dict, patterns: list[str], remedy: str = REMEDY) -> Path:
+    """The folder of a repository's files that match the patterns, and no others."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    remedy = REMEDY
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=_HUB_FILES, **hub_options))
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, **hub_options))
     except RevisionNotFoundError as error:
         cause, reason = error, f"it has no revision {hub_options['revision']!r}"
         remedy = "pass a branch, a tag or a commit's hash as revision"
     except (GatedRepoError, RepositoryNotFoundError) as error:
         cause, reason = error, "there is none of this name, or it is private and the token, if any, does not open it"
-        remedy = f"pass token='hf_…' for a private one, or else {REMEDY.removeprefix('pass ')}"
+        remedy = f"pass token='hf_…' for a private one, or else {remedy.removeprefix('pass ')}"
     except OSError as error:  # offline, or the Hub is down: what it raises is an OSError
         cause, reason = error, str(error).splitlines()[0]
     raise OSError(f"{repo_id!r} is no folder here and cannot be fetched from the Hub ({reason}); {remedy}") from cause

@@ -68,7 +68,10 @@ def _images(service: Service) -> APIRouter:
             **_errors(400, 401, 404, 408, 413, 429, 500, 504),
         },
     )
-    async def generate_images(asked: body, request: Request) -> Any:
+    async def generate_images(
+        asked: body,  # pyright: ignore[reportInvalidTypeForm]  # made for this model
+        request: Request,
+    ) -> Any:
         order = service.order(asked, request.state.request_id)
         attention = service.accept(order, request.receive)
         if asked.stream:

@@ -86,7 +86,7 @@ class WorkItem:
     seed: int
 
 
-Report = Callable[[WorkItem, Event], None]
+Report = Callable[[WorkItem, Event], object]
 
 
 class Painter(Protocol):

@@ -44,9 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtype",
-        default="float32",
         choices=["float32", "bfloat16", "float16"],
-        help="of the weights (default: float32)",
+        help="of the weights (default: float32, or the stored one of a public checkpoint)",
     )
     parser.add_argument(
         "--quantize", choices=["int8", "int4"], help="the prior's weights as smaller integers (default: as they are)"

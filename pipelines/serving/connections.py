@@ -3,7 +3,7 @@
 import copy
 import functools
 import json
-from asyncio import BaseTransport, TimerHandle
+from asyncio import TimerHandle, Transport
 from http import HTTPStatus
 from typing import Any
 
@@ -21,11 +21,12 @@ SENDING = 60  # seconds that a client may take to read an answer
 
 def server_config(app: Any, settings: ServerSettings, *, access_log: bool = True, **options: Any) -> uvicorn.Config:
     """How uvicorn serves the app: no connection takes more than the settings allow, an answer is a line in the log."""
+    http: Any = functools.partial(Connection, settings=settings)  # its type has a class, which is called as this is
     log = copy.deepcopy(LOGGING_CONFIG)
     log["formatters"]["access"] = log["formatters"]["default"]
     return uvicorn.Config(
         app,
-        http=functools.partial(Connection, settings=settings),
+        http=http,
         ws="none",  # a web socket would be a connection without limits
         log_config=log,
         access_log=access_log,
@@ -40,6 +41,8 @@ class Connection(H11Protocol):
     Past max_connections a new one takes the place of the one that has waited longest for its client to ask, so those
     that hold connections and ask nothing stop nobody. While all are at work the new one is refused with 503.
     """
+
+    connections: set["Connection"]  # pyright: ignore[reportIncompatibleVariableOverride]  # all of this server's
 
     def __init__(self, *args: Any, settings: ServerSettings, **options: Any):
         super().__init__(*args, **options)
@@ -58,7 +61,7 @@ class Connection(H11Protocol):
         """Whether the server has a whole request of it to answer."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
-    def connection_made(self, transport: BaseTransport) -> None:
+    def connection_made(self, transport: Transport) -> None:
         super().connection_made(transport)
         self._await("request")
         if len(self.connections) > self.max_connections and not self._cut_an_idle_one():
@@ -94,7 +97,8 @@ class Connection(H11Protocol):
 
     def _cut_an_idle_one(self) -> bool:
         """False when all the others are at work."""
-        idle = [other for other in self.connections if other is not self and not other.at_work]
+        ours = [other for other in self.connections if isinstance(other, Connection)]
+        idle = [other for other in ours if other is not self and not other.at_work]
         if not idle:
             return False
         oldest = min(idle, key=lambda other: other._since)

@@ -1,6 +1,7 @@
 """Errors in the shape that OpenAI's clients know: {"error": {"message", "type", "param", "code"}}."""
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -46,11 +47,15 @@ def error_event(error: APIError | PaintingFailed) -> str:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(APIError, _api_error)
-    app.add_exception_handler(QueueFull, _queue_full)
-    app.add_exception_handler(PaintingFailed, _painting_failed)
+    handlers: dict[type[Exception], Callable[..., Awaitable[JSONResponse]]] = {
+        RequestValidationError: _invalid,
+        HTTPException: _http_error,
+        APIError: _api_error,
+        QueueFull: _queue_full,
+        PaintingFailed: _painting_failed,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
 async def _api_error(request: Request, error: APIError) -> JSONResponse:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from dvae import DVAE
+from dvae import FirstStage
 
 from ..pictures.assembled import to_image
 from ..pictures.data_arguments import DataArguments
@@ -50,7 +50,7 @@ class PieceContents:
 
     @property
     def composer(self) -> LaidOut:
-        return self.pictures.composer
+        return self.pictures.laid_out
 
     @property
     def places(self) -> range:
@@ -99,6 +99,8 @@ class Blocks(CodeSource):
     encoded: the cache of `contents`. grounds: int64 (G,), `ground_codes` of its composer.
     """
 
+    singles: range
+
     def __init__(self, encoded: Dataset, contents: PieceContents, grounds: np.ndarray):
         self.composer, self.parts, self.grounds = contents.composer, contents.pictures.parts, grounds
         self.singles, self.side = range(len(self.parts)), contents.grid_size
@@ -131,7 +133,7 @@ class Blocks(CodeSource):
 
 
 @torch.no_grad()
-def ground_codes(dvae: DVAE, composer: LaidOut, device: torch.device) -> np.ndarray:
+def ground_codes(dvae: FirstStage, composer: LaidOut, device: torch.device) -> np.ndarray:
     """The code of each flat ground, that of its middle: int64 (G,)."""
     size, middle = dvae.config.image_size, dvae.config.grid_size // 2
     flat = torch.tensor(composer.grounds, dtype=torch.uint8)[:, :, None, None].expand(-1, 3, size, size)

@@ -68,7 +68,7 @@ def estimate_surgery(
         noise = torch.rand(pixel_values.shape, generator=generator, device=device)
         outputs.append(dvae.elbo((255 * pixel_values + noise) / 256, generator))
         captions = text_ids[start : start + batch_size].to(device)
-        empty = prior.null_text_ids(len(captions))
+        empty = prior.null(captions)
         grids = {"": outputs[-1].codes, "argmax_": dvae.encode(pixel_values)}
         nll.append(
             {
@@ -78,6 +78,7 @@ def estimate_surgery(
             }
         )
     bound = ELBOOutput(**{name: torch.cat([output[name] for output in outputs]) for name in outputs[0]})
+    bound.logits = dvae.posterior.log_probs(bound.logits)
     means = {name: torch.cat([part[name] for part in nll]).mean().item() for name in nll[0]}
     numbers = _parts(bound, {name: means[f"nll_{name}"] for name in TRAINED})
     for name in ("uniform", *TRAINED):

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dvae import DVAE
+from dvae import FirstStage
 from pipelines.folder.fingerprints import weights_digest, weights_digests
 from prior_transformer import PriorTokenizer
 
-LATER = ("encoder_padding",)  # fields of a dVAE's config that came after `codes_digests_of_before`
+LATER = ("encoder_padding", "input_map")  # fields of a dVAE's config that came after `codes_digests_of_before`
 
 
 def digest_of(settings: dict[str, Any]) -> str:
@@ -23,28 +23,21 @@ def tokenizer_digest(tokenizer: PriorTokenizer) -> str:
     return digest_of(tokenizer.get_vocab())
 
 
-def codes_digest(dvae: DVAE) -> str:
+def codes_digest(dvae: FirstStage) -> str:
     """Of what decides the codes of a picture: the encoder's and the posterior's weights, and how they compute."""
-    return weights_digest(_makes_codes(dvae), _code_settings(dvae))
+    return weights_digest(_makes_codes(dvae), dvae.config.code_settings())
 
 
-def codes_digests(dvae: DVAE) -> list[str]:
+def codes_digests(dvae: FirstStage) -> list[str]:
     """`codes_digest`, and those of the same dVAE stored in half precision, as pipelines are."""
-    return weights_digests(_makes_codes(dvae), _code_settings(dvae))
+    return weights_digests(_makes_codes(dvae), dvae.config.code_settings())
 
 
-def _makes_codes(dvae: DVAE) -> dict[str, Tensor]:
+def _makes_codes(dvae: FirstStage) -> dict[str, Tensor]:
     return {**dvae.encoder.state_dict(prefix="encoder."), **dvae.posterior.state_dict(prefix="posterior.")}
 
 
-def _code_settings(dvae: DVAE) -> dict[str, Any]:
-    """What the shapes of the weights do not say."""
-    config = dvae.config
-    names = ("image_size", "downsample_factor", "resampling", "posterior", "encoder_padding")
-    return {"gain": config.gain, **{name: getattr(config, name) for name in names}}
-
-
-def codes_digests_of_before(dvae: DVAE) -> list[str]:
+def codes_digests_of_before(dvae: FirstStage) -> list[str]:
     """
     What caches had for `codes_digest` at first: it hashed the whole config, with transformers' version in it, so there
     is one for the version here and one for that which saved the dVAE.
