@@ -13,7 +13,7 @@ from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
 from .modeling_dvae import DVAE, AutoencoderOutput, DVAEOutput, ELBOOutput
 from .modeling_vqgan import VQGAN
 from .patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
-from .posterior import PosteriorOutput
+from .posterior_base import PosteriorOutput
 from .posteriors import (
     POSTERIORS,
     CodebookGumbelPosterior,

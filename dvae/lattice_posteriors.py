@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .categoricals import full_precision
-from .posterior import PosteriorOutput, SurePosterior
+from .posterior_base import PosteriorOutput, SurePosterior
 
 
 def straight_through(value: Tensor, gradient_of: Tensor) -> Tensor:

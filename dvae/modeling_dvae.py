@@ -13,7 +13,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS, Likelihood
-from .posterior import FaintCodebook, Posterior
+from .posterior_base import FaintCodebook, Posterior
 from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior
 from .style import NoStyle, Style, StyleOutput
 

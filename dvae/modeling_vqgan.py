@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_vqgan import VQGANConfig
-from .posterior import Posterior
+from .posterior_base import Posterior
 from .posteriors import POSTERIORS
 
 

@@ -1,4 +1,4 @@
-"""Posteriors q(c | x) over a grid of codes: parts of one signature, one output (posterior.py).
+"""Posteriors q(c | x) over a grid of codes: parts of one signature, one output (posterior_base.py).
 
 posterior(hidden_states, temperature) -> PosteriorOutput     in training
 posterior.draw_logits(hidden_states)  -> logits              of one draw of its own noise, where it has any
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .categoricals import full_precision, gumbel_softmax, kl_to_uniform, squared_distances, vector_quantize
 from .lattice_posteriors import FSQPosterior, LFQPosterior, straight_through
-from .posterior import CodebookPosterior, FaintCodebook, Posterior, PosteriorOutput, SurePosterior
+from .posterior_base import CodebookPosterior, FaintCodebook, PosteriorOutput, SurePosterior
 
 
 class GumbelPosterior(CodebookPosterior):
@@ -198,7 +198,7 @@ class IBQPosterior(SurePosterior, CodebookPosterior):
         return PosteriorOutput(latents, codes, logits, self.kl(logits), loss)
 
 
-POSTERIORS: dict[str, type[Posterior]] = {
+POSTERIORS = {
     "gumbel": GumbelPosterior,
     "gumbel_codebook": CodebookGumbelPosterior,
     "implicit": ImplicitPosterior,

@@ -190,7 +190,8 @@ class EditingPipeline(PaintingPipeline):
             logits = in_batches(self.dvae.log_posterior, pixel_values).flatten(2).transpose(1, 2)  # (B, N, K)
             logits = logits.expand(num_prompts, -1, -1)
         if self.dvae.config.style_size:
-            style = in_batches(cast(DVAE, self.dvae).encode_style, pixel_values).expand(num_prompts, -1)
+            dvae = cast(DVAE, self.dvae)  # which alone may have one
+            style = in_batches(dvae.encode_style, pixel_values).expand(num_prompts, -1)
         mask = keep.flatten().to(codes.device).expand(num_prompts, -1)
         return prompts * (num_prompts // len(prompts)), Given(codes, mask, style, logits)
 

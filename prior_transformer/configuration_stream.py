@@ -10,7 +10,7 @@ from .checked_config import CheckedConfig
 @strict
 class StreamConfig(CheckedConfig):
     """
-    What the architectures of priors over the stream `[BOS, t_1..t_T, c_1..c_N]` have in common.
+    What the architectures of priors over the stream `[BOS, t_1..t_T, c_1..c_N]` have in common; some go without BOS.
 
     text_vocab_size: text tokens, the pad included.
     codebook_size: K, codes of the first stage.

@@ -25,8 +25,8 @@ class PriorOutput(ModelOutput):
     """
     loss: (w_t · text_loss + w_i · image_loss) / (w_t + w_i); text_loss, image_loss: means over their own tokens, in
         nats per token.
-    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}. This and its loss are None where no text is
-        modelled.
+    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}; without a BOS (B, T − 1, …), from t_2 on. This and
+        its loss are None where no text is modelled.
     image_logits: (B, m, codebook_size), the first entry predicts the code after the last text token.
     """
 
@@ -290,7 +290,7 @@ class StreamPrior(PreTrainedModel):
         hidden_states = self.transform(embeds[:, : self.config.stream_length - 1], self.embeddings.padding(text_ids))
         output = PriorOutput(image_logits=self.image_logits(hidden_states[:, self.config.prefix_length - 1 :]))
         if self.config.models_text:
-            output.text_logits = self.text_logits(hidden_states[:, : self.config.text_length])
+            output.text_logits = self.text_logits(hidden_states[:, : self.config.prefix_length - 1])
         return output if labels is None else self._add_losses(output, labels)
 
     def transform(self, inputs_embeds: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -312,7 +312,8 @@ class StreamPrior(PreTrainedModel):
         if not self.config.models_text:
             output.loss = output.image_loss
             return output
-        output.text_loss = _mean_nll(output.text_logits, text_labels)
+        first = self.config.text_length - output.text_logits.shape[1]  # without a BOS nothing predicts t_1
+        output.text_loss = _mean_nll(output.text_logits, text_labels[:, first:])
         w_t, w_i = self.config.text_loss_weight, self.config.image_loss_weight
         output.loss = (w_t * output.text_loss + w_i * output.image_loss) / (w_t + w_i)
         return output

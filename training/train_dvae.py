@@ -19,7 +19,6 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from dvae import DVAE, AutoencoderOutput, DVAEConfig, DVAEImageProcessor, LatentPosterior
-from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.folder.whole import WEIGHTS, saved_whole
 
 from .adversaries.beside_the_dvae import Adversary, DVAEStep, build_adversaries
@@ -28,7 +27,7 @@ from .evaluation.validation import evaluate_dvae
 from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
-from .loop.pretrained import check_trainable, find_part, freeze
+from .loop.pretrained import freeze, load_dvae
 from .loop.provenance import save_provenance
 from .loop.run import Run
 from .loop.run_log import save_numbers
@@ -69,9 +68,7 @@ def main(argv: list[str] | None = None) -> DVAE:
 
 def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) -> DVAE:
     if training.init_from:
-        dvae = find_first_stage(find_part(training.init_from, "dvae"), dtype=torch.float32)
-        check_trainable(dvae.config, training.init_from)
-        assert isinstance(dvae, DVAE)
+        dvae = load_dvae(training.init_from)
     else:
         with same_draws(training.seed):
             dvae = DVAE(DVAEConfig(**(model or {})))

@@ -1,5 +1,6 @@
 """Any first stage by its files alone: one of ours, a public VQGAN, or OpenAI's dVAE."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,11 @@ def told_size(folder: Path) -> int | None:
 
 
 def settings_of(path: Path) -> Any:
-    """Of a YAML, which JSON is, too."""
+    """Of a YAML or JSON file. Raises an OSError where it is none."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise OSError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 

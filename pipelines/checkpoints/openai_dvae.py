@@ -43,7 +43,7 @@ def openai_dvae_config(stored: Stored, image_size: int | None) -> DVAEConfig:
 
     def size(name: str, dimension: int = 0) -> int:
         shape = find(stored, name, TITLE).shape
-        if len(shape) != 4:
+        if len(shape) != 4 or 0 in shape:
             raise OSError(f"{stored.source}, taken for {TITLE}: {name} has shape {shape}, which is no convolution's")
         return shape[dimension]
 

@@ -100,10 +100,10 @@ def read_vqgan(stored: Stored, *, image_size: int | None = None, dtype: torch.dt
     sources = {name: source_of(name, layout, config) for name in vqgan.state_dict()}
     used = {part for source in sources.values() for part in ([source] if isinstance(source, str) else source.names)}
     left = [name for name in own if name.startswith(PARTS) and name not in used and name not in UNUSED]
-    fill(vqgan, sources, own, layout.title, dtype)
     if left:
         shape = own[left[0]].shape
         raise OSError(f"{stored.source}, taken for {layout.title}: {left[0]} {shape} has no place in it")
+    fill(vqgan, sources, own, layout.title, dtype)
     vqgan.posterior.codebook.float()
     return vqgan.eval()
 
@@ -132,8 +132,8 @@ def config_of(own: Stored, layout: Layout, image_size: int | None) -> VQGANConfi
 
     def size(name: str, dimension: int = 0) -> int:
         shape = own[name].shape if name in own else ()
-        if len(shape) <= dimension:
-            raise OSError(f"{own.source}, taken for {layout.title}: {name} is missing, or no convolution's")
+        if len(shape) <= dimension or 0 in shape:
+            raise OSError(f"{own.source}, taken for {layout.title}: {name} is missing, or has no sizes: {shape}")
         return shape[dimension]
 
     channels, levels = size(FIRST), count(rf"encoder\.{layout.down}\.(\d+)\.")

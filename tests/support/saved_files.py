@@ -20,7 +20,7 @@ CODE = {
     "dvae/lattice_posteriors.py",
     "dvae/likelihoods.py",
     "dvae/modeling_dvae.py",
-    "dvae/posterior.py",
+    "dvae/posterior_base.py",
     "dvae/posteriors.py",
     "dvae/style.py",
     "image_processor/image_processing_dvae.py",

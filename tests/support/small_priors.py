@@ -9,6 +9,7 @@ N = GRID**2
 KINDS = {
     "full": {"attention_pattern": "full"},
     "dalle": {"attention_pattern": "dalle", "conv_kernel_size": 3},
+    "table": {"attention_pattern": "full", "bos": False, "attention_bias": True, "image_positions": "table"},
     "sequence": {"model_type": "llama_prior", "rope": "sequence", "qk_norm": False},
     "grid": {"model_type": "llama_prior", "rope": "grid", "num_key_value_heads": 1},
     "chat": {

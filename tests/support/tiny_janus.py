@@ -26,7 +26,7 @@ ROOM = 5  # rows of the text's embedding that no token has
 
 
 def tiny_janus(levels: int = 3, seed: int = 0) -> JanusForConditionalGeneration:
-    """16 codes of 24, two layers of width 32, weights wide enough that logits differ by whole nats."""
+    """16 codes of 32, two layers of width 32, weights wide enough that logits differ by whole nats."""
     torch.manual_seed(seed)
     factor, tokens = 2 ** (levels - 1), letters(SPECIAL).get_vocab_size()
     text = {"vocab_size": tokens + ROOM, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -35,7 +35,7 @@ def tiny_janus(levels: int = 3, seed: int = 0) -> JanusForConditionalGeneration:
     vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 32}
     vision |= {"image_size": 4 * factor, "patch_size": factor, "num_image_tokens": 16}
     codes = {"base_channels": 32, "channel_multiplier": [1] * levels, "num_res_blocks": 1, "latent_channels": 32}
-    codes |= {"embed_dim": 8, "num_embeddings": 24, "projection_dim": 32, "image_token_embed_dim": 32}
+    codes |= {"embed_dim": 8, "num_embeddings": 32, "projection_dim": 32, "image_token_embed_dim": 32}
     parts = {"text_config": text, "vision_config": vision, "vq_config": codes}
     config = JanusConfig(**parts, image_token_id=3, tie_word_embeddings=False)
     janus = JanusForConditionalGeneration(config).eval()
@@ -44,7 +44,7 @@ def tiny_janus(levels: int = 3, seed: int = 0) -> JanusForConditionalGeneration:
         for name, weight in janus.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(std=0.5 if "generation" in name else 0.15)
-        janus.model.vqmodel.quantize.embedding.weight.mul_(torch.linspace(2, 20, 24)[:, None])
+        janus.model.vqmodel.quantize.embedding.weight.mul_(torch.linspace(2, 20, 32)[:, None])
     return janus
 
 

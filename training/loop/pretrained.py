@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
-from dvae import DVAEConfig, FirstStage
+from dvae import DVAE, DVAEConfig, FirstStage
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
 from pipelines.checkpoints.known import SETTINGS, known_checkpoint
@@ -122,13 +122,24 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
     return str(folder)
 
 
-def check_trainable(config: PreTrainedConfig, name: str | None) -> DVAEConfig:
-    """It. Raises a ValueError unless it is a dVAE's."""
+def load_dvae(name: str) -> DVAE:
+    """What train_dvae goes on from. Raises a ValueError for a first stage that it does not train."""
+    dvae = find_first_stage(find_part(name, "dvae"), dtype=torch.float32)
+    if not isinstance(dvae, DVAE):
+        raise ValueError(_not_trained(name, dvae.config))
+    return dvae
+
+
+def load_dvae_config(name: str) -> DVAEConfig:
+    """The config alone of what `load_dvae` loads."""
+    config = find_first_stage_config(find_part(name, "dvae"))
     if not isinstance(config, DVAEConfig):
-        raise ValueError(
-            f"{name} is a {config.model_type}, which train_dvae does not train: a prior takes it by --training.dvae"
-        )
+        raise ValueError(_not_trained(name, config))
     return config
+
+
+def _not_trained(name: str, config: PreTrainedConfig) -> str:
+    return f"{name} is a {config.model_type}, which train_dvae does not train: a prior takes it by --training.dvae"
 
 
 def picture_size(dvae: str | Path) -> int:

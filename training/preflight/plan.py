@@ -27,7 +27,7 @@ from ..adversaries.beside_the_dvae import build_adversaries
 from ..loop.engine import ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
-from ..loop.pretrained import LoraSettings, check_trainable, find_part, freeze, lora_config, start_config
+from ..loop.pretrained import LoraSettings, find_part, freeze, load_dvae_config, lora_config, start_config
 from ..pictures.in_memory import bytes_decoded
 from ..pictures.kinds import Captioned
 from ..pictures.report import glance
@@ -131,8 +131,7 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
     start = training.init_from
-    found = find_first_stage_config(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
-    config = check_trainable(found, start)
+    config = load_dvae_config(start) if start else DVAEConfig(**(model or {}))
 
     def loss(dvae: DVAE, batch: int) -> Tensor:
         encoded = batch + round(PIECES * batch * training.assembled_share)  # of a scene more is encoded than decoded

@@ -61,7 +61,7 @@ def logits_of(janus, ids: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_logits_are_those_of_transformers(janus, pipeline):
-    codes = torch.randint(0, 24, (2, 16), generator=torch.Generator().manual_seed(0))
+    codes = torch.randint(0, 32, (2, 16), generator=torch.Generator().manual_seed(0))
     ids = pipeline.encode_prompt(PROMPTS)
     for captions, null in ((ids, False), (pipeline.prior.null(ids), True)):
         logits = pipeline.prior(pipeline.prior.join(captions, codes)).image_logits
@@ -158,7 +158,7 @@ def change(folder, tmp_path, **changes):
     ("name", "weight", "told"),
     [
         ("model.language_model.layers.1.self_attn.k_proj.weight", None, []),
-        ("model.generation_head.vision_head.weight", torch.zeros(23, 32), [23, 24]),
+        ("model.generation_head.vision_head.weight", torch.zeros(31, 32), [31, 32]),
         ("model.language_model.norm.weight", torch.zeros(33), [33, 32]),
         ("model.vqmodel.quant_conv.bias", None, []),
         ("model.language_model.layers.0.mlp.up_proj.weight", torch.zeros(64, 31), [31]),
