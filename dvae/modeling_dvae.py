@@ -162,7 +162,7 @@ class DVAE(PreTrainedModel):
     among the batch's B·h·w.
     """
 
-    config_class = DVAEConfig
+    config_class: type[DVAEConfig] = DVAEConfig
     config: DVAEConfig
     likelihood: Likelihood
     posterior: Posterior

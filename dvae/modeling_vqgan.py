@@ -152,7 +152,7 @@ class VQGAN(PreTrainedModel):
     H and W are any that `config.downsample_factor` divides; h and w are these divided by it.
     """
 
-    config_class = VQGANConfig
+    config_class: type[VQGANConfig] = VQGANConfig
     config: VQGANConfig
     posterior: Posterior
     base_model_prefix = "vqgan"

@@ -30,6 +30,7 @@ examples:
   python -m pipelines "a cat face" --image cat.png --mask hole.png --best-of 16
   python -m pipelines serve --port 8000    (OpenAI's image API; python -m pipelines serve --help)
   python -m pipelines demo    (a page to paint on; python -m pipelines demo --help)
+  python -m pipelines convert deepseek-community/Janus-Pro-1B --out janus    (a public checkpoint as a folder of ours)
 
 Each picture's metadata holds its prompt, seed, sampler and model, so any picture can be painted again.
 """
@@ -146,6 +147,10 @@ def main(argv: list[str] | None = None) -> int:
         from .demo.command import main as demo
 
         return demo(argv[1:])
+    if argv[:1] == ["convert"]:
+        from .convert import main as convert
+
+        return convert(argv[1:])
     parser = build_parser()
     if not argv:
         parser.print_help()

@@ -26,11 +26,11 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
     """
     if kind not in ("int8", "int4"):
         raise ValueError(f"kind={kind!r} of weights is unknown; pass 'int8' or 'int4'")
-    assert prior.config.intermediate_size is not None  # the config fills it in
-    if kind == "int4" and (prior.config.hidden_size % GROUP_SIZE or prior.config.intermediate_size % GROUP_SIZE):
+    rows = {name: module.in_features for name, module in prior.named_modules() if _is_read_in_a_step(module, name)}
+    if kind == "int4" and (broken := [name for name, size in rows.items() if size % GROUP_SIZE]):
         raise ValueError(
-            f"int4 needs rows of whole groups of {GROUP_SIZE}, but hidden_size={prior.config.hidden_size} and "
-            f"intermediate_size={prior.config.intermediate_size}; pass 'int8'"
+            f"int4 needs rows of whole groups of {GROUP_SIZE}, but those of {broken[0]} have {rows[broken[0]]}; "
+            f"pass 'int8'"
         )
     torchao = _torchao()
     prior.requires_grad_(False)
@@ -40,10 +40,9 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
         torchao.quantize_(prior, config, filter_fn=_is_read_in_a_step)
         return
     packed = {"int8": Int8Linear, "int4": Int4Linear}[kind]
-    for parent in [prior, *prior.layers.modules()]:
-        for name, module in list(parent.named_children()):
-            if _is_read_in_a_step(module, name):
-                setattr(parent, name, packed(module))
+    for name, module in list(prior.named_modules()):
+        if _is_read_in_a_step(module, name):
+            prior.set_submodule(name, packed(module))
 
 
 def quantized_kind(prior: nn.Module) -> Kind | None:
@@ -52,7 +51,8 @@ def quantized_kind(prior: nn.Module) -> Kind | None:
 
 
 def _is_read_in_a_step(module: nn.Module, name: str) -> bool:
-    return isinstance(module, nn.Linear) and name != "text_head"
+    """name: from the prior on, such as layers.0.mlp.hidden."""
+    return isinstance(module, nn.Linear) and name.split(".")[0] in ("layers", "image_head")
 
 
 def _torchao() -> Any:

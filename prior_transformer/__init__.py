@@ -16,10 +16,14 @@ from .modeling_llama_prior import LlamaPrior
 from .modeling_prior_transformer import PriorTransformer, PriorTransformerOutput
 from .priors import PRIORS, build_prior, load_prior, load_prior_config, prior_class, prior_config
 from .stream import PriorOutput, StreamPrior
+from .tokenization_chat import ChatTokenizer
 from .tokenization_prior import PriorTokenizer
+from .tokenizers import TOKENIZERS, load_tokenizer
 
 __all__ = [
     "PRIORS",
+    "TOKENIZERS",
+    "ChatTokenizer",
     "LlamaPrior",
     "LlamaPriorConfig",
     "PriorOutput",
@@ -38,6 +42,7 @@ __all__ = [
     "layer_mask_names",
     "load_prior",
     "load_prior_config",
+    "load_tokenizer",
     "prior_class",
     "prior_config",
     "row_mask",

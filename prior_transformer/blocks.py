@@ -12,29 +12,37 @@ from .stream import StreamEmbeddings
 
 
 class PriorEmbeddings(StreamEmbeddings):
-    """A token's embedding plus its position's: text by index, codes by row and column. BOS is a vector of its own."""
+    """A token's embedding plus its position's: text by index, codes by row and column or by index. BOS is a vector."""
 
     def __init__(self, config: PriorTransformerConfig):
         super().__init__()
         self.grid_size = config.grid_size
         self.pad_token_id = config.pad_token_id
-        self.bos = nn.Parameter(torch.empty(config.hidden_size))
+        self.bos = nn.Parameter(torch.empty(config.hidden_size)) if config.bos else None
         self.text = nn.Embedding(config.text_vocab_size, config.hidden_size)
         self.text_pad = nn.Embedding(config.text_length, config.hidden_size)
         self.text_position = nn.Embedding(config.text_length, config.hidden_size)
         self.image = nn.Embedding(config.codebook_size, config.hidden_size)
-        self.image_row = nn.Embedding(config.grid_size, config.hidden_size)
-        self.image_column = nn.Embedding(config.grid_size, config.hidden_size)
+        self.by_grid = config.image_positions == "grid"
+        if self.by_grid:
+            self.image_row = nn.Embedding(config.grid_size, config.hidden_size)
+            self.image_column = nn.Embedding(config.grid_size, config.hidden_size)
+        else:
+            self.image_position = nn.Embedding(config.image_length, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
         is_pad = (text_ids == self.pad_token_id)[..., None]  # (B, T, 1)
         tokens = torch.where(is_pad, self.text_pad.weight, self.text(text_ids)) + self.text_position.weight
-        bos = self.bos.expand(text_ids.shape[0], 1, -1)
-        return self.dropout(torch.cat([bos, tokens], dim=1))  # (B, 1 + T, D)
+        if self.bos is not None:
+            tokens = torch.cat([self.bos.expand(text_ids.shape[0], 1, -1), tokens], dim=1)
+        return self.dropout(tokens)  # (B, 1 + T, D), or (B, T, D) without BOS
 
     def embed_codes(self, codes: Tensor, cells: Tensor) -> Tensor:
-        position = self.image_row(cells // self.grid_size) + self.image_column(cells % self.grid_size)
+        if self.by_grid:
+            position = self.image_row(cells // self.grid_size) + self.image_column(cells % self.grid_size)
+        else:
+            position = self.image_position(cells)
         return self.dropout(self.image(codes) + position)  # (B, n, D)
 
 
@@ -52,4 +60,4 @@ class PriorMLP(nn.Module):
 def prior_block(config: PriorTransformerConfig, layer_idx: int) -> PriorBlock:
     """Pre-LN."""
     norm = partial(nn.LayerNorm, config.hidden_size, eps=config.layer_norm_eps)
-    return PriorBlock(norm, PriorAttention(config, layer_idx), PriorMLP(config), config.dropout)
+    return PriorBlock(norm, PriorAttention(config, layer_idx, config.attention_bias), PriorMLP(config), config.dropout)

@@ -19,8 +19,14 @@ class LlamaPriorConfig(StreamConfig):
     rope: what queries and keys are turned by: "sequence", the place in the stream, or "grid", a code's row and column
         (see `rotations` in llama_blocks.py).
     rope_theta: the wavelengths are 2π to nearly 2π · rope_theta places.
+    text: "caption", after a learned BOS T tokens, pads among them, that the prior models too; or "chat", the last of T
+        positions are a prompt in a chat template, of which no token is modelled, and the pads before it are seen by
+        nobody (Janus; see `ChatEmbeddings` in llama_blocks.py).
+    code_embedding_size: width of the table of codes, which an MLP then takes to hidden_size; None is a table alone.
+    image_head_size: width of the MLP that the codes' logits come from; None is a matrix alone.
     qk_norm: whether queries and keys are divided by their root mean square, and have a gain, before they are turned
         (arXiv 2302.05442).
+    rms_norm_eps: added to the mean square.
 
     Source: arXiv 2302.13971, section 2.2.
     """
@@ -30,6 +36,9 @@ class LlamaPriorConfig(StreamConfig):
     num_key_value_heads: int | None = None
     rope: Literal["sequence", "grid"] = "sequence"
     rope_theta: float | int = 10_000.0
+    text: Literal["caption", "chat"] = "caption"
+    code_embedding_size: int | None = None
+    image_head_size: int | None = None
     qk_norm: bool = True
     rms_norm_eps: float = 1e-5
 
@@ -37,6 +46,12 @@ class LlamaPriorConfig(StreamConfig):
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         super().__post_init__(**kwargs)
+
+    def validate_text(self):
+        if not self.models_text and self.text_loss_weight != 0:
+            raise ValueError(
+                f"text_loss_weight={self.text_loss_weight} must be 0 for text={self.text!r}, which is not modelled"
+            )
 
     def validate_sizes(self):
         super().validate_sizes()
@@ -46,6 +61,9 @@ class LlamaPriorConfig(StreamConfig):
                 f"num_attention_heads={self.num_attention_heads} must be divisible by "
                 f"num_key_value_heads={self.num_key_value_heads}"
             )
+        for name in ("code_embedding_size", "image_head_size"):
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise ValueError(f"{name}={size} must be at least 1, or None")
         parts = {"sequence": 2, "grid": 4}[self.rope]
         if self.head_size % parts:
             raise ValueError(
@@ -60,6 +78,15 @@ class LlamaPriorConfig(StreamConfig):
     @property
     def default_intermediate_size(self) -> int:
         return 64 * -(-self.hidden_size // 24)
+
+    @property
+    def models_text(self) -> bool:
+        return self.text == "caption"
+
+    @property
+    def prefix_length(self) -> int:
+        """1 + T of a caption, which a learned BOS precedes, else T."""
+        return self.text_length + (self.text == "caption")
 
     @property
     def summary(self) -> str:

@@ -15,9 +15,13 @@ class PriorTransformerConfig(StreamConfig):
     pad_token_id: the text id replaced by a learned pad embedding for each position.
     intermediate_size: width of the MLP, 4 × hidden_size unless given.
     attention_pattern: "full" (causal), or "dalle": the paper's row, column and convolutional masks (see masks.py).
+    bos: whether the stream begins with a learned BOS; without one nothing predicts the first text token.
+    attention_bias: whether queries, keys, values and attention's output have biases.
+    image_positions: how a code's place is embedded: "grid", its row's vector plus its column's; "table", its own.
     conv_kernel_size: side of the last layer's convolutional mask, for "dalle" alone.
     conv_edges: where that mask's square leaves a row: "wrapped", the paper's, goes on at the next one; "clipped" ends.
         A saved config without it is clipped, as all were then.
+    layer_norm_eps: added to the variance.
 
     Source: arXiv 2102.12092, section 2.2 and appendix B.
     """
@@ -25,6 +29,9 @@ class PriorTransformerConfig(StreamConfig):
     model_type = "armchair_prior"
 
     attention_pattern: Literal["full", "dalle"] = "full"
+    bos: bool = True
+    attention_bias: bool = False
+    image_positions: Literal["grid", "table"] = "grid"
     conv_kernel_size: int = 11
     conv_edges: Literal["wrapped", "clipped"] = "wrapped"
     layer_norm_eps: float = 1e-5
@@ -37,6 +44,10 @@ class PriorTransformerConfig(StreamConfig):
     def validate_conv_kernel_size(self):
         if self.conv_kernel_size < 1 or self.conv_kernel_size % 2 == 0:
             raise ValueError(f"conv_kernel_size={self.conv_kernel_size} must be odd: it is centred on its token")
+
+    @property
+    def prefix_length(self) -> int:
+        return self.text_length + self.bos
 
     @property
     def num_key_value_heads(self) -> int:

@@ -10,15 +10,17 @@ from .checked_config import CheckedConfig
 @strict
 class StreamConfig(CheckedConfig):
     """
-    What the architectures of priors over the stream `[BOS, t_1..t_T, c_1..c_N]` have in common.
+    What the architectures of priors over the stream `[BOS, t_1..t_T, c_1..c_N]` have in common; some go without BOS.
 
     text_vocab_size: text tokens, the pad included.
     codebook_size: K, codes of the first stage.
     text_length: T, text positions in the stream.
     grid_size: side of the square grid of codes; N = grid_size².
     pad_token_id: the text id of the pad.
+    hidden_size, num_hidden_layers, num_attention_heads: width of a position, number of blocks, heads of each.
     intermediate_size: width of the MLP; unless given, what `default_intermediate_size` says.
     dropout: share dropped of the embeddings and of each residual branch, in training.
+    initializer_range: standard deviation of the first weights.
     text_loss_weight, image_loss_weight: loss = (w_t · text_loss + w_i · image_loss) / (w_t + w_i); the paper's 1 : 7.
 
     Raises an error that holds both numbers for sizes that do not fit, and a `TypeError` for an unknown key.
@@ -90,8 +92,13 @@ class StreamConfig(CheckedConfig):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def models_text(self) -> bool:
+        """Whether there is a head that predicts text, and so a loss of it."""
+        return True
+
+    @property
     def prefix_length(self) -> int:
-        """1 + T: the positions before the first code."""
+        """1 + T, BOS and the text: the positions before the first code."""
         return 1 + self.text_length
 
     @property
@@ -101,7 +108,7 @@ class StreamConfig(CheckedConfig):
 
     @property
     def stream_length(self) -> int:
-        """1 + T + N: the learned BOS, the text and the codes."""
+        """The prefix and the codes."""
         return self.prefix_length + self.image_length
 
     @property

@@ -38,14 +38,28 @@ class SwiGLU(nn.Module):
         return self.output(F.silu(gate) * value)
 
 
+class MLP(nn.Module):
+    """output(GELU(hidden(x))), with biases: what takes a narrow table of codes to D, and a wide head to logits."""
+
+    def __init__(self, in_size: int, hidden_size: int, out_size: int):
+        super().__init__()
+        self.hidden = nn.Linear(in_size, hidden_size)
+        self.output = nn.Linear(hidden_size, out_size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.output(F.gelu(self.hidden(inputs)))
+
+
 class LlamaEmbeddings(StreamEmbeddings):
     """A token's embedding and no position's: attention knows the places. BOS is a vector of its own."""
 
     def __init__(self, config: LlamaPriorConfig):
         super().__init__()
-        self.bos = nn.Parameter(torch.empty(config.hidden_size))
-        self.text = nn.Embedding(config.text_vocab_size, config.hidden_size)
-        self.image = nn.Embedding(config.codebook_size, config.hidden_size)
+        width, narrow = config.hidden_size, config.code_embedding_size
+        self.bos = nn.Parameter(torch.empty(width)) if config.text == "caption" else None
+        self.text = nn.Embedding(config.text_vocab_size, width)
+        self.image = nn.Embedding(config.codebook_size, narrow or width)
+        self.image_projection = MLP(narrow, width, width) if narrow else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
@@ -53,7 +67,38 @@ class LlamaEmbeddings(StreamEmbeddings):
         return self.dropout(torch.cat([bos, self.text(text_ids)], dim=1))  # (B, 1 + T, D)
 
     def embed_codes(self, codes: Tensor, cells: Tensor) -> Tensor:
-        return self.dropout(self.image(codes))  # (B, n, D)
+        return self.dropout(self.image_projection(self.image(codes)))  # (B, n, D)
+
+
+class ChatEmbeddings(LlamaEmbeddings):
+    """
+    The prefix is a prompt in a chat template, from its BOS token to the one that begins a picture, at the end of T
+    positions: what comes before is pads that nobody sees, embedded as zeros. A pad further on is a token as any other.
+    """
+
+    def __init__(self, config: LlamaPriorConfig):
+        super().__init__(config)
+        self.pad_token_id = config.pad_token_id
+
+    def embed_text(self, text_ids: Tensor) -> Tensor:
+        embeds = self.text(text_ids).masked_fill(self.padding(text_ids)[..., None], 0)
+        return self.dropout(embeds)  # (B, T, D)
+
+    def padding(self, captions: Tensor) -> Tensor:
+        is_pad = (captions == 0).all(dim=-1) if captions.is_floating_point() else captions == self.pad_token_id
+        return is_pad.long().cumprod(dim=1).bool()  # (B, T)
+
+    def null(self, captions: Tensor) -> Tensor:
+        """Of each prompt all but its first and last token are pads, which are seen: as many as its own tokens were."""
+        kept = self.padding(captions)
+        kept = kept.scatter(1, kept.sum(dim=1, keepdim=True).clamp(max=kept.shape[1] - 1), True)
+        kept[:, -1] = True
+        if captions.is_floating_point():
+            return torch.where(kept[..., None], captions, self.text.weight[self.pad_token_id])
+        return captions.where(kept, self.pad_token_id)
+
+
+EMBEDDINGS: dict[str, type[LlamaEmbeddings]] = {"caption": LlamaEmbeddings, "chat": ChatEmbeddings}
 
 
 def places(config: LlamaPriorConfig, start: int, stop: int, device: torch.device) -> Tensor:

@@ -4,23 +4,29 @@ import torch
 from torch import Tensor
 
 from .configuration_llama_prior import LlamaPriorConfig
-from .llama_blocks import LlamaEmbeddings, RMSNorm, llama_block, rotations
+from .llama_blocks import EMBEDDINGS, MLP, RMSNorm, llama_block, rotations
 from .masks import full_mask
 from .stream import StreamPrior
 
 
 class LlamaPrior(StreamPrior):
     """
-    The decoder of Llama over the stream of `StreamPrior`; the family of Janus-Pro and LlamaGen. A pad is a token as
-    any other. Source: arXiv 2302.13971, and 2406.06525 for pictures.
+    The decoder of Llama over the stream of `StreamPrior`; the family of Janus-Pro and LlamaGen. Source: arXiv
+    2302.13971, and 2406.06525 for pictures.
     """
 
     config: LlamaPriorConfig
 
     def __init__(self, config: LlamaPriorConfig):
-        embeddings = LlamaEmbeddings(config)
+        embeddings = EMBEDDINGS[config.text](config)
         layers = [llama_block(config, i) for i in range(config.num_hidden_layers)]
-        super().__init__(config, embeddings, layers, RMSNorm(config.hidden_size, config.rms_norm_eps))
+        norm, head = RMSNorm(config.hidden_size, config.rms_norm_eps), None
+        if config.image_head_size:
+            head = MLP(config.hidden_size, config.image_head_size, config.codebook_size)
+        super().__init__(config, embeddings, layers, norm, head)
+
+    def null(self, captions: Tensor) -> Tensor:
+        return super().null(captions) if self.config.text == "caption" else self.embeddings.null(captions)
 
     def _mask(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:
         key = torch.arange(stop, device=device)

@@ -39,7 +39,7 @@ class ResidualLinear(nn.Linear):
 
 
 class PriorAttention(nn.Module):
-    def __init__(self, config: StreamConfig, layer_idx: int):
+    def __init__(self, config: StreamConfig, layer_idx: int, bias: bool = False):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
@@ -47,8 +47,8 @@ class PriorAttention(nn.Module):
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = config.head_size**-0.5
         self.is_causal = True
-        self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * config.head_size, bias=False)
-        self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=False)
+        self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * config.head_size, bias=bias)
+        self.output = ResidualLinear(config.hidden_size, config.hidden_size, bias=bias)
 
     def heads(self, hidden_states: Tensor, *turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, n, D) → queries (B, H, n, D/H), keys and values (B, H/g, n, D/H). turns: for who turns them."""
@@ -66,7 +66,7 @@ class PriorAttention(nn.Module):
         query, key, value = self.heads(hidden_states, *turns)
         if window is not None:
             key, value = window.write(self.layer_idx, key, value)
-        if window is None or window.start == 0:
+        if window is None or window.cells is None:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(
                 self.config._attn_implementation,  # pyright: ignore[reportArgumentType]  # None is answered, too
                 eager_attention_forward,

@@ -25,7 +25,8 @@ class PriorOutput(ModelOutput):
     """
     loss: (w_t · text_loss + w_i · image_loss) / (w_t + w_i); text_loss, image_loss: means over their own tokens, in
         nats per token.
-    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}.
+    text_logits: (B, T, text_vocab_size), entry i predicts t_{i+1}; without a BOS (B, T − 1, …), from t_2 on. This and
+        its loss are None where no text is modelled.
     image_logits: (B, m, codebook_size), the first entry predicts the code after the last text token.
     """
 
@@ -39,17 +40,24 @@ class PriorOutput(ModelOutput):
 class StreamEmbeddings(nn.Module):
     """What a prior's embeddings have; `PriorEmbeddings` and `LlamaEmbeddings` say how. Shapes as in `StreamPrior`."""
 
-    bos: nn.Parameter  # (D,)
+    bos: nn.Parameter | None  # (D,); None where the text brings its own
     text: nn.Embedding
     image: nn.Embedding
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
-        """Text ids (B, T) → (B, 1 + T, D), BOS first."""
+        """Text ids (B, T) → the prefix (B, P, D), BOS first."""
         raise NotImplementedError
 
     def embed_codes(self, codes: Tensor, cells: Tensor) -> Tensor:
         """Codes (B, n) at raster positions cells, (n,) or (B, n) → (B, n, D)."""
         raise NotImplementedError
+
+    def padding(self, captions: Tensor) -> Tensor | None:
+        """
+        Which positions of the prefix nobody sees, bool (B, P): of text ids, or of what `embed_text` makes of them.
+        None where every pad is a token as any other.
+        """
+        return None
 
 
 class StreamPrior(PreTrainedModel):
@@ -63,7 +71,7 @@ class StreamPrior(PreTrainedModel):
     2102.12092, 2.2.
 
     A subclass says what its embeddings, blocks and last norm are, and what attention is told of the places: the name
-    of each layer's mask, `_mask` and `_turns`.
+    of each layer's mask, `_mask` and `_turns`. Its config says whether there is a text head.
     """
 
     config: StreamConfig
@@ -78,7 +86,14 @@ class StreamPrior(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules: ClassVar[list[str]] = ["PriorBlock"]
 
-    def __init__(self, config: StreamConfig, embeddings: StreamEmbeddings, layers: list[PriorBlock], norm: nn.Module):
+    def __init__(
+        self,
+        config: StreamConfig,
+        embeddings: StreamEmbeddings,
+        layers: list[PriorBlock],
+        norm: nn.Module,
+        image_head: nn.Module | None = None,
+    ):
         super().__init__(config)
         self._compile_options: dict[str, Any] = {}
         self._compiled_look: Callable[..., Tensor] | None = None
@@ -86,8 +101,10 @@ class StreamPrior(PreTrainedModel):
         self.embeddings = embeddings
         self.layers = nn.ModuleList(layers)
         self.norm = norm
-        self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=False)
-        self.image_head = nn.Linear(config.hidden_size, config.codebook_size, bias=False)
+        self.text_head = None
+        if config.models_text:
+            self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=False)
+        self.image_head = image_head or nn.Linear(config.hidden_size, config.codebook_size, bias=False)
         self.post_init()
 
     @torch.no_grad()
@@ -95,7 +112,7 @@ class StreamPrior(PreTrainedModel):
         """N(0, initializer_range²); divided by sqrt(2 · layers) in the projections that end a residual branch."""
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, StreamEmbeddings):
+        if isinstance(module, StreamEmbeddings) and module.bos is not None:
             init.normal_(module.bos, std=std)
         elif isinstance(module, ResidualLinear):
             init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
@@ -118,15 +135,20 @@ class StreamPrior(PreTrainedModel):
 
     def read(self, captions: Tensor) -> tuple[Tensor, PriorCache]:
         """
-        Captions, text ids (P, T) or what `embed_text` makes of them, (P, 1 + T, D) → the hidden states (P, D) whose
-        `image_logits` are of the first code, and a cache that has read them.
+        Captions, text ids (P, T) or what `embed_text` makes of them, (P, prefix_length, D) → the hidden states (P, D)
+        whose `image_logits` are of the first code, and a cache that has read them.
         """
         prefixes = captions if captions.is_floating_point() else self.embed_text(captions)
-        cache = self._make_cache(len(prefixes))
-        stop = cache.filled = self.config.prefix_length
+        padding = self.embeddings.padding(captions)
+        cache = self._make_cache(len(prefixes), padding)
+        start, stop = cache.first, self.config.prefix_length
+        cache.filled = stop
         masks = dict.fromkeys(self.mask_names)  # every mask is causal over the text
-        turns = self._turns(0, stop, prefixes.device)
-        return self._run(prefixes, masks, turns, Window(cache, cache.cells[:0], 0, stop))[:, -1], cache
+        if padding is not None:
+            masks = dict.fromkeys(self.mask_names, _seen(padding[:, start:]))
+        turns = self._turns(start, stop, prefixes.device)
+        window = Window(cache, len(prefixes), None, start, stop)
+        return self._run(prefixes[:, start:], masks, turns, window)[:, -1], cache
 
     def null(self, captions: Tensor) -> Tensor:
         """The empty caption in place of each, in the form that they have."""
@@ -179,11 +201,15 @@ class StreamPrior(PreTrainedModel):
         embeds = self.embeddings.embed_codes(codes, window.cells)
         return self.image_head(self._run(embeds, window.masks(), window.turns(), window))
 
-    def _make_cache(self, num_rows: int) -> PriorCache:
+    def _make_cache(self, num_rows: int, padding: Tensor | None) -> PriorCache:
         start, stop, device = self.config.prefix_length, self.config.stream_length, self.device
         masks = {name: self._mask(name, start, stop, device) for name in set(self.mask_names)}
         turns = self._turns(start, stop, device)
-        return PriorCache(self.config, num_rows, masks, turns, dtype=self.dtype, device=device)
+        present = None if padding is None else F.pad(~padding, (0, stop - start), value=True)
+        cache = PriorCache(self.config, num_rows, masks, turns, present, dtype=self.dtype, device=device)
+        if padding is not None:  # what none of them has is neither read nor seen
+            cache.first = int(padding.all(dim=0).long().cumprod(0).sum())
+        return cache
 
     def _run(
         self,
@@ -203,7 +229,7 @@ class StreamPrior(PreTrainedModel):
         return torch.full(shape, self.config.pad_token_id, dtype=torch.long, device=self.device)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
-        """Text ids (B, T) → prefix embeddings (B, 1 + T, D), BOS first. Raises `ValueError` for another length."""
+        """Text ids (B, T) → prefix embeddings (B, prefix_length, D). Raises `ValueError` for another length."""
         if text_ids.shape[1] != self.config.text_length:
             raise ValueError(
                 f"{text_ids.shape[1]} text ids do not fill text_length={self.config.text_length}; pad or truncate them"
@@ -261,26 +287,44 @@ class StreamPrior(PreTrainedModel):
         embeds = self.embed_text(text_ids)
         if codes.shape[1] > 0:
             embeds = torch.cat([embeds, self.embed_codes(codes)], dim=1)
-        hidden_states = self.transform(embeds[:, : self.config.stream_length - 1])
-        output = PriorOutput(
-            text_logits=self.text_logits(hidden_states[:, : self.config.text_length]),
-            image_logits=self.image_logits(hidden_states[:, self.config.text_length :]),
-        )
+        hidden_states = self.transform(embeds[:, : self.config.stream_length - 1], self.embeddings.padding(text_ids))
+        output = PriorOutput(image_logits=self.image_logits(hidden_states[:, self.config.prefix_length - 1 :]))
+        if self.config.models_text:
+            output.text_logits = self.text_logits(hidden_states[:, : self.config.prefix_length - 1])
         return output if labels is None else self._add_losses(output, labels)
 
-    def transform(self, inputs_embeds: Tensor) -> Tensor:
-        """Embeddings (B, n, D) of the stream's first n positions → hidden states (B, n, D), ready for a head."""
+    def transform(self, inputs_embeds: Tensor, padding: Tensor | None = None) -> Tensor:
+        """
+        Embeddings (B, n, D) of the stream's first n positions → hidden states (B, n, D), ready for a head.
+
+        padding: which of the prefix nobody sees, bool (B, prefix_length).
+        """
         stop, device = inputs_embeds.shape[1], inputs_embeds.device
         masks = {name: None if name == "full" else self._mask(name, 0, stop, device) for name in set(self.mask_names)}
+        if padding is not None:
+            seen = _seen(F.pad(padding, (0, stop - padding.shape[1])))
+            masks = {name: seen if mask is None else seen & mask for name, mask in masks.items()}
         return self._run(inputs_embeds, masks, self._turns(0, stop, device))
 
     def _add_losses(self, output: PriorOutput, labels: Tensor) -> PriorOutput:
         text_labels, image_labels = self.split(labels)
-        output.text_loss = _mean_nll(output.text_logits, text_labels)
         output.image_loss = _mean_nll(output.image_logits[:, : image_labels.shape[1]], image_labels)
+        if not self.config.models_text:
+            output.loss = output.image_loss
+            return output
+        first = self.config.text_length - output.text_logits.shape[1]  # without a BOS nothing predicts t_1
+        output.text_loss = _mean_nll(output.text_logits, text_labels[:, first:])
         w_t, w_i = self.config.text_loss_weight, self.config.image_loss_weight
         output.loss = (w_t * output.text_loss + w_i * output.image_loss) / (w_t + w_i)
         return output
+
+
+def _seen(padding: Tensor) -> Tensor:
+    """What each position sees, bool (B, 1, n, n): those before it that are no padding, and itself; padding (B, n)."""
+    size = padding.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=padding.device).tril()
+    itself = torch.eye(size, dtype=torch.bool, device=padding.device)
+    return (causal & ~padding[:, None, None]) | itself
 
 
 def _mean_nll(logits: Tensor, labels: Tensor) -> Tensor:

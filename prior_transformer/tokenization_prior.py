@@ -25,6 +25,7 @@ class PriorTokenizer(TokenizersBackend):
     """
 
     pad_token_id: int
+    reads = "lower-cased text"
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int, text_length: int) -> "PriorTokenizer":
@@ -72,23 +73,20 @@ class PriorTokenizer(TokenizersBackend):
         under bpe_dropout, which lengthens at random). Raises `TypeError` for anything but a list of strings,
         `ValueError` for a text_length below 1 or a bpe_dropout outside [0, 1].
         """
-        _check_captions(captions)
+        check_captions(captions)
         text_length = self.model_max_length if text_length is None else text_length
-        if text_length < 1:
-            raise ValueError(f"text_length={text_length} must be at least 1")
-        if not 0 <= bpe_dropout <= 1:
-            raise ValueError(f"bpe_dropout={bpe_dropout} must be in [0, 1]")
+        check_encoding(text_length, bpe_dropout)
         text_ids = torch.full((len(captions), text_length), self.pad_token_id, dtype=torch.long, device="cpu")
         for i, encoding in enumerate(self._encoder(bpe_dropout).encode_batch(captions)):
             kept = encoding.ids[: _whole_characters(encoding.offsets, text_length)]
             text_ids[i, : len(kept)] = torch.tensor(kept, dtype=torch.long, device="cpu")
             if len(kept) < len(encoding.ids) and bpe_dropout == 0:
-                _warn_of_lost_words(captions[i], encoding.offsets[len(kept)][0], text_length)
+                warn_of_lost_words(captions[i], encoding.offsets[len(kept)][0], text_length)
         return text_ids
 
     def count_cut(self, captions: list[str], text_length: int | None = None) -> int:
         """How many captions `encode_captions` would cut."""
-        _check_captions(captions)
+        check_captions(captions)
         text_length = self.model_max_length if text_length is None else text_length
         return sum(len(encoding.ids) > text_length for encoding in self._encoder(0.0).encode_batch(captions))
 
@@ -116,7 +114,7 @@ class PriorTokenizer(TokenizersBackend):
 PriorTokenizer.register_for_auto_class()  # this file is saved beside its vocabulary
 
 
-def _check_captions(captions: list[str]):
+def check_captions(captions: list[str]):
     if isinstance(captions, str):
         raise TypeError(f"captions must be a list of strings; wrap the one you have: [{captions!r}]")
     if not isinstance(captions, list | tuple):
@@ -124,6 +122,13 @@ def _check_captions(captions: list[str]):
     for i, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise TypeError(f"captions[{i}] must be a string, not {type(caption).__name__}: {caption!r}")
+
+
+def check_encoding(text_length: int, bpe_dropout: float, least: int = 1):
+    if text_length < least:
+        raise ValueError(f"text_length={text_length} must be at least {least}")
+    if not 0 <= bpe_dropout <= 1:
+        raise ValueError(f"bpe_dropout={bpe_dropout} must be in [0, 1]")
 
 
 def _whole_characters(offsets: list[tuple[int, int]], text_length: int) -> int:
@@ -137,7 +142,7 @@ def _whole_characters(offsets: list[tuple[int, int]], text_length: int) -> int:
     return kept
 
 
-def _warn_of_lost_words(caption: str, cut: int, text_length: int):
+def warn_of_lost_words(caption: str, cut: int, text_length: int):
     """
     cut: where in the caption the first lost token starts; a word that straddles it is named whole, but not a run of
     letters without case (Lo), as scripts without spaces write whole captions in.

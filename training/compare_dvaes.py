@@ -19,24 +19,24 @@ from pipelines.checkpoints.first_stages import find_first_stage
 from .codes.cache import at_once
 from .evaluation.feature_metrics import Extractor, frechet_distance, load_extractor
 from .evaluation.validation import evaluate_dvae
+from .loop.command import run_command
 from .loop.losses import high_frequency_power
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
 from .pictures.splits import both_splits
+from .presets.reading import new_parser
 from .sets import KINDS
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
 
 
 def main(argv: list[str] | None = None) -> None:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m training.compare_dvaes", description=__doc__)
+    parser = new_parser("compare_dvaes", __doc__)
     parser.add_argument("--models", type=list[str], required=True, help="folders of dVAEs, or of public first stages")
     parser.add_argument("--scorer", type=str, required=True, help="an extractor of features: see load_extractor")
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes after the validation split")
     parser.add_argument("--out", type=str, default="comparison.png")
-    parser.add_class_arguments(DataArguments, "data")
+    parser.add_settings(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
     features = load_extractor(args.scorer)
     print("| dVAE | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
@@ -86,4 +86,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -38,17 +38,17 @@ from .evaluation.scenes import flat as scene_numbers
 from .evaluation.scenes import table as scene_table
 from .evaluation.surgery import estimate_surgery
 from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_images
+from .loop.command import run_command
 from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
 from .pictures.splits import Split, both_splits, load_split
+from .presets.reading import new_parser
 from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> None:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser = new_parser("evaluate", __doc__)
     parser.add_argument("--model", type=str | None, default=None, help="a pipeline's folder or Hub id")
     parser.add_argument("--heldout_pairs", type=int, default=256, help="scenes of held-out pairs, for cut-outs")
     parser.add_argument("--surgery_pictures", type=int, default=512, help="pictures of the ELBO surgery; 0 for none")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scenes_a_kind", type=int, default=100, help="how many scenes of each kind --scenes paints")
     parser.add_argument("--json", type=Path | None, default=None, help="where to write the numbers")
     parser.add_argument("--markdown", type=Path | None, default=None, help="where to write a table of them")
-    parser.add_class_arguments(DataArguments, "data")
+    parser.add_settings(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
     if (args.features or args.clip) and args.generated < 2:
         raise ValueError(f"generated={args.generated} must be at least 2: --features and --clip judge what is painted")
@@ -204,4 +204,4 @@ def evaluate_scenes(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,9 +22,10 @@ from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.folder.locate import RERANKER, public_name
 from pipelines.folder.whole import settled
 from pipelines.judges.small_clip import SmallCLIP
-from prior_transformer import PriorTokenizer, StreamPrior, load_prior
+from prior_transformer import PriorTokenizer, StreamPrior, load_prior, load_tokenizer
 
 from .codes.cached import captions_of
+from .loop.command import run_command
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, sources_of
 from .loop.provenance import check_facts, files_of, read_provenance
@@ -42,11 +43,15 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(args.output_dir)
     dvae = find_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", args.training, output_dir))
+    tokenizer = load_tokenizer(part_of_run("tokenizer", args.training, output_dir))
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
-    print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
+    print(how_to_paint(output_dir))
+
+
+def how_to_paint(output_dir: Path) -> str:
+    return f"{output_dir / 'pipeline'} is whole: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}"
 
 
 def check_prior(folder: Path, dvae: FirstStage, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
@@ -121,7 +126,7 @@ def reranker_of(output_dir: Path, tokenizer: PriorTokenizer, training: PriorTrai
             "by --training.may_differ '[data]'"
         )
         return None
-    told = (folder / "tokenizer.json").exists() and tokenizer_digest(PriorTokenizer.from_pretrained(folder))
+    told = (folder / "tokenizer.json").exists() and tokenizer_digest(load_tokenizer(folder))
     if told != tokenizer_digest(tokenizer):
         print(f"{folder} learned with another tokenizer and is left out: train it again")
         return None
@@ -149,4 +154,4 @@ def page(pipeline: TextToImagePipeline, prompts: list[str], images: int = 4, col
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,6 +6,7 @@ Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json)
 the networks of adversaries, where the preset has any, in output_dir/adversaries.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,8 @@ from pipelines.folder.whole import WEIGHTS, saved_whole
 from .adversaries.beside_the_dvae import Adversary, DVAEStep, build_adversaries
 from .codes.kmeans import kmeans
 from .evaluation.validation import evaluate_dvae
-from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.command import run_command
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
 from .loop.pretrained import freeze, load_dvae
 from .loop.provenance import save_provenance
@@ -245,4 +247,4 @@ def save_networks(adversaries: list[Adversary], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    plan_or_train("dvae", DVAETraining, main, __doc__, KINDS)
+    run_command(partial(plan_or_train, "dvae", DVAETraining, main, __doc__, KINDS), leave_processes)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
+from dvae import GANGenerator, PatchDiscriminator
 from pipelines.folder.whole import saved_whole
 
 from .adversaries.gan import gan_step
 from .adversaries.objectives import gan_value
 from .evaluation.validation import validation_images
+from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.provenance import save_provenance
 from .loop.run import Run
@@ -30,6 +31,7 @@ from .loop.stepping import set_lr
 from .pictures.in_memory import to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
 from .pictures.splits import data_fact, fit_scenes
+from .presets.models import gan_configs
 from .presets.reading import parse
 from .presets.trainers import GANTraining
 from .sets import KINDS
@@ -62,16 +64,7 @@ def main(argv: list[str] | None = None) -> Networks:
 
 def build(model: dict, seed: int) -> Networks:
     """The two networks of the preset's `model: {generator: …, discriminator: …}`, the same on every process."""
-    unknown = set(model) - {"generator", "discriminator"}
-    if unknown:
-        raise ValueError(f"model has no key {sorted(unknown)[0]!r}: it holds generator and discriminator")
-    generator = GANGeneratorConfig(**model.get("generator", {}))
-    discriminator = PatchDiscriminatorConfig(**model.get("discriminator", {}))
-    if generator.image_size < discriminator.smallest_image:
-        raise ValueError(
-            f"image_size={generator.image_size} is too small for num_layers={discriminator.num_layers}, "
-            f"which needs {discriminator.smallest_image}: take fewer layers"
-        )
+    generator, discriminator = gan_configs(model)
     with same_draws(seed):
         networks = {"generator": GANGenerator(generator), "discriminator": PatchDiscriminator(discriminator)}
     return Networks(networks)
@@ -162,5 +155,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
-    leave_processes()
+    run_command(main, leave_processes)

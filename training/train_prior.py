@@ -8,7 +8,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 """
 
 import random
-from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,22 @@ from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
 from pipelines.folder.whole import WEIGHTS, saved_whole
-from prior_transformer import PriorTokenizer, StreamConfig, StreamPrior, build_prior, load_prior, prior_config
+from prior_transformer import (
+    PriorTokenizer,
+    StreamConfig,
+    StreamPrior,
+    build_prior,
+    load_prior,
+    load_tokenizer,
+    prior_config,
+)
 
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
-from .finish import SAMPLES, save_pipeline
-from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .finish import SAMPLES, how_to_paint, save_pipeline
+from .loop.command import run_command
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
@@ -47,6 +56,8 @@ from .presets.reading import parse
 from .presets.trainers import PriorTraining
 from .sets import KINDS, caption
 
+LOSSES = ("loss", "text_loss", "image_loss")
+
 
 def main(argv: list[str] | None = None) -> StreamPrior:
     args = parse("prior", PriorTraining, argv, __doc__)
@@ -54,9 +65,9 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
     dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
-    tokenizer = PriorTokenizer.from_pretrained(part_of_run("tokenizer", training, output_dir))
+    tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
-    check_sampling(training, prior)
+    check_settings(SamplingSettings(**training.sampling), prior)
     fit_scenes(args, KINDS, accelerator.print)
     data = data_fact(load_split(args.data, "train", KINDS), args.data)
     check_own_parts(training, output_dir, ("dvae", "tokenizer"), data, accelerator.print)
@@ -107,15 +118,6 @@ def build(
     return fast(prior, accelerator)
 
 
-def check_sampling(training: PriorTraining, prior: StreamPrior) -> None:
-    """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
-    try:
-        check_settings(SamplingSettings(**training.sampling), prior)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in fields(SamplingSettings))
-        raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
-
-
 def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
     """In bf16 on a CPU the backward of torch's fused attention takes several times as long as the one written out."""
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
@@ -162,10 +164,12 @@ def train(
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
             with accelerator.accumulate(model):
-                input_ids = prior.join(batch["text_ids"], batch["codes"])
+                text_ids, dropped = batch["text_ids"], batch["dropped"][:, None]
+                input_ids = prior.join(torch.where(dropped, prior.null(text_ids), text_ids), batch["codes"])
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
-            run.end_step({name: output[name] for name in ("loss", "text_loss", "image_loss")}, lr=lr)
+            run.end_step({name: output[name] for name in LOSSES if name in output}, lr=lr)
+    accelerator.print(how_to_paint(output_dir))
 
 
 def check_model(told: dict[str, Any], config: StreamConfig) -> None:
@@ -208,4 +212,4 @@ def report(
 
 
 if __name__ == "__main__":
-    plan_or_train("prior", PriorTraining, main, __doc__, KINDS)
+    run_command(partial(plan_or_train, "prior", PriorTraining, main, __doc__, KINDS), leave_processes)

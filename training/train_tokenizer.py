@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pipelines.folder.whole import saved_whole, settled
 from prior_transformer import PriorTokenizer
 
+from .loop.command import run_command
 from .loop.provenance import files_of, read_provenance, save_provenance
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import Parts
@@ -89,4 +90,4 @@ def captioned(pictures: Split, tally: Tally) -> Iterator[Parts]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

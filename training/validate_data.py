@@ -13,21 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prior_transformer import PriorTokenizer
+from prior_transformer import load_tokenizer
 
+from .loop.command import run_command
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import NoCaptions
 from .pictures.report import SplitReport, contact_sheet, look_through, shared
 from .pictures.splits import Split, load_split
+from .presets.reading import new_parser
 from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> int:
-    from jsonargparse import ArgumentParser
-
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = ArgumentParser(prog="python -m training.validate_data", description=__doc__)
-    parser.add_class_arguments(DataArguments, "data")
+    parser = new_parser("validate_data", __doc__)
+    parser.add_settings(DataArguments, "data")
     parser.add_argument(
         "--tokenizer", type=str | None, default=None, help="counts captions in its tokens, not in words"
     )
@@ -65,7 +65,7 @@ def caption_lengths(tokenizer: str | None) -> tuple[Callable[[list[str]], list[i
     """Captions -> lengths, and their unit: tokens of a tokenizer, or words."""
     if tokenizer is None:
         return lambda captions: [len(text.split()) for text in captions], "words"
-    loaded = PriorTokenizer.from_pretrained(tokenizer)
+    loaded = load_tokenizer(tokenizer)
 
     def tokens(captions: list[str]) -> list[int]:
         return [len(ids) for ids in loaded(captions, verbose=False)["input_ids"]] if captions else []
@@ -113,4 +113,4 @@ def lines(name: str, report: SplitReport, data: DataArguments) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

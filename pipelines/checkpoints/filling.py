@@ -11,10 +11,14 @@ from .stored import Stored, StoredTensor
 
 @dataclass(frozen=True)
 class Made:
-    """A weight that is made of some stored ones: make(*tensors)."""
+    """
+    A weight that is made of some stored ones: make(*tensors). computed: whether there is arithmetic in it, which is
+    then done in float64; else the tensors are put together as they are.
+    """
 
     make: Callable[..., Tensor]
     names: tuple[str, ...]
+    computed: bool = True
 
 
 Source = str | Made
@@ -62,5 +66,5 @@ def _read(source: Source, stored: Stored, dtype: torch.dtype | None) -> Tensor:
     if isinstance(source, str):
         return stored[source].read().to(dtype)
     parts = [stored[name].read() for name in source.names]
-    made = source.make(*[part.double() for part in parts])
+    made = source.make(*[part.double() for part in parts] if source.computed else parts)
     return made.to(parts[0].dtype if dtype is None else dtype).contiguous()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ..checkpoints.known import SETTINGS, Known, known_checkpoint
 from ..drawing.settings import SamplingSettings
 from .whole import settled
 
@@ -12,7 +13,10 @@ SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
 RERANKER = "reranker"  # a component that a pipeline may do without
 OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, RERANKER)
-REMEDY = "pass a folder written by save_pretrained, a Hub id such as 'user/model', or nothing for the embedded model"
+REMEDY = (
+    "pass a folder written by save_pretrained or of a known checkpoint, a Hub id such as 'user/model', or nothing for "
+    "the embedded model"
+)
 
 PART_FILES = (
     "config.json",
@@ -33,7 +37,7 @@ _HUB_FILES = [  # JSON and safetensors, never a pickle or code
 
 
 def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
-    """The folder of a saved pipeline, fetched from the Hub when the name is an id there.
+    """The folder of a saved pipeline or of a known checkpoint, fetched from the Hub when the name is an id there.
 
     Args:
         name: None (the embedded pipeline), a folder, or a Hub id `user/model`.
@@ -54,11 +58,27 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
     elif str(name) and Path(name).is_dir():
         folder = Path(name)
     elif isinstance(name, str) and is_hub_id(name):
-        folder = fetch(name, hub_options, _HUB_FILES)
+        folder = fetch(name, hub_options, [*_HUB_FILES, *SETTINGS])
+        if (known := known_at(folder)) is not None:
+            folder = _fetch_weights(name, hub_options, known)
     else:
         raise FileNotFoundError(f"there is no folder {str(name)!r}; {REMEDY}")
-    read_index(folder)
+    if known_at(folder) is None:
+        read_index(folder)
     return folder
+
+
+def known_at(folder: Path) -> Known | None:
+    """The public checkpoint that lies there; None of a saved pipeline, and of anything else."""
+    return None if (settled(folder) / INDEX_NAME).is_file() else known_checkpoint(folder)
+
+
+def _fetch_weights(repo_id: str, hub_options: dict, known: Known) -> Path:
+    for pattern in known.weights:
+        folder = fetch(repo_id, hub_options, [*SETTINGS, pattern])
+        if any(folder.glob(pattern)):
+            return folder
+    raise FileNotFoundError(f"{repo_id!r}, taken for {known.title}, has none of {', '.join(known.weights)}; {REMEDY}")
 
 
 def pipeline_files(folder: Path) -> list[Path]:

@@ -39,9 +39,7 @@ image.save("armchair.png")
 
 ## Recipe
 
-First the dVAE learned the pictures alone, then the prior their captions and codes as one stream.
-
-{architecture}
+{order}{architecture}
 
 {recipe}
 
@@ -53,13 +51,17 @@ The code is under Apache-2.0, the weights {license}, what they learned from unde
 
 ## Limits
 
-- It paints {size}×{size} pixels and reads {text_length} tokens of lower-cased text; more is cut, with a warning.
+- It paints {size}×{size} pixels and reads {text_length} tokens of {text}; more is cut, with a warning.
 - It knows what its training data shows and names, with the data's gaps and biases, and little else.
 - Counting, writing, and several things with properties of their own in one picture often fail. Draw a few and choose.
 - It has no filter for prompts or pictures.
 """
 
 
+ORDER = """\
+First the dVAE learned the pictures alone, then the prior their captions and codes as one stream.
+
+"""
 ALONE = """\
 The parts load without this package too:
 `transformers.AutoModel.from_pretrained("{repo_id}", subfolder="dvae", trust_remote_code=True)`, `"prior"` likewise.
@@ -95,14 +97,23 @@ def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, re
         text_length=pipeline.prior.config.text_length,
         dvae_parameters=_count(pipeline.dvae),
         prior_parameters=_count(pipeline.prior),
-        license=f"under {pipeline.license}" if pipeline.license else "under a licence that is not recorded here",
+        license=_license(pipeline.license),
         samples="" if pipeline.samples is None else "\n![Pictures it painted](samples.png)\n",
         sampling=_table("setting", "value", asdict(pipeline.sampling)),
         metrics=_tables("measure", pipeline.metrics if metrics is None else metrics),
+        text=pipeline.tokenizer.reads,
+        order=ORDER if pipeline.recipe else "",
         architecture=_table("part", "architecture", _architecture(pipeline)),
         recipe=_tables("setting", pipeline.recipe),
         data=_table("source", "licence", pipeline.data) if pipeline.data else "Not recorded with this pipeline.",
     )
+
+
+def _license(name: str | None) -> str:
+    """As the Hub names it, to whom "other" is none of those that it knows."""
+    if name == "other":
+        return "under that of their source below"
+    return f"under {name}" if name else "under a licence that is not recorded here"
 
 
 def _architecture(pipeline: Any) -> dict[str, str]:

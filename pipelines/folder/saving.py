@@ -11,8 +11,9 @@ from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
 
 from dvae import FIRST_STAGES, DVAEImageProcessor, FirstStage
-from prior_transformer import PRIORS, PriorTokenizer, StreamPrior
+from prior_transformer import PRIORS, TOKENIZERS, PriorTokenizer, StreamPrior
 
+from ..checkpoints.readers import read_checkpoint
 from ..checks import check_components, check_stream
 from ..drawing.pace import forget_pace
 from ..drawing.settings import SamplingSettings
@@ -30,6 +31,7 @@ from .locate import (
     check_own_folder,
     find_pipeline,
     has_reranker,
+    known_at,
     read_index,
 )
 from .model_card import write_model_card
@@ -53,6 +55,8 @@ class SavedPipeline(ModelHubMixin):
         language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
         reranker: what `best_of` and `rank` ask beside the prior; it reads the tokenizer's ids. None: they do without.
+        stored_dtype: whether `from_pretrained` keeps the dtype of its files unless told otherwise, as for a large
+            model; else it takes float32.
 
     Raises:
         ValueError: when two parts do not fit, with both numbers.
@@ -73,6 +77,7 @@ class SavedPipeline(ModelHubMixin):
         language: str | None = None,
         samples: Image.Image | None = None,
         reranker: SmallCLIP | None = None,
+        stored_dtype: bool = False,
     ):
         check_components(dvae, prior, tokenizer, image_processor, reranker)
         if isinstance(prior, StreamPrior):  # another one may read something else
@@ -90,6 +95,7 @@ class SavedPipeline(ModelHubMixin):
         self.license = license
         self.language = language
         self.samples = samples
+        self.stored_dtype = stored_dtype
         self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
 
     @property
@@ -164,7 +170,7 @@ class SavedPipeline(ModelHubMixin):
         cls,
         pretrained_model_name_or_path: str | Path | None = None,
         *,
-        dtype: torch.dtype | str = torch.float32,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -172,10 +178,12 @@ class SavedPipeline(ModelHubMixin):
         local_files_only: bool = False,
         **others: Any,
     ) -> Self:
-        """Load a saved pipeline: the embedded one (None), a folder, or a Hub id.
+        """Load a saved pipeline: the embedded one (None), a folder, or a Hub id; or a public checkpoint, which is
+        known by its files.
 
         dtype: what the weights are turned into. Files often hold float16 to be small, while a CPU is slow and
-            inexact in it: float32 unless told otherwise. On a GPU, torch.bfloat16 is a good choice.
+            inexact in it: None is float32, but for a public checkpoint, and what was made of one, the stored dtype.
+            On a GPU, torch.bfloat16 is a good choice.
         others: torch_dtype, an older name of dtype.
 
         Raises:
@@ -192,7 +200,11 @@ class SavedPipeline(ModelHubMixin):
             force_download=force_download,
             local_files_only=local_files_only,
         )
+        if known_at(folder) is not None:
+            return cls(**read_checkpoint(folder, dtype), stored_dtype=True)
         index = read_index(folder)
+        if dtype is None:
+            dtype = "auto" if index.get("stored_dtype") else torch.float32
         prior = load_one_of(PRIORS, folder / "prior", dtype=dtype)
         if dtype == torch.float32:
             prior.store_by_columns()
@@ -200,7 +212,7 @@ class SavedPipeline(ModelHubMixin):
         return cls(
             dvae=load_one_of(FIRST_STAGES, folder / "dvae", dtype=dtype),
             prior=prior,
-            tokenizer=load_component(PriorTokenizer, folder / "tokenizer"),
+            tokenizer=load_component(TOKENIZERS[index.get("tokenizer", "PriorTokenizer")], folder / "tokenizer"),
             image_processor=load_component(DVAEImageProcessor, folder / "image_processor"),
             sampling=index.get("sampling"),
             metrics=index.get("metrics"),
@@ -210,6 +222,7 @@ class SavedPipeline(ModelHubMixin):
             language=index.get("language"),
             samples=load_samples(folder),
             reranker=reranker,
+            stored_dtype=bool(index.get("stored_dtype")),
         )
 
     def load_adapter(self, name: str | Path, *, any_base: bool = False, **hub_options: Any) -> Self:
@@ -294,6 +307,7 @@ class SavedPipeline(ModelHubMixin):
             "data": self.data,
             "license": self.license,
             "language": self.language,
+            **({"stored_dtype": True} if self.stored_dtype else {}),
         }
         return json.dumps(index, indent=2, ensure_ascii=False, default=_python_number) + "\n"
 
@@ -318,8 +332,10 @@ class SavedPipeline(ModelHubMixin):
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)
 
 
-def to_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A dtype, or its name such as "float16". Raises TypeError for another."""
+def to_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype, or its name such as "float16"; None as it is. Raises TypeError for another."""
+    if dtype is None:
+        return None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise TypeError(f"dtype={dtype!r} is none of a model's weights; pass one such as torch.float16")

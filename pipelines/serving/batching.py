@@ -195,9 +195,10 @@ class Batcher:
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter") as thread:
                 while True:
                     await self._paint(await self._next_pass(), thread)
-        except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError):
-                logger.critical("nothing is painted any more", exc_info=error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            logger.critical("nothing is painted any more", exc_info=True)
             raise
         finally:
             self._stopped = True

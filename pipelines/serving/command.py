@@ -44,9 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtype",
-        default="float32",
         choices=["float32", "bfloat16", "float16"],
-        help="of the weights (default: float32)",
+        help="of the weights (default: float32, or the stored one of a public checkpoint)",
     )
     parser.add_argument(
         "--quantize", choices=["int8", "int4"], help="the prior's weights as smaller integers (default: as they are)"
@@ -80,7 +79,7 @@ def main(argv: list[str]) -> int:
         settings = ServerSettings(**{field.name: getattr(args, field.name) for field in fields(ServerSettings)})
         folder = find_pipeline(args.model)
         check_installed("serve", "fastapi", "prometheus_client", "uvicorn")
-        allow_files(settings.max_connections + OTHER_FILES)
+        allow_files(settings.connections + OTHER_FILES)
         listener = bind(args.host, args.port)
         pipeline = load(folder, args.device, args.dtype)
         if args.quantize:

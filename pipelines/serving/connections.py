@@ -21,11 +21,12 @@ SENDING = 60  # seconds that a client may take to read an answer
 
 def server_config(app: Any, settings: ServerSettings, *, access_log: bool = True, **options: Any) -> uvicorn.Config:
     """How uvicorn serves the app: no connection takes more than the settings allow, an answer is a line in the log."""
+    http: Any = functools.partial(Connection, settings=settings)  # its type has a class, which is called as this is
     log = copy.deepcopy(LOGGING_CONFIG)
     log["formatters"]["access"] = log["formatters"]["default"]
     return uvicorn.Config(
         app,
-        http=functools.partial(Connection, settings=settings),
+        http=http,
         ws="none",  # a web socket would be a connection without limits
         log_config=log,
         access_log=access_log,
@@ -41,10 +42,12 @@ class Connection(H11Protocol):
     that hold connections and ask nothing stop nobody. While all are at work the new one is refused with 503.
     """
 
+    connections: set["Connection"]  # pyright: ignore[reportIncompatibleVariableOverride]  # all of this server's
+
     def __init__(self, *args: Any, settings: ServerSettings, **options: Any):
         super().__init__(*args, **options)
         self.access_log = False  # `Identified` writes it
-        self.max_connections = settings.max_connections
+        self.max_connections = settings.connections
         self._seconds = {
             "request": settings.header_timeout,
             "answer": settings.body_timeout + settings.timeout + SENDING,
@@ -94,7 +97,8 @@ class Connection(H11Protocol):
 
     def _cut_an_idle_one(self) -> bool:
         """False when all the others are at work."""
-        idle = [other for other in self.connections if other is not self and not other.at_work]
+        ours = [other for other in self.connections if isinstance(other, Connection)]
+        idle = [other for other in ours if other is not self and not other.at_work]
         if not idle:
             return False
         oldest = min(idle, key=lambda other: other._since)

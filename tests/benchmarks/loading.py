@@ -106,10 +106,10 @@ class PNGPictures(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return ROWS
 
-    def __getitem__(self, i: int) -> tuple[str, torch.Tensor]:
+    def __getitem__(self, i: int) -> tuple[str, torch.Tensor, bool]:
         image = Image.open(io.BytesIO(self.files[i % len(self.files)])).convert("RGB")
         words = random.Random(i).choices(WORDS, k=10)
-        return " ".join(words), torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return " ".join(words), torch.from_numpy(np.array(image)).permute(2, 0, 1), False
 
 
 def rate(loader: Iterable, seconds: float) -> float:

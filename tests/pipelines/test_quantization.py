@@ -6,10 +6,13 @@ import sys
 import pytest
 import torch
 from messages import refused
+from small_priors import KINDS
 
 from pipelines import TextToImagePipeline
 from pipelines.quantization import quantize_prior
 from prior_transformer import StreamPrior, build_prior, prior_config
+
+CHAT = {**KINDS["chat"], "image_head_size": 64, "initializer_range": 0.1}
 
 
 def make_prior(hidden_size: int = 64, **settings) -> StreamPrior:
@@ -32,7 +35,7 @@ def look_logits(prior: StreamPrior) -> torch.Tensor:
 
 
 # Shares of the norm, 0.02 and 0.3 when this was written.
-@pytest.mark.parametrize("settings", [{}, {"model_type": "llama_prior"}], ids=["paper", "llama"])
+@pytest.mark.parametrize("settings", [{}, {"model_type": "llama_prior"}, CHAT], ids=["paper", "llama", "chat"])
 @pytest.mark.parametrize(("kind", "low", "high", "bits"), [("int8", 0.004, 0.05, 8), ("int4", 0.05, 0.4, 4)])
 def test_logits_are_near_those_of_the_float_weights(kind, low, high, bits, settings):
     pytest.importorskip("torchao")
@@ -44,6 +47,8 @@ def test_logits_are_near_those_of_the_float_weights(kind, low, high, bits, setti
     assert low < (logits - exact).norm() / exact.norm() < high
     packed = prior.layers[0].mlp.hidden.weight
     assert packed.nbytes * 8 == weight.numel() * bits
+    in_steps = [*prior.layers.modules(), *prior.image_head.modules()]
+    assert not any(isinstance(module, torch.nn.Linear) for module in in_steps), "none is left as it was"
     assert not any(parameter.requires_grad for parameter in prior.parameters())
 
 
@@ -66,7 +71,7 @@ def test_a_quantised_pipeline_paints_and_is_not_saved(tiny_pipeline, tmp_path):
 def test_what_cannot_be_quantised_is_refused(monkeypatch):
     with refused(ValueError, "'int3'", "'int8'", "'int4'"):
         quantize_prior(make_prior(), "int3")
-    with refused(ValueError, 32, "hidden_size=48", "'int8'"):
+    with refused(ValueError, 32, "layers.0.attention.qkv", 48, "'int8'"):
         quantize_prior(make_prior(hidden_size=48), "int4")
     monkeypatch.setitem(sys.modules, "torchao", None)
     with refused(ImportError, "pip install 'armchair[quantize]'"):

@@ -6,25 +6,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 from messages import refused
-from small_priors import KINDS, K, N, T, V, make_batch, make_prior
+from small_priors import KINDS, WITH_TEXT, K, N, T, V, make_batch, make_prior
 
 from prior_transformer import build_prior, load_prior
 
 
+def logits_of(prior, input_ids: torch.Tensor) -> list[torch.Tensor]:
+    """Of each token of one stream, the text's, then the codes'; zeros of a first one that nothing predicts."""
+    output = prior(input_ids)
+    first = torch.zeros(T - output.text_logits.shape[1], V)
+    return [*first, *output.text_logits[0], *output.image_logits[0]]
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_TEXT)
 def test_a_later_token_changes_no_earlier_logit(kind, attention):
     prior = make_prior(kind, attn_implementation=attention)
     input_ids = make_batch(prior, batch_size=1)
     with torch.no_grad():
-        before = prior(input_ids)
-        before = torch.cat([before.text_logits.flatten(), before.image_logits.flatten()]).split([V] * T + [K] * N)
+        before = logits_of(prior, input_ids)
         for place in range(T + N):
             changed = input_ids.clone()
             first, size = (K, V) if place < T else (0, K)
             changed[0, place] = first + (changed[0, place] - first + 1) % size
-            after = prior(changed)
-            after = torch.cat([after.text_logits.flatten(), after.image_logits.flatten()]).split([V] * T + [K] * N)
+            after = logits_of(prior, changed)
             for i in range(place + 1):
                 assert torch.equal(before[i], after[i])
             if place < T + N - 1:
@@ -113,7 +118,7 @@ def test_an_untrained_prior_is_nearly_uniform(kind):
     prior = make_prior(kind, initializer_range=0.02)
     input_ids = make_batch(prior, batch_size=64)
     output = prior(input_ids, labels=input_ids)
-    assert abs(output.text_loss.item() - math.log(V)) < 0.05
+    assert kind not in WITH_TEXT or abs(output.text_loss.item() - math.log(V)) < 0.05
     assert abs(output.image_loss.item() - math.log(K)) < 0.05
 
 
@@ -125,7 +130,7 @@ def test_the_scale_of_the_first_weights(kind):
         if "norm" in name or name.endswith("bias"):
             assert torch.equal(weight, torch.full_like(weight, float(name.endswith("norm.weight")))), name
         else:
-            std = 0.02 / 4 if "output" in name else 0.02
+            std = 0.02 / 4 if name.startswith("layers") and "output" in name else 0.02
             assert abs(weight.std().item() / std - 1) < (0.35 if weight.numel() < 500 else 0.1), name
 
 
@@ -164,7 +169,8 @@ def test_save_and_load_keep_the_logits(kind, tmp_path):
     assert type(loaded) is type(prior) and not loaded.training
     input_ids = make_batch(prior)
     assert torch.equal(loaded(input_ids).image_logits, prior(input_ids).image_logits)
-    assert torch.equal(loaded(input_ids).text_logits, prior(input_ids).text_logits)
+    if kind in WITH_TEXT:
+        assert torch.equal(loaded(input_ids).text_logits, prior(input_ids).text_logits)
     half = load_prior(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
     assert half.dtype == torch.bfloat16 and half.config._attn_implementation == "eager"
 
@@ -209,11 +215,12 @@ def test_dropout_acts_in_training_alone(kind):
 @pytest.mark.seeds(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_examples_can_be_overfitted(kind, seed, record_property):
-    config = make_prior(kind, initializer_range=0.02, hidden_size=32).config
+    std, lr = (0.02, 1e-2) if kind in WITH_TEXT else (0.1, 5e-3)  # through two MLPs more
+    config = make_prior(kind, initializer_range=std, hidden_size=32).config
     torch.manual_seed(seed)
     prior = build_prior(config).train()
     input_ids = make_batch(prior, seed=seed)
-    optimizer = torch.optim.AdamW(prior.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(prior.parameters(), lr=lr)
     for _ in range(120):
         loss = prior(input_ids, labels=input_ids).image_loss
         optimizer.zero_grad()

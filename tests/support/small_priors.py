@@ -9,9 +9,20 @@ N = GRID**2
 KINDS = {
     "full": {"attention_pattern": "full"},
     "dalle": {"attention_pattern": "dalle", "conv_kernel_size": 3},
+    "table": {"attention_pattern": "full", "bos": False, "attention_bias": True, "image_positions": "table"},
     "sequence": {"model_type": "llama_prior", "rope": "sequence", "qk_norm": False},
     "grid": {"model_type": "llama_prior", "rope": "grid", "num_key_value_heads": 1},
+    "chat": {
+        "model_type": "llama_prior",
+        "text": "chat",
+        "text_loss_weight": 0,
+        "code_embedding_size": 4,
+        "image_head_size": 12,
+        "qk_norm": False,
+    },
 }
+
+WITH_TEXT = [kind for kind, settings in KINDS.items() if settings.get("text") != "chat"]  # which model it, too
 
 
 def make_prior(kind: str = "full", **settings) -> StreamPrior:
@@ -23,10 +34,13 @@ def make_prior(kind: str = "full", **settings) -> StreamPrior:
 
 
 def make_batch(prior: StreamPrior, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
-    """Joint ids whose captions end in pads."""
+    """Joint ids whose captions end in pads; in a chat they begin with them, one less in each row."""
     generator = torch.Generator().manual_seed(seed)
     text_ids = torch.randint(1, V, (batch_size, T), generator=generator)
-    text_ids[:, T - 2 :] = prior.config.pad_token_id
+    if prior.config.models_text:
+        text_ids[:, T - 2 :] = prior.config.pad_token_id
+    for i in range(0 if prior.config.models_text else batch_size):
+        text_ids[i, : max(T - 3 - i, 0)] = prior.config.pad_token_id
     return prior.join(text_ids, torch.randint(0, K, (batch_size, N), generator=generator))
 
 

@@ -27,7 +27,7 @@ from training.loop.pretrained import (
     part_of_run,
     sources_of,
 )
-from training.preflight.plan import DryRun, plan
+from training.preflight.plan import DryRun, plan, prior_subject, step_of
 from training.presets.reading import parse
 from training.presets.trainers import PriorTraining
 
@@ -300,10 +300,15 @@ def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pict
     count = tiny_pipeline.prior.num_parameters()
     page = plan("prior", parse("prior", PriorTraining, flags), DryRun(steps=0), Path("none"))
     assert holds(page.splitlines()[0], "prior", f"{count / 1e6:.2f}")
+    prior = copy.deepcopy(tiny_pipeline.prior)
+    add_adapter(prior, lora_config(LoraSettings(rank=4, alpha=8, train=["text"])))
+    learns = sum(weight.numel() for weight in prior.parameters() if weight.requires_grad)
     lora = plan("prior", parse("prior", PriorTraining, [*flags, *LORA]), DryRun(steps=0), Path("none"))
-    first, more, *others, _ = lora.splitlines()
-    assert holds(more, "lora")
-    assert [first, *others] == page.splitlines()[:-1], "but for the last, of what memory is free"
+    assert holds(lora.splitlines()[1], "lora", f"{learns / prior.num_parameters():.1%}")
+    args = parse("prior", PriorTraining, [*flags, *LORA])
+    memory = step_of(prior_subject(args, Path("none")), args.training, "no", DryRun(gpus=1)).memory
+    assert memory.weights == 4 * prior.num_parameters()
+    assert memory.gradients == memory.average == 4 * learns and memory.optimiser == 8 * learns
 
 
 def test_the_card_names_what_it_was_made_of_and_no_folder_of_the_machine(tiny_folder, pictures, tmp_path):

@@ -72,9 +72,9 @@ class CachedCodes(CodeSource):
 
 class DrawnCodes(torch.utils.data.Dataset):
     """
-    `length` draws for the prior, each (caption, codes (N,)): a scene with probability `scene_share`, else the next
-    picture of an epoch's order. Captions are written, by `write`, and dropped with probability `caption_dropout`, at
-    the draw.
+    `length` draws for the prior, each (caption, codes (N,), whether the caption is dropped): a scene with probability
+    `scene_share`, else the next picture of an epoch's order. Captions are written, by `write`, and dropped with
+    probability `caption_dropout`, at the draw.
     """
 
     def __init__(
@@ -95,31 +95,33 @@ class DrawnCodes(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, i: int) -> tuple[str | None, Tensor]:
+    def __getitem__(self, i: int) -> tuple[str, Tensor, bool]:
         rng = random.Random(f"{self.seed}-{i}")
         if rng.random() < self.scene_share:
             parts, codes = self.source.scene(rng)
         else:
             parts, codes = self.source.single(shuffled(i, len(self.source.singles), self.seed))
         dropped = rng.random() < self.caption_dropout
-        return None if dropped else self.write(parts, rng), codes
+        return self.write(parts, rng), codes, dropped
 
 
 class Collate:
-    """Captions and codes -> {"text_ids": (B, T), "codes": (B, N)}; a dropped caption (None) is the empty one."""
+    """
+    Captions, codes and what is dropped -> {"text_ids": (B, T), "codes": (B, N), "dropped": (B,) bool}: the prior has
+    an empty caption in place of each that is.
+    """
 
     def __init__(self, tokenizer, bpe_dropout: float = 0.0):
         self.tokenizer, self.bpe_dropout = tokenizer, bpe_dropout
 
-    def __call__(self, draws: list[tuple[str | None, Tensor]]) -> dict[str, Tensor]:
-        captions = ["" if text is None else text for text, _ in draws]
-        text_ids = self.tokenizer.encode_captions(captions, bpe_dropout=self.bpe_dropout)
-        text_ids[[i for i, (text, _) in enumerate(draws) if text is None]] = self.tokenizer.pad_token_id
-        return {"text_ids": text_ids, "codes": torch.stack([codes for _, codes in draws])}
+    def __call__(self, draws: list[tuple[str, Tensor, bool]]) -> dict[str, Tensor]:
+        captions, codes, dropped = zip(*draws, strict=True)
+        text_ids = self.tokenizer.encode_captions(list(captions), bpe_dropout=self.bpe_dropout)
+        return {"text_ids": text_ids, "codes": torch.stack(codes), "dropped": torch.tensor(dropped)}
 
 
 class FirstCaptions(torch.utils.data.Dataset):
-    """Every row once, its caption drawn by its own place: the same captions at every evaluation."""
+    """Every row once, its caption drawn by its own place: the same captions at every evaluation, none dropped."""
 
     def __init__(self, encoded: Dataset, write: Callable[[Parts, random.Random], str]):
         self.encoded, self.write = encoded, write
@@ -127,9 +129,9 @@ class FirstCaptions(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, i: int) -> tuple[str, Tensor]:
+    def __getitem__(self, i: int) -> tuple[str, Tensor, bool]:
         row = self.encoded[i]
-        return self.write(json.loads(row["parts"]), random.Random(i)), torch.tensor(row["codes"])
+        return self.write(json.loads(row["parts"]), random.Random(i)), torch.tensor(row["codes"]), False
 
 
 def captions_of(encoded: Dataset, count: int, write: Callable[[Parts, random.Random], str]) -> list[str]:

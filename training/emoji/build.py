@@ -7,7 +7,6 @@ Emoji come in five styles, their names and keywords from Unicode's CLDR; the dra
 `training/data/clipart.tsv` names were chosen by eye. See `training/data/emoji/README.md` for sources and licences.
 """
 
-import argparse
 import hashlib
 import re
 import tarfile
@@ -23,7 +22,9 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 
 from dvae import read_picture
+from pipelines.commands import OneLineParser
 
+from ..loop.command import run_command
 from .armchair import COLOURS, WOODS, ArmchairShape, draw_armchair, tint
 from .cutouts import encode, fit, is_visible, make_opaque, render
 from .packages import (
@@ -257,7 +258,9 @@ def build_rows(cache: Path, size: int) -> list[CutoutRow]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build the captioned emoji and clip art of training/data/emoji.")
+    parser = OneLineParser(
+        "python -m training.emoji.build", "Build the captioned emoji and clip art of training/data/emoji."
+    )
     parser.add_argument("--output", type=Path, default=Path("training/data/emoji"))
     parser.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/armchair", help="downloaded packages")
@@ -276,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

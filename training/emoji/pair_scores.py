@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..pictures.in_memory import Pictures
+from ..pictures.layouts import LaidOut
 from .captions import with_article
 from .scenes import PAIRS
 
@@ -21,12 +21,11 @@ class Pairs(NamedTuple):
     names: list[tuple[str, str]]
 
 
-def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
+def heldout_pairs(composer: LaidOut, count: int, words: int = 2) -> Pairs:
     """
     `count` scenes, always the same, of two things with at most `words` words that training never puts together. Raises
     a ValueError where there are none.
     """
-    composer = pictures.laid_out
     images, prompts, vertical, names = [], [], [], []
     for draw in range(200 * count):
         rng = random.Random(f"pair-{draw}")

@@ -68,7 +68,7 @@ def estimate_surgery(
         noise = torch.rand(pixel_values.shape, generator=generator, device=device)
         outputs.append(dvae.elbo((255 * pixel_values + noise) / 256, generator))
         captions = text_ids[start : start + batch_size].to(device)
-        empty = prior.null_text_ids(len(captions))
+        empty = prior.null(captions)
         grids = {"": outputs[-1].codes, "argmax_": dvae.encode(pixel_values)}
         nll.append(
             {

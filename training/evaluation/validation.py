@@ -62,9 +62,12 @@ def evaluate_prior(
     write: Callable[[Parts, random.Random], str],
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """nll per text token (pads counted, as in training) and per code, in nats, of a caption a picture, by `write`."""
+    """
+    nll per text token (pads counted, as in training), where the prior models text, and per code, in nats, of a caption
+    a picture, by `write`.
+    """
     drawn = FirstCaptions(encoded, write)
-    sums = {"text_loss": 0.0, "image_loss": 0.0}
+    sums = {"text_loss": 0.0, "image_loss": 0.0} if prior.config.models_text else {"image_loss": 0.0}
     for batch in DataLoader(drawn, batch_size, collate_fn=Collate(tokenizer)):
         input_ids = prior.join(batch["text_ids"], batch["codes"]).to(prior.device)
         output = prior(input_ids, labels=input_ids)

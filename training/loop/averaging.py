@@ -13,7 +13,8 @@ from .states import copy_tensors, is_sharded, local
 
 class Average:
     """
-    ema ← decay · ema + (1 − decay) · weights, in float32; the first update copies. Buffers are copied always.
+    ema ← decay · ema + (1 − decay) · weights, in float32; the first update copies. Buffers are copied always. What
+    does not learn is its own average: in float32 it lies in memory once.
 
     It is made after Accelerate prepared the model, so that its tensors lie where the model's lie: of a sharded model
     each process averages its shards. torch's `AveragedModel` is a copy of the module, which FSDP2 refuses to make, and
@@ -22,10 +23,12 @@ class Average:
 
     def __init__(self, model: PreTrainedModel, decay: float):
         self.model, self.decay, self.updates = model, decay, 0
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         self.tensors = {
-            name: (tensor.float() if tensor.is_floating_point() else tensor).detach().clone()
+            name: (tensor.float() if tensor.is_floating_point() else tensor).detach()
             for name, tensor in model.state_dict().items()
         }
+        self.tensors |= {name: tensor.clone() for name, tensor in self.tensors.items() if name not in frozen}
 
     @torch.no_grad()
     def update(self) -> None:

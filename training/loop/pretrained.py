@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HOME
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from dvae import DVAE, DVAEConfig, FirstStage
+from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
-from pipelines.folder.locate import EMBEDDED, INDEX_NAME, find_pipeline, public_name, read_index
+from pipelines.checkpoints.known import SETTINGS, known_checkpoint
+from pipelines.checkpoints.readers import read_prior_config
+from pipelines.folder.locate import EMBEDDED, INDEX_NAME, fetch, find_pipeline, known_at, public_name, read_index
 from pipelines.folder.whole import settled
-from prior_transformer import PriorTokenizer
+from prior_transformer import PriorTokenizer, StreamConfig, load_prior_config, load_tokenizer
 
-from .fingerprints import codes_digests, tokenizer_digest
+from .fingerprints import codes_digests, digest_of, tokenizer_digest
 from .loop_training import LoopTraining
 from .provenance import Fact, check_facts, files_of, read_provenance
 
@@ -32,8 +36,8 @@ class LoraSettings:
     """
     Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
 
-    targets: which linear layers of a block. train: modules trained whole and saved with the adapter, such as [text],
-        the text embedding. dropout: of x.
+    rank, alpha: of the formula. dropout: of x. targets: which linear layers of a block.
+    train: modules trained whole and saved with the adapter, such as [text], the text embedding.
     """
 
     rank: int = 16
@@ -48,24 +52,55 @@ def find_part(name: str, part: str) -> str:
     What `from_pretrained` of a part ("dvae", "prior", "tokenizer") is to be given.
 
     name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id; of
-        a public first stage also its file.
+        a public first stage also its file. A pipeline may be a public checkpoint.
     """
-    if name == EMBEDDED_NAME:
-        return str(EMBEDDED / part)
     if is_pipeline(name):
-        return str(find_pipeline(name) / part)
+        return str(pipeline_folder(name) / part)
     return str(settled(name)) if Path(name).is_dir() else name
 
 
 def is_pipeline(name: str) -> bool:
-    """Whether a folder, or a repository on the Hub, is one of a whole pipeline. Raises an OSError where neither is."""
+    """
+    Whether a folder, or a repository on the Hub, is one of a whole pipeline, or of a public checkpoint. Raises an
+    OSError where neither is.
+    """
     if name == EMBEDDED_NAME:
         return True
     if Path(name).exists():
-        return (settled(name) / INDEX_NAME).is_file()
+        return (settled(name) / INDEX_NAME).is_file() or known_at(Path(name)) is not None
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
-    return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
+    if cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None:
+        return True
+    config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False)
+    return config is not None and known_checkpoint(Path(config).parent) is not None
+
+
+def pipeline_folder(name: str) -> Path:
+    """
+    Of a whole pipeline. A public checkpoint is converted at its first use, and kept with what huggingface_hub caches.
+    """
+    if name == EMBEDDED_NAME:
+        return EMBEDDED
+    folder = find_pipeline(name)
+    if known_at(folder) is None:
+        return folder
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    told = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    converted = Path(HF_HOME) / "armchair" / f"{public_name(name).replace('/', '--')}-{digest_of(told)}"
+    if not (settled(converted) / INDEX_NAME).is_file():
+        TextToImagePipeline.from_pretrained(folder).save_pretrained(converted)
+    return converted
+
+
+def start_config(start: str) -> StreamConfig:
+    """Of the prior that a run starts from; of a public checkpoint by its settings: no weights need be there."""
+    folder = Path(start) if Path(start).is_dir() else None
+    if folder is None and start != EMBEDDED_NAME and is_pipeline(start):
+        folder = fetch(start, {}, [INDEX_NAME, *SETTINGS])
+    if folder is not None and known_at(folder) is not None:
+        return read_prior_config(folder)
+    return load_prior_config(find_part(start, "prior"))
 
 
 def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
@@ -123,7 +158,7 @@ def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
         return {name: fact for name, fact in read_provenance(start).items() if name in parts}
     found: dict[str, Fact] = {}
     if "tokenizer" in parts:
-        found["tokenizer"] = tokenizer_digest(PriorTokenizer.from_pretrained(find_part(start, "tokenizer")))
+        found["tokenizer"] = tokenizer_digest(load_tokenizer(find_part(start, "tokenizer")))
     if "dvae" in parts:
         found["dvae"] = codes_digests(find_first_stage(find_part(start, "dvae"), dtype=torch.float32))
     return found
@@ -166,8 +201,7 @@ def sources_of(names: list[str]) -> dict[str, str]:
     """What the pipelines among these models were trained on, {source: licence}, which a model made of them is, too."""
     sources: dict[str, str] = {}
     for name in filter(is_pipeline, names):
-        folder = EMBEDDED if name == EMBEDDED_NAME else find_pipeline(name)
-        sources |= read_index(folder).get("data") or {}
+        sources |= read_index(pipeline_folder(name)).get("data") or {}
     return sources
 
 
@@ -191,7 +225,7 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
         raise ValueError(f"freeze={patterns} leaves nothing to train")
 
 
-def lora_config(settings: LoraSettings, base: str):
+def lora_config(settings: LoraSettings, base: str | None = None):
     """peft's own config of the adapter; base: the name of what it was trained on, for whoever loads it."""
     from peft import LoraConfig
 

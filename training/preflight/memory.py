@@ -83,10 +83,10 @@ def whole_step(
     with FakeTensorMode():
         model = build()
         live, flops = _run(model, loss_of, dtype_of(precision), rounds=min(micro_batches, 2))
-        state, trained = _state_bytes(model), _trained(model)
+        state, trained, frozen = _state_bytes(model), _trained(model), _frozen_bytes(model)
     activations = max(live.peak - FLOAT * trained, 0)
-    memory = Memory(state, FLOAT * trained, 2 * FLOAT * trained, state, activations)
-    return Step(memory, flops * micro_batches // min(micro_batches, 2))
+    memory = Memory(state, FLOAT * trained, 2 * FLOAT * trained, state - frozen, activations)
+    return Step(memory, flops * micro_batches)
 
 
 def sharded_step(
@@ -104,7 +104,7 @@ def sharded_step(
     dtype = dtype_of(precision)
     with FakeTensorMode():
         model = build()
-        state, trained = _state_bytes(model), _trained(model)
+        state, trained, frozen = _state_bytes(model), _trained(model), _frozen_bytes(model)
         blocks = [module for module in model.modules() if type(module).__name__ == block]
         in_block = max(sum(parameter.numel() for parameter in module.parameters()) for module in blocks)
         in_blocks = sum(parameter.numel() for module in blocks for parameter in module.parameters())
@@ -115,18 +115,20 @@ def sharded_step(
                 parameter.register_post_accumulate_grad_hook(_drop)
         live, flops = _run(model, loss_of, None, rounds=1)
     gathered = 2 * dtype.itemsize * (outside + 2 * in_block)
-    shards = [part / processes for part in (state, FLOAT * trained, 2 * FLOAT * trained, state)]
+    shards = [part / processes for part in (state, FLOAT * trained, 2 * FLOAT * trained, state - frozen)]
     return Step(Memory(*shards, activations=live.peak, communication=gathered), flops * micro_batches)
 
 
 def _run(model: nn.Module, loss_of, autocast: torch.dtype | None, rounds: int) -> tuple[LiveBytes, int]:
+    """Bytes of so many rounds, operations of one: torch's counter of these keeps what checkpointing would let go."""
     counting, live = FlopCounterMode(display=False), LiveBytes()
-    with live, counting:
-        for _ in range(rounds):
-            with torch.autocast("cpu", autocast, enabled=autocast not in (None, torch.float32)):
-                loss = loss_of(model)
-            loss.backward()
-            del loss
+    for mode, times in ((live, rounds), (counting, 1)):
+        with mode:
+            for _ in range(times):
+                with torch.autocast("cpu", autocast, enabled=autocast not in (None, torch.float32)):
+                    loss = loss_of(model)
+                loss.backward()
+                del loss
     return live, counting.get_total_flops()
 
 
@@ -136,6 +138,12 @@ def _drop(parameter: Tensor) -> None:
 
 def _trained(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _frozen_bytes(model: nn.Module) -> int:
+    """Of what does not learn, which is its own average."""
+    still = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    return sum(parameter.numel() * parameter.element_size() for parameter in still)
 
 
 def _state_bytes(model: nn.Module) -> int:

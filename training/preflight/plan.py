@@ -17,16 +17,17 @@ import psutil
 import torch
 import yaml
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from dvae import DVAE, DVAEConfig
 from pipelines.checkpoints.first_stages import find_first_stage_config
-from prior_transformer import StreamPrior, build_prior, load_prior_config, prior_config
+from prior_transformer import StreamConfig, StreamPrior, build_prior, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
-from ..loop.engine import leave_processes, ready
+from ..loop.engine import ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
-from ..loop.pretrained import find_part, freeze, load_dvae_config
+from ..loop.pretrained import LoraSettings, find_part, freeze, load_dvae_config, lora_config, start_config
 from ..pictures.in_memory import bytes_decoded
 from ..pictures.kinds import Captioned
 from ..pictures.report import glance
@@ -81,17 +82,13 @@ def plan_or_train(
     argv = sys.argv[1:]
     if "--dry_run" not in argv:
         train(argv)
-        leave_processes()
         return
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
     rest = argv[:at] + argv[at + 1 + has_settings :]
-    try:
-        args = parse(section, training_type, rest, doc)
-        dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
-        print(plan(section, args, dry_run, Path(rest[0]), kinds))
-    except (ValueError, OSError) as error:  # of the preset, or of what it starts from
-        raise SystemExit(str(error)) from error
+    args = parse(section, training_type, rest, doc)
+    dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
+    print(plan(section, args, dry_run, Path(rest[0]), kinds))
 
 
 def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type[Captioned]] = ()) -> str:
@@ -112,7 +109,10 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
             "their activations and arithmetic are not"
         )
     if lora:
-        lines.append("lora: an adapter takes less than what follows, which is of a run that learns all weights")
+        share = here.memory.gradients / here.memory.weights
+        lines.append(
+            f"lora: an adapter learns alone, {share:.1%} of these weights; the rest has no gradients or moments"
+        )
     if section == "prior" and training.optimizer == "muon":
         lines.append("muon: the blocks' matrices have one moment, not two: the optimiser takes less than what follows")
     lines += training.unfinished()
@@ -164,11 +164,11 @@ def adversary_parameters(config: DVAEConfig, training: DVAETraining) -> int:
 def prior_subject(args, preset: Path) -> Subject:
     """
     Sizes are those of the prior that the run starts from; or of the run's dVAE and tokenizer where they are there; or
-    of the preset. Of an adapter it says what all weights would take, which is more.
+    of the preset.
     """
     start = args.training.init_from
     if start:
-        config = load_prior_config(find_part(start, "prior"))
+        config = start_config(start)
     else:
         config = prior_config({**(args.model or {}), **prior_sizes(args.training.dvae, Path(args.output_dir), preset)})
 
@@ -179,7 +179,8 @@ def prior_subject(args, preset: Path) -> Subject:
         return prior(input_ids, labels=input_ids).loss
 
     def build() -> StreamPrior:
-        prior = build_prior(config)
+        lora = args.training.lora
+        prior = build_prior(config) if lora is None else adapted(config, lora)
         freeze(prior, args.training.freeze)
         prior = ready(prior, args.training, [])
         prior.embed_text = prior.embeddings.embed_text  # without the checks of ids, which tensors without numbers
@@ -189,6 +190,23 @@ def prior_subject(args, preset: Path) -> Subject:
         return prior
 
     return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])
+
+
+def adapted(config: StreamConfig, settings: LoraSettings) -> StreamPrior:
+    """
+    A prior with an adapter. peft moves the weights that it made, which tensors without numbers do not bear: so it is
+    laid out on the meta device first.
+    """
+    from peft import inject_adapter_in_model
+
+    with unset_fake_temporarily(), torch.device("meta"):
+        prior = build_prior(config)
+        inject_adapter_in_model(lora_config(settings), prior)
+    for module in prior.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            values = torch.randn(weight.shape) * config.initializer_range
+            setattr(module, name, nn.Parameter(values, weight.requires_grad))
+    return prior
 
 
 def prior_sizes(named: str | None, output_dir: Path, preset: Path) -> dict[str, int]:

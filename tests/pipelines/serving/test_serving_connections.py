@@ -154,6 +154,7 @@ def test_a_client_that_keeps_its_connection_asks_again_and_again(tiny_pipeline):
 def test_the_bound_leaves_room_for_what_may_wait():
     with refused(ValueError, "max_connections=64", "max_queue=64"):
         ServerSettings(max_connections=64)
+    assert ServerSettings().connections == 256 and ServerSettings(max_queue=1000).connections == 4000
 
 
 def test_there_are_files_for_all_connections(monkeypatch):

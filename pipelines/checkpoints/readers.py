@@ -1,0 +1,45 @@
+"""Who reads each of the public checkpoints that `known.py` knows."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from prior_transformer import StreamConfig
+
+from .janus import janus_config, read_janus
+from .known import Known, known_checkpoint
+
+READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {"janus": read_janus}
+CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config}
+
+
+def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """
+    What a pipeline is made of, by the names of its arguments, of a folder that `known_checkpoint` knows.
+
+    dtype: of the weights; None is the stored one. Raises an OSError for the first tensor that is missing or wrong.
+    """
+    known = known_checkpoint(folder)
+    with told(folder, known):
+        return READERS[known.name](folder, dtype)
+
+
+def read_prior_config(folder: Path) -> StreamConfig:
+    """The prior's alone, for which no weights need be there."""
+    known = known_checkpoint(folder)
+    with told(folder, known):
+        return CONFIGS[known.name](folder)
+
+
+@contextmanager
+def told(folder: Path, known: Known) -> Iterator[None]:
+    """Whatever settings of another shape raise inside is an OSError that says what the folder was taken for."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OSError(f"{str(folder)!r}, taken for {known.title}, cannot be read ({reason})") from error

@@ -1,0 +1,19 @@
+"""The tokenizers that there are, by the class that their tokenizer_config.json names."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+from .tokenization_chat import ChatTokenizer
+from .tokenization_prior import PriorTokenizer
+
+TOKENIZERS: dict[str, type[PriorTokenizer]] = {kind.__name__: kind for kind in (PriorTokenizer, ChatTokenizer)}
+
+
+def load_tokenizer(name: str | Path, **options: Any) -> PriorTokenizer:
+    """`from_pretrained` of whichever tokenizer a folder or Hub id holds. Raises a `ValueError` for one of no prior."""
+    kind = get_tokenizer_config(str(name), **options).get("tokenizer_class")
+    if kind not in TOKENIZERS:
+        raise ValueError(f"tokenizer_class={kind!r} is no prior's; there are {', '.join(TOKENIZERS)}")
+    return TOKENIZERS[kind].from_pretrained(name, **options)
