@@ -7,20 +7,23 @@ from .configuration_vqgan import VQGANConfig
 from .continuous_posteriors import LATENT_POSTERIORS, GaussianLatents, ImplicitLatents, LatentDraw, Moments
 from .first_stages import FIRST_STAGES, FirstStage, load_first_stage, load_first_stage_config
 from .generator import GANGenerator, GANGeneratorConfig
-from .image_processing_dvae import DVAEImageProcessor, UnusablePicture, read_picture
+from .image_processing_dvae import DVAEImageProcessor, UnusablePicture, each_picture, read_picture
 from .latent_priors import LATENT_PRIORS, FlowPrior, GaussianPrior
 from .likelihoods import LIKELIHOODS, Bernoulli, Gaussian, Laplace, LogitLaplace
 from .modeling_dvae import DVAE, AutoencoderOutput, DVAEOutput, ELBOOutput
 from .modeling_vqgan import VQGAN
 from .patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
+from .posterior_base import PosteriorOutput
 from .posteriors import (
     POSTERIORS,
     CodebookGumbelPosterior,
+    FSQPosterior,
     GumbelPosterior,
+    IBQPosterior,
     ImplicitPosterior,
     LatentPosterior,
+    LFQPosterior,
     NormalisedVQPosterior,
-    PosteriorOutput,
     VectorQuantizedPosterior,
 )
 from .ratio_discriminators import (
@@ -48,6 +51,7 @@ __all__ = [
     "DVAEImageProcessor",
     "DVAEOutput",
     "ELBOOutput",
+    "FSQPosterior",
     "FirstStage",
     "FlowPrior",
     "GANGenerator",
@@ -56,8 +60,10 @@ __all__ = [
     "GaussianLatents",
     "GaussianPrior",
     "GumbelPosterior",
+    "IBQPosterior",
     "ImplicitLatents",
     "ImplicitPosterior",
+    "LFQPosterior",
     "Laplace",
     "LatentDiscriminator",
     "LatentDiscriminatorConfig",
@@ -77,6 +83,7 @@ __all__ = [
     "VectorQuantizedPosterior",
     "codebook_usage",
     "count_codes",
+    "each_picture",
     "gumbel_softmax",
     "kl_to_uniform",
     "load_first_stage",

@@ -28,8 +28,10 @@ class DVAEConfig(CheckedConfig):
     input_map: what the encoder sees of a pixel x: "centred", 2 x − 1, or "shrunk", 0.8 x + 0.1, as OpenAI's does.
     posterior: "gumbel" (the paper's: a logits head), "gumbel_codebook" (logits are −scale · squared distance to a
         codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), "vq"
-        (nearest entry, straight-through), or "normalised_vq" (nearest by angle).
-    commitment: weight of the commitment loss, for "vq" and "normalised_vq" alone.
+        (nearest entry, straight-through), "normalised_vq" (nearest by angle), "ibq" (a hard one-hot with the gradient
+        of all entries), "fsq" (codebook_dim numbers rounded to L values each), or "lfq" (their signs). A lattice has
+        as many codes as points: codebook_size = L^codebook_dim, and 2^codebook_dim for "lfq".
+    commitment: weight of the commitment loss, for "vq", "normalised_vq", "ibq" and "lfq" alone.
     likelihood: "logit_laplace" (the paper's), "laplace", "gaussian", or "bernoulli" for binary pixels.
     style_size: S, width of a continuous latent of the whole picture beside the codes; 0 for none.
     style_posterior: its q, "gaussian" or "implicit". style_prior: its p, "gaussian" or "flow" (needs zuko).
@@ -53,7 +55,7 @@ class DVAEConfig(CheckedConfig):
     resampling: Literal["pool", "shuffle"] = "pool"
     encoder_padding: Literal["zeros", "replicate"] = "zeros"
     input_map: Literal["centred", "shrunk"] = "centred"
-    posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq", "normalised_vq"] = "gumbel"
+    posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq", "normalised_vq", "ibq", "fsq", "lfq"] = "gumbel"
     commitment: float | int = 0.25
     likelihood: Literal["logit_laplace", "laplace", "gaussian", "bernoulli"] = "logit_laplace"
     min_log_scale: float | int | None = None
@@ -73,6 +75,16 @@ class DVAEConfig(CheckedConfig):
             raise ValueError(
                 f"image_size={self.image_size} must be divisible by downsample_factor={self.downsample_factor}"
             )
+
+    def validate_lattice(self):
+        if self.posterior in ("fsq", "lfq"):
+            levels = 2 if self.posterior == "lfq" else max(2, round(self.codebook_size ** (1 / self.codebook_dim)))
+            if levels**self.codebook_dim != self.codebook_size:
+                raise ValueError(
+                    f"codebook_size={self.codebook_size} must be L^{self.codebook_dim} for posterior="
+                    f"{self.posterior!r} of codebook_dim={self.codebook_dim}, as {levels}^{self.codebook_dim} = "
+                    f"{levels**self.codebook_dim} is"
+                )
 
     def validate_widths(self):
         halvings = len(self.widths) - 1

@@ -16,25 +16,26 @@ from .modeling_dvae import DVAE
 from .modeling_vqgan import VQGAN
 
 FirstStage = DVAE | VQGAN
-FIRST_STAGES: dict[str, type[DVAE] | type[VQGAN]] = {
-    first_stage.config_class.model_type: first_stage for first_stage in (DVAE, VQGAN)
+FIRST_STAGES: dict[str, type[DVAE] | type[VQGAN]] = {DVAEConfig.model_type: DVAE, VQGANConfig.model_type: VQGAN}
+CONFIGS: dict[str, type[DVAEConfig] | type[VQGANConfig]] = {
+    config.model_type: config for config in (DVAEConfig, VQGANConfig)
 }
 
 
 def load_first_stage(name: str | Path, **options: Any) -> FirstStage:
     """`from_pretrained` of whichever first stage a folder or Hub id holds."""
-    return _class_of(name, **options).from_pretrained(name, **options)
+    return FIRST_STAGES[_model_type(name, **options)].from_pretrained(name, **options)
 
 
-def load_first_stage_config(name: str | Path) -> DVAEConfig | VQGANConfig:
+def load_first_stage_config(name: str | Path, **options: Any) -> DVAEConfig | VQGANConfig:
     """The config alone of whichever first stage a folder or Hub id holds."""
-    return _class_of(name).config_class.from_pretrained(name)
+    return CONFIGS[_model_type(name, **options)].from_pretrained(name, **options)
 
 
-def _class_of(name: str | Path, **options: Any) -> type[DVAE] | type[VQGAN]:
-    """Raises a `ValueError` that names those there are for another model type."""
+def _model_type(name: str | Path, **options: Any) -> str:
+    """Raises a `ValueError` that names those there are for one that is no first stage's."""
     config, _ = PreTrainedConfig.get_config_dict(name, **options)
     model_type = config.get("model_type", "")
     if model_type not in FIRST_STAGES:
         raise ValueError(f"{name}: model_type={model_type!r} is no first stage's; there are {', '.join(FIRST_STAGES)}")
-    return FIRST_STAGES[model_type]
+    return model_type

@@ -15,7 +15,9 @@ from .modeling_dvae import Decoder
 @strict
 class GANGeneratorConfig(DVAEConfig):
     """
-    Architecture of a `GANGenerator`: a dVAE's, whose decoder it is, and `latent_size`, Z, the width of the noise.
+    Architecture of a `GANGenerator`: a dVAE's, whose decoder it is, and the noise's.
+
+    latent_size: Z, the width of the noise.
 
     What a decoder does not have (codebook_size, posterior, commitment, likelihood, min_log_scale) plays no part.
     """

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from transformers import BatchFeature, ImageProcessingMixin
 
-ImageLike = Image.Image | np.ndarray
+ImageLike = Image.Image | np.ndarray | Tensor
 # of pixels alone, each with a magic number: no format that another program opens (EPS: Ghostscript)
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
 MAX_PIXELS = 2**26
@@ -24,6 +24,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what turns a picture upright, by EXIF's orientation
+UPRIGHT = 1  # the orientation that needs no turn
 STRIP = 2**16  # pixels that are held in 64 bits at once
 
 
@@ -63,7 +64,7 @@ def upright(image: Image.Image) -> Image.Image:
     """A PIL image of any mode -> a copy, turned as its camera was: RGB, or RGBA where it has transparency."""
     image.load()  # a TIFF is turned by it
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
     except Exception:  # malformed metadata raise anything: SyntaxError, struct.error, …; the pixels are whole
         turn = None
     turned = image if turn is None else image.transpose(turn)
@@ -138,13 +139,13 @@ class DVAEImageProcessor(ImageProcessingMixin):
         self.background = list(background)
 
     def __call__(self, images: ImageLike | list[ImageLike], return_tensors: str = "pt") -> BatchFeature:
-        """A PIL image, a uint8 array (H, W, 3 or 4) or a list of these -> {"pixel_values": (B, 3, size, size)}."""
+        """Pictures as `each_picture` takes them -> {"pixel_values": (B, 3, size, size)}."""
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r} must be 'pt'")
-        images = images if isinstance(images, list) else [images]
-        if not images:
+        pictures = each_picture(images)
+        if not pictures:
             raise ValueError("no image given: pass at least one")
-        pixels = np.stack([np.asarray(self.fit(image)) for image in images])  # (B, S, S, 3)
+        pixels = np.stack([np.asarray(self.fit(picture)) for picture in pictures])  # (B, S, S, 3)
         pixel_values = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
         return BatchFeature({"pixel_values": pixel_values})
 
@@ -163,11 +164,12 @@ class DVAEImageProcessor(ImageProcessingMixin):
     def on_background(self, image: ImageLike) -> Image.Image:
         """One picture, turned upright -> RGB of its own size in 8 bits, transparency laid on the background.
 
-        Raises TypeError for what is no picture.
+        Raises TypeError for what is no picture, ValueError for floats outside [0, 1].
         """
+        image = _from_tensor(image) if isinstance(image, Tensor) else image
         image = _from_array(image) if isinstance(image, np.ndarray) else image
         if not isinstance(image, Image.Image):
-            raise TypeError(f"an image must be a PIL image or a uint8 array, not {type(image).__name__}")
+            raise TypeError(f"an image must be a PIL image, a uint8 array or floats, not {type(image).__name__}")
         image = upright(image)
         if image.mode == "RGB":
             return image
@@ -175,6 +177,12 @@ class DVAEImageProcessor(ImageProcessingMixin):
         ground.paste(image, mask=image)
         return ground
 
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pil"] = "pil") -> list[Image.Image]: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pt"]) -> Tensor: ...
     def postprocess(
         self, pixel_values: Tensor, output_type: Literal["pil", "np", "pt"] = "pil"
     ) -> list[Image.Image] | np.ndarray | Tensor:
@@ -189,12 +197,33 @@ class DVAEImageProcessor(ImageProcessingMixin):
         raise ValueError(f"output_type={output_type!r} must be 'pil', 'np' or 'pt'")
 
 
+def each_picture(images: ImageLike | list[ImageLike]) -> list[ImageLike]:
+    """
+    A picture, a list of them or a batch in one array or tensor -> a list of pictures.
+
+    A picture is a PIL image, an array (H, W, 3 or 4) or (H, W) of uint8, or what `postprocess` makes: floats in
+    [0, 1], an array (H, W, 3) or a tensor (3, H, W). A batch has an axis before these.
+    """
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return list(images)
+    return images if isinstance(images, list) else [images]
+
+
+def _from_tensor(tensor: Tensor) -> np.ndarray:
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise TypeError(f"a tensor {tuple(tensor.shape)} is no picture; pass (3, H, W), or (B, 3, H, W) for several")
+    array = tensor.detach().cpu().movedim(0, -1)  # (H, W, 3)
+    return (array.float() if array.is_floating_point() else array).numpy()  # numpy has no bfloat16
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
+    if np.issubdtype(array.dtype, np.floating):
+        low, high = array.min(initial=0), array.max(initial=1)
+        if not (low >= 0 and high <= 1):  # NaN is neither
+            raise ValueError(f"floats from {low:g} to {high:g} are no picture; pass some in [0, 1], or uint8")
+        array = (array.astype(np.float64) * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
-        raise TypeError(
-            f"an array of {array.dtype} is no picture: it must be uint8; for values in [0, 1] pass "
-            f"(255 * array).round().astype('uint8')"
-        )
+        raise TypeError(f"an array of {array.dtype} is no picture: it must be uint8, or floats in [0, 1]")
     if array.ndim != 2 and array.shape[2:] not in ((3,), (4,)):
         raise TypeError(f"an array {array.shape} is no picture; pass (H, W), (H, W, 3) or (H, W, 4)")
     return Image.fromarray(array)

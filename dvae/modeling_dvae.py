@@ -11,10 +11,10 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import ModelOutput
 
-from .categoricals import sample_codes
 from .configuration_dvae import DVAEConfig
 from .likelihoods import LIKELIHOODS, Likelihood
-from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior, Posterior
+from .posterior_base import FaintCodebook, Posterior
+from .posteriors import POSTERIORS, CodebookGumbelPosterior, FaintConv2d, LatentPosterior
 from .style import NoStyle, Style, StyleOutput
 
 INPUT_MAPS = {"centred": (2, -1), "shrunk": (0.8, 0.1)}  # gain and offset; config.input_map picks one
@@ -46,7 +46,8 @@ class AutoencoderOutput(ModelOutput):
 @dataclass
 class DVAEOutput(AutoencoderOutput):
     """
-    codes: (B, h, w) int64, the most probable codes. logits: (B, K, h, w), unnormalised ln q(c | x).
+    codes: (B, h, w) int64, the most probable codes. logits: (B, K, h, w), unnormalised ln q(c | x), or
+        what else its posterior has (`PosteriorOutput`).
     """
 
     codes: Tensor = GIVEN
@@ -58,7 +59,7 @@ class ELBOOutput(ModelOutput):
     """
     elbo, log_likelihood, kl, style_kl, bits_per_dim: one estimate a picture, (B,) each; in nats
         elbo = log_likelihood − kl − style_kl, of the codes and of the style, 0 where there is none.
-    codes: (B, h, w) int64, the sample. logits: (B, K, h, w), unnormalised, of what it was drawn from.
+    codes: (B, h, w) int64, the sample. logits: of what it was drawn from; `posterior.log_probs` makes ln q of them.
     """
 
     elbo: Tensor = GIVEN
@@ -120,7 +121,8 @@ class Encoder(nn.Module):
         self.blocks = nn.Sequential(*layers, nn.ReLU())
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.blocks((self.gain * pixel_values + self.offset).to(self.blocks[0].weight.dtype))
+        first = cast(nn.Conv2d, self.blocks[0])
+        return self.blocks((self.gain * pixel_values + self.offset).to(first.weight.dtype))
 
 
 class Decoder(nn.Module):
@@ -160,7 +162,7 @@ class DVAE(PreTrainedModel):
     among the batch's B·h·w.
     """
 
-    config_class = DVAEConfig
+    config_class: type[DVAEConfig] = DVAEConfig
     config: DVAEConfig
     likelihood: Likelihood
     posterior: Posterior
@@ -193,6 +195,8 @@ class DVAE(PreTrainedModel):
         elif type(module) is nn.Linear:  # not the masked ones of a flow, which start as their library has them
             init.normal_(module.weight, std=1 / math.sqrt(module.in_features))
             init.zeros_(module.bias)
+        elif isinstance(module, FaintCodebook):
+            init.uniform_(module.weight, -1 / module.num_embeddings, 1 / module.num_embeddings)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
         elif isinstance(module, CodebookGumbelPosterior):
@@ -232,7 +236,7 @@ class DVAE(PreTrainedModel):
         with torch.no_grad():
             hidden_states = self.encoder(pixel_values)
             logits = self.posterior.logits(hidden_states)
-            codes, style = logits.argmax(1), self.style(hidden_states)
+            codes, style = self.posterior.codes_of(logits), self.style(hidden_states)
             latents, kl = self.posterior.embed(codes), self.posterior.kl(logits)
         return DVAEOutput(
             codes=codes,
@@ -330,7 +334,7 @@ class DVAE(PreTrainedModel):
         self.check_pixels(pixel_values)
         hidden_states = self.encoder(pixel_values)
         logits = self.posterior.draw_logits(hidden_states, generator)
-        codes = sample_codes(logits, generator)
+        codes = self.posterior.sample(logits, generator)
         style = self.style(hidden_states, generator)
         maps = self.decoder(self.style.add(self.posterior.embed(codes), style.z))
         log_likelihood, kl = self.likelihood.log_prob(pixel_values, maps).sum((1, 2, 3)), self.posterior.kl(logits)

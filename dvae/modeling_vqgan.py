@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_vqgan import VQGANConfig
-from .posteriors import POSTERIORS, Posterior
+from .posterior_base import Posterior
+from .posteriors import POSTERIORS
 
 
 def norm(config: VQGANConfig, channels: int) -> nn.GroupNorm:
@@ -151,7 +152,7 @@ class VQGAN(PreTrainedModel):
     H and W are any that `config.downsample_factor` divides; h and w are these divided by it.
     """
 
-    config_class = VQGANConfig
+    config_class: type[VQGANConfig] = VQGANConfig
     config: VQGANConfig
     posterior: Posterior
     base_model_prefix = "vqgan"
@@ -172,7 +173,8 @@ class VQGAN(PreTrainedModel):
         """Convolutions N(0, 1 / fan_in), biases 0, norms the identity, codebook N(0, 1)."""
         if isinstance(module, nn.Conv2d):
             init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)

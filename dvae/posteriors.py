@@ -1,4 +1,4 @@
-"""Posteriors q(c | x) over a grid of codes: parts of one signature, one output.
+"""Posteriors q(c | x) over a grid of codes: parts of one signature, one output (posterior_base.py).
 
 posterior(hidden_states, temperature) -> PosteriorOutput     in training
 posterior.draw_logits(hidden_states)  -> logits              of one draw of its own noise, where it has any
@@ -7,83 +7,16 @@ posterior.encode(hidden_states)       -> codes               argmax: two encodes
 posterior.embed(codes)                -> latents             what the decoder sees of codes
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .categoricals import full_precision, gumbel_softmax, kl_to_uniform, squared_distances, vector_quantize
+from .lattice_posteriors import FSQPosterior, LFQPosterior, straight_through
+from .posterior_base import CodebookPosterior, FaintCodebook, PosteriorOutput, SurePosterior
 
 
-@dataclass
-class PosteriorOutput:
-    """
-    latents: (B, E, h, w), the decoder's input.
-    codes: (B, h, w) int64, the most probable code of each position.
-    logits: (B, K, h, w), unnormalised ln q(c | x); of an implicit posterior ln q(c | x, ε), for the ε that it drew; of
-        vector quantisation −distance².
-    kl: (B,) KL(q(c | x) ‖ uniform), summed over positions, in nats; of an implicit posterior an upper bound.
-    auxiliary_loss: scalar that the posterior adds to the loss as it is; 0 where it has none.
-    """
-
-    latents: Tensor
-    codes: Tensor
-    logits: Tensor
-    kl: Tensor
-    auxiliary_loss: Tensor
-
-
-class Codebook(nn.Embedding):
-    """
-    Entries that stay in float32 when their model is cast to half precision. Of what fills most pictures, such as a
-    white ground, k-means makes several entries that hardly differ: rounded, another one would be the nearest.
-    """
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
-        def without_rounding(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype.itemsize >= 4 else tensor.to(moved.device, torch.float32)
-
-        return super()._apply(without_rounding, recurse)
-
-
-class Posterior(nn.Module):
-    """What the posteriors share: a codebook (K, E), its look-up, and the argmax."""
-
-    def __init__(self, hidden_size: int, head_size: int, codebook_size: int, codebook_dim: int):
-        super().__init__()
-        self.head = nn.Conv2d(hidden_size, head_size, kernel_size=1)
-        self.codebook = Codebook(codebook_size, codebook_dim)
-
-    def logits(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states (B, D, h, w) -> (B, K, h, w), in float32 or better."""
-        raise TypeError(f"{type(self).__name__} is the interface: take one of {', '.join(POSTERIORS)}")
-
-    def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """hidden_states (B, D, h, w) -> (B, K, h, w): ln q(c | x), or ln q(c | x, ε) for a fresh ε."""
-        return self.logits(hidden_states)
-
-    def kl(self, logits: Tensor) -> Tensor:
-        """logits (B, K, h, w) -> (B,) KL(q ‖ uniform), summed over positions, in nats."""
-        return kl_to_uniform(logits)
-
-    def log_posterior(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states (B, D, h, w) -> ln q(c | x), (B, K, h, w), without noise."""
-        return self.logits(hidden_states).log_softmax(dim=1)
-
-    def encode(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states (B, D, h, w) -> codes (B, h, w) int64, without noise."""
-        return self.logits(hidden_states).argmax(dim=1)
-
-    def embed(self, codes: Tensor) -> Tensor:
-        """codes (B, h, w) -> latents (B, E, h, w), in the model's dtype."""
-        return self.codebook(codes).movedim(-1, 1).to(self.head.weight.dtype)
-
-
-class GumbelPosterior(Posterior):
+class GumbelPosterior(CodebookPosterior):
     """
     The paper's: logits from a 1×1 convolution, a Gumbel-softmax sample of temperature τ into the decoder.
 
@@ -104,7 +37,7 @@ class GumbelPosterior(Posterior):
         return PosteriorOutput(latents, logits.argmax(1), logits, kl_to_uniform(logits), logits.new_zeros(()))
 
 
-class LatentPosterior(Posterior):
+class LatentPosterior(CodebookPosterior):
     """What the posteriors over a latent z (B, E, h, w) share: the projection, a warm-up without codes, k-means."""
 
     def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int):
@@ -202,36 +135,18 @@ class ImplicitPosterior(CodebookGumbelPosterior):
         return torch.log(total / draws + 1e-20)
 
 
-class VectorQuantizedPosterior(LatentPosterior):
+class VectorQuantizedPosterior(SurePosterior, LatentPosterior):
     """
     The nearest entry of a codebook, as `vector_quantize` has it: auxiliary_loss = codebook_loss + commitment ·
-    commitment_loss.
-
-    q is deterministic, so its draws are its argmax, and its KL to the uniform prior is h·w·log K whatever the picture.
-    `logits` are −distance²: how near the other codes are, and not ln q.
+    commitment_loss. `logits` are −distance².
     """
 
     def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.25):
         super().__init__(hidden_size, codebook_size, codebook_dim)
         self.commitment = commitment
 
-    def entries(self) -> Tensor:
-        """(K, E): what a latent is compared with."""
-        return self.codebook.weight
-
     def logits(self, hidden_states: Tensor) -> Tensor:
         return -squared_distances(self.project(hidden_states), self.entries())
-
-    def draw_logits(self, hidden_states: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.log_posterior(hidden_states)
-
-    def log_posterior(self, hidden_states: Tensor) -> Tensor:
-        """ln q(c | x): 0 at the nearest code, −inf elsewhere."""
-        nearness = self.logits(hidden_states)
-        return torch.full_like(nearness, -torch.inf).scatter(1, nearness.argmax(1, keepdim=True), 0.0)
-
-    def kl(self, logits: Tensor) -> Tensor:
-        return logits.new_full((len(logits),), math.log(logits.shape[1]) * logits[0, 0].numel())
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
         q = vector_quantize(self.project(hidden_states), self.entries())
@@ -246,10 +161,41 @@ class NormalisedVQPosterior(VectorQuantizedPosterior):
         return F.normalize(super().project(hidden_states), dim=1)
 
     def entries(self) -> Tensor:
-        return F.normalize(self.codebook.weight, dim=1)
+        return F.normalize(super().entries(), dim=1)
 
-    def embed(self, codes: Tensor) -> Tensor:
-        return F.normalize(self.codebook(codes), dim=-1).movedim(-1, 1).to(self.head.weight.dtype)
+
+class IBQPosterior(SurePosterior, CodebookPosterior):
+    """
+    Index backpropagation quantisation (arXiv 2412.02692): logits z · e_k, a hard one-hot of the largest into the
+    decoder, with the gradient of softmax(logits): it reaches every entry at every place, so that none is left behind.
+
+    auxiliary_loss = mean (ẑ − z)² + mean (z − sg e)² + commitment · mean (e − sg z)², of the entry e and of ẑ, which
+    is e with the gradient of all entries; without the paper's entropy penalty.
+    """
+
+    codebook_type = FaintCodebook
+
+    def __init__(self, hidden_size: int, codebook_size: int, codebook_dim: int, commitment: float = 0.25):
+        super().__init__(hidden_size, codebook_dim, codebook_size, codebook_dim)
+        self.commitment = commitment
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        return self._nearness(full_precision(self.head(hidden_states)))
+
+    def _nearness(self, z: Tensor) -> Tensor:
+        return (z.movedim(1, -1) @ self.entries().T).movedim(-1, 1)  # K lies last in memory, for the softmax
+
+    def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
+        z = full_precision(self.head(hidden_states))
+        logits = self._nearness(z)
+        codes = self.codes_of(logits)
+        soft = logits.movedim(1, -1).softmax(-1)  # (B, h, w, K)
+        hard = torch.zeros_like(soft).scatter_(-1, codes[..., None], 1.0)
+        latents = (straight_through(hard, soft) @ self.entries()).movedim(-1, 1)
+        entries = F.embedding(codes, self.entries()).movedim(-1, 1)
+        loss = F.mse_loss(latents, z) + F.mse_loss(z, entries.detach())
+        loss = loss + self.commitment * F.mse_loss(entries, z.detach())
+        return PosteriorOutput(latents, codes, logits, self.kl(logits), loss)
 
 
 POSTERIORS = {
@@ -258,4 +204,7 @@ POSTERIORS = {
     "implicit": ImplicitPosterior,
     "vq": VectorQuantizedPosterior,
     "normalised_vq": NormalisedVQPosterior,
+    "ibq": IBQPosterior,
+    "fsq": FSQPosterior,
+    "lfq": LFQPosterior,
 }

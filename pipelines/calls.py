@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 from .checks import check_count, check_prompts, check_seeds
 from .drawing.settings import Region, SamplingSettings
+from .habits import OF_A_CALL, check_names
 
 if TYPE_CHECKING:
     from .drawing.loop import Callback
@@ -61,11 +62,14 @@ class Call:
 
     @classmethod
     def of(cls, prompt: str | list[str], **options: Any) -> Self:
-        """From a prompt and options. Raises TypeError for one that no call has, naming those it has."""
-        names = [field.name for field in fields(cls)]
-        if unknown := options.keys() - set(names):
-            raise TypeError(f"{min(unknown)} is no argument of a call; its arguments are {', '.join(names)}")
+        """From a prompt and options. Raises TypeError for one that no call has, saying what to pass instead."""
+        cls.check_options(options)
         return cls(prompt, **options)
+
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        """Raises TypeError for one that no call has, saying what to pass instead."""
+        check_names(options, [field.name for field in fields(cls)], OF_A_CALL)
 
     @property
     def prompts(self) -> list[str]:

@@ -5,6 +5,9 @@ A command stands above the pipeline, which it loads by its public name, here alo
 
 import argparse
 import importlib
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,13 +16,36 @@ if TYPE_CHECKING:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Its errors are one line, not the usage and a line; its epilog keeps its lines."""
+    """
+    Its errors are one line, not the usage and a line; its epilog keeps its lines. A flag is written out in full: a
+    prefix would be another flag's tomorrow.
+    """
 
-    def __init__(self, prog: str, description: str, epilog: str):
-        super().__init__(prog, None, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, prog: str, description: str | None, epilog: str = ""):
+        kept = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, None, description, epilog, formatter_class=kept, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if found := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
+            message = there_is_no(found[1], [option for action in self._actions for option in action.option_strings])
         self.exit(2, f"error: {message}; {self.prog} --help lists what can be passed\n")
+
+
+def there_is_no(key: str, flags: Iterable[str]) -> str:
+    """
+    An unknown key, with the flag that is most like it, as a whole and after its last dot. key: as a flag is passed, or
+    as a preset has it, without dashes.
+    """
+    name = f"--{key.lstrip('-')}"
+
+    def likeness(flag: str) -> float:
+        ends = (text.lstrip("-").rpartition(".")[2] for text in (name, flag))
+        alike = SequenceMatcher(None, name, flag).ratio() + SequenceMatcher(None, *ends).ratio()
+        return 2.0 if flag.startswith(name) else alike
+
+    near = max(flags, key=likeness, default="")
+    hint = f"; the nearest is {near if key.startswith('-') else near.lstrip('-')}" if likeness(near) > 1.4 else ""
+    return f"there is no {key}{hint}"
 
 
 def one_line(message: object) -> str:
@@ -41,13 +67,12 @@ def load(folder: Path, device: str = "cpu", dtype: str | None = None) -> "TextTo
 
     Raises OSError for a broken one, ValueError when the device cannot be used.
     """
-    import torch
     from transformers.utils import logging
 
     from . import TextToImagePipeline
 
     logging.disable_progress_bar()  # loading takes no time worth a bar
-    pipeline = TextToImagePipeline.from_pretrained(folder, dtype=dtype and getattr(torch, dtype))
+    pipeline = TextToImagePipeline.from_pretrained(folder, dtype=dtype)
     try:
         return pipeline.to(device)
     except (AssertionError, RuntimeError) as error:  # of a torch without CUDA, of a machine without a GPU, of a typo

@@ -6,14 +6,14 @@ is given below it.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from dvae import DVAEImageProcessor
+from dvae import DVAE, DVAEImageProcessor, each_picture
 from prior_transformer import StreamPrior
 
 from .calls import Call
@@ -40,7 +40,8 @@ class EditingPipeline(PaintingPipeline):
 
         Args:
             prompt: one prompt or a list; "" for none.
-            image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4). The image processor fits it.
+            image: one for all prompts, or one each: PIL, uint8 (H, W, 3 or 4), or as output_type "np" and "pt" return
+                them. The image processor fits it.
             rows: rows of codes that are kept, of grid_size; half of them unless given.
             options: as in `__call__`. best_of keeps the best, as there.
 
@@ -53,7 +54,7 @@ class EditingPipeline(PaintingPipeline):
         self,
         prompt: str | list[str],
         image: ImageInput | list[ImageInput],
-        mask: ImageInput,
+        mask: ImageInput | None = None,
         **options: Any,
     ) -> TextToImagePipelineOutput:
         """Paint a part of a picture anew. A code is repainted where its cell of pixels touches the mask.
@@ -65,9 +66,10 @@ class EditingPipeline(PaintingPipeline):
 
         Args:
             prompt: what the whole picture shows; one or a list; "" for none.
-            image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4). The image processor fits it.
+            image: one for all prompts, or one each: PIL, uint8 (H, W, 3 or 4), or as output_type "np" and "pt" return
+                them. The image processor fits it.
             mask: of the picture's size, fitted alike: PIL, or an array (H, W) of bool or uint8. White is repainted.
-                What is transparent is black.
+                What is transparent is black. It must be given: `complete` and `vary` do without.
             options: as in `__call__`.
 
         Raises:
@@ -86,7 +88,8 @@ class EditingPipeline(PaintingPipeline):
         """Paint variations of a picture.
 
         Args:
-            image: one for all prompts, or one each: PIL, or uint8 (H, W, 3 or 4). The image processor fits it.
+            image: one for all prompts, or one each: PIL, uint8 (H, W, 3 or 4), or as output_type "np" and "pt" return
+                them. The image processor fits it.
             prompt: what the variations show; one or a list; "" for none.
             strength: s in [0, 1]. A code is drawn from q(code | picture)^(1 − s) · p(code | codes before it,
                 prompt)^s, normalised, of the dVAE's posterior q and the prior p. 1 forgets the picture. 0 asks the
@@ -149,9 +152,9 @@ class EditingPipeline(PaintingPipeline):
         prompts, given = self._given(prompt, image, keep)
         return self._plan(Call.of(prompts, **options), given)
 
-    def _inpainting(self, prompt: Any, image: Any, mask: ImageInput, **options: Any) -> Painting:
-        on_background = self.image_processor.on_background
-        pictures = [on_background(picture) for picture in (image if isinstance(image, list) else [image])]
+    def _inpainting(self, prompt: Any, image: Any, mask: ImageInput | None, **options: Any) -> Painting:
+        Call.check_options(options)
+        pictures = [self.image_processor.on_background(picture) for picture in each_picture(image)]
         sizes, white = {picture.size for picture in pictures}, white_pixels(mask)
         if sizes != {white.shape[::-1]}:
             raise ValueError(f"the mask is {white.shape[::-1]} but the picture {sorted(sizes)}; pass equal sizes")
@@ -187,7 +190,8 @@ class EditingPipeline(PaintingPipeline):
             logits = in_batches(self.dvae.log_posterior, pixel_values).flatten(2).transpose(1, 2)  # (B, N, K)
             logits = logits.expand(num_prompts, -1, -1)
         if self.dvae.config.style_size:
-            style = in_batches(self.dvae.encode_style, pixel_values).expand(num_prompts, -1)
+            dvae = cast(DVAE, self.dvae)  # which alone may have one
+            style = in_batches(dvae.encode_style, pixel_values).expand(num_prompts, -1)
         mask = keep.flatten().to(codes.device).expand(num_prompts, -1)
         return prompts * (num_prompts // len(prompts)), Given(codes, mask, style, logits)
 
@@ -204,7 +208,7 @@ def embed_captions(prior: StreamPrior, text_ids: Tensor) -> Tensor:
         return prior.embed_text(text_ids)
 
 
-def white_pixels(mask: ImageInput) -> np.ndarray:
+def white_pixels(mask: ImageInput | None) -> np.ndarray:
     """A mask -> bool (H, W): True, or white from level 128 on when what is transparent lies on black."""
     if isinstance(mask, Image.Image):
         mask = np.asarray(DVAEImageProcessor(1, background=(0, 0, 0)).on_background(mask).convert("L"))

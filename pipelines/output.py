@@ -1,6 +1,7 @@
 """What a call returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +25,7 @@ class TextToImagePipelineOutput:
     scores: float32 (B,), of the pictures that best_of kept, higher is better; None without it.
     """
 
-    images: Images
+    images: Any  # Images; which of them, output_type says
     codes: Tensor
     prompts: list[str]
     seeds: list[int]
@@ -33,3 +34,9 @@ class TextToImagePipelineOutput:
     total: int
     passes: int
     scores: Tensor | None = None
+
+    def __getitem__(self, index: int) -> Images:
+        """output[0] is output.images, as of diffusers' outputs."""
+        if index != 0:
+            raise IndexError(f"output[{index}] is not there: output[0] is output.images, as of diffusers' outputs")
+        return self.images

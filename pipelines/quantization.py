@@ -108,7 +108,11 @@ class Int4Linear(PackedLinear):
         from torchao.quantization import IntxUnpackedToInt8Tensor
 
         weight = linear.weight.detach().float().contiguous()
-        quantized = IntxUnpackedToInt8Tensor.from_hp(weight, (1, GROUP_SIZE), torch.int4)
+        quantized = IntxUnpackedToInt8Tensor.from_hp(
+            weight,
+            (1, GROUP_SIZE),  # pyright: ignore[reportArgumentType]  # torchao's type has a tuple of one
+            torch.int4,  # pyright: ignore[reportAttributeAccessIssue]  # torch's own types leave it out
+        )
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantized.qdata.int() + 8, 1)
         scale = quantized.scale.view(self.out_features, -1).t()  # (in / 32, out)
         self.register_buffer("weight", packed)  # (out, in / 2) uint8

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -20,8 +19,9 @@ from .judges.likelihood import Score, score_codes
 from .output import Images
 from .running import BATCH_SIZE, each_evaluating, in_batches
 
-ImageInput = Image.Image | np.ndarray
-"""PIL, or uint8 (H, W, 3 or 4); fitted to the model as its image processor does."""
+ImageInput = Image.Image | np.ndarray | Tensor
+"""PIL; uint8 (H, W, 3 or 4); or as output_type "np" and "pt" return them, in [0, 1]: an array (H, W, 3) or
+(B, H, W, 3), a tensor (3, H, W) or (B, 3, H, W). Fitted to the model as its image processor does."""
 
 NOT_DRAWN = 0.85  # the light grey of what a stream has not come to
 
@@ -111,6 +111,12 @@ class PipelineSteps(SavedPipeline):
         missing = (codes < 0).repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)  # (B, H, W)
         return pixel_values.masked_fill(missing[:, None], NOT_DRAWN)
 
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pil"] = "pil") -> list[Image.Image]: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def postprocess(self, pixel_values: Tensor, output_type: Literal["pt"]) -> Tensor: ...
     def postprocess(self, pixel_values: Tensor, output_type: OutputType = "pil") -> Images:
         """Pixel values (B, 3, H, W) in [0, 1] -> PIL images, an array (B, H, W, 3), or the tensor in float32."""
         return self.image_processor.postprocess(pixel_values.float(), output_type=output_type)
@@ -125,19 +131,28 @@ class PipelineSteps(SavedPipeline):
         """A picture or a list of them, fitted to the model -> codes (B, h, w)."""
         return in_batches(self.dvae.encode, self.preprocess(images))
 
+    @overload
+    def reconstruct(
+        self, image: ImageInput | list[ImageInput], *, output_type: Literal["pil"] = "pil"
+    ) -> list[Image.Image]: ...
+    @overload
+    def reconstruct(self, image: ImageInput | list[ImageInput], *, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def reconstruct(self, image: ImageInput | list[ImageInput], *, output_type: Literal["pt"]) -> Tensor: ...
     def reconstruct(self, image: ImageInput | list[ImageInput], *, output_type: OutputType = "pil") -> Images:
         """A picture or a list of them through the codes and back, as a call's images: what the dVAE keeps of them."""
         return self.postprocess(in_batches(self.dvae.reconstruct, self.preprocess(image)), output_type)
 
     # How well a picture goes with a prompt.
 
-    def score(self, prompt: str | list[str], images: ImageInput | list[ImageInput] | Tensor) -> Score:
+    def score(self, prompt: str | list[str], images: ImageInput | list[ImageInput]) -> Score:
         """How likely pictures are under the model, given a prompt and without one.
 
         Args:
             prompt: one for all pictures, or one a picture.
-            images: a picture (PIL, or a uint8 array (H, W, 3 or 4)), a list of them, or codes (B, h, w). Pictures are
-                fitted and encoded. Codes that the model drew are judged as they are.
+            images: a picture (PIL, or a uint8 array (H, W, 3 or 4)), a list of them, a call's own as output_type "np"
+                or "pt" return them, or codes int64 (B, h, w). Pictures are fitted and encoded. Codes that the model
+                drew are judged as they are.
 
         Raises:
             TypeError, ValueError: when prompts and pictures are not as many, or do not fit the model.
@@ -148,7 +163,7 @@ class PipelineSteps(SavedPipeline):
             raise ValueError(f"{len(prompts)} prompts for {len(codes)} pictures; pass one prompt, or one a picture")
         return score_codes(self.prior, self.encode_prompt(prompts).expand(len(codes), -1), codes)
 
-    def rank(self, prompt: str, images: ImageInput | list[ImageInput] | Tensor, by: Judge | None = None) -> Ranking:
+    def rank(self, prompt: str, images: ImageInput | list[ImageInput], by: Judge | None = None) -> Ranking:
         """Order pictures by how well they show a prompt.
 
         Args:
@@ -169,7 +184,7 @@ class PipelineSteps(SavedPipeline):
         by = ("pmi" if self.reranker is None else "reranker") if by is None else by
         judge = self.find_judge("by", by, check_prompts(prompt, allow_empty=True))
         codes = self._codes_of(images)
-        pixel_values = None if torch.is_tensor(images) else self.preprocess(images)
+        pixel_values = None if are_codes(images) else self.preprocess(images)
         scores = self.judge_codes([prompt] * len(codes), codes, judge, pixel_values=pixel_values)
         return Ranking(scores.argsort(descending=True, stable=True).tolist(), scores)
 
@@ -188,6 +203,7 @@ class PipelineSteps(SavedPipeline):
         if pixel_values is None and sees_pictures(judge):
             pixel_values = self.decode_codes(codes)
         if callable(judge):
+            assert pixel_values is not None  # a function sees pictures
             return ask(judge, prompts, self.postprocess(pixel_values))
         parts = {"prior": self.prior, "reranker": self.reranker, "pixel_values": pixel_values}
         return sum_of_terms(judge.split("+"), prompts, self.encode_prompt(prompts), codes, **parts)
@@ -214,11 +230,16 @@ class PipelineSteps(SavedPipeline):
         draws = draw_codes(self.prior, captions, draw_keys(seeds, total), sampling, **others)
         yield from each_evaluating(self.prior, watch(draws, total, progress_bar, callback))
 
-    def _codes_of(self, images: ImageInput | list[ImageInput] | Tensor) -> Tensor:
+    def _codes_of(self, images: ImageInput | list[ImageInput]) -> Tensor:
         """Pictures, fitted and encoded, or codes (B, h, w) as they are; raises ValueError where these do not fit."""
-        if not torch.is_tensor(images):
+        if not are_codes(images):
             return self.encode_images(images)
         check_codes(images, self.prior)
         if len(images) == 0:
             raise ValueError(f"codes {tuple(images.shape)} are of no picture; pass at least one")
         return images.to(self.device)
+
+
+def are_codes(images: ImageInput | list[ImageInput]) -> TypeGuard[Tensor]:
+    """Whether it is a tensor, but none of pictures, which are floats (3, H, W) or (B, 3, H, W)."""
+    return isinstance(images, Tensor) and not (images.is_floating_point() and images.shape[-3:-2] == (3,))

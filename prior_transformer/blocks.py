@@ -49,6 +49,7 @@ class PriorEmbeddings(StreamEmbeddings):
 class PriorMLP(nn.Module):
     def __init__(self, config: PriorTransformerConfig):
         super().__init__()
+        assert config.intermediate_size is not None  # the config fills it in
         self.hidden = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = ResidualLinear(config.intermediate_size, config.hidden_size)
 

@@ -26,6 +26,7 @@ class LlamaPriorConfig(StreamConfig):
     image_head_size: width of the MLP that the codes' logits come from; None is a matrix alone.
     qk_norm: whether queries and keys are divided by their root mean square, and have a gain, before they are turned
         (arXiv 2302.05442).
+    rms_norm_eps: added to the mean square.
 
     Source: arXiv 2302.13971, section 2.2.
     """
@@ -54,6 +55,7 @@ class LlamaPriorConfig(StreamConfig):
 
     def validate_sizes(self):
         super().validate_sizes()
+        assert self.num_key_value_heads is not None  # `__post_init__` fills it in
         if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be divisible by "

@@ -21,6 +21,7 @@ class PriorTransformerConfig(StreamConfig):
     conv_kernel_size: side of the last layer's convolutional mask, for "dalle" alone.
     conv_edges: where that mask's square leaves a row: "wrapped", the paper's, goes on at the next one; "clipped" ends.
         A saved config without it is clipped, as all were then.
+    layer_norm_eps: added to the variance.
 
     Source: arXiv 2102.12092, section 2.2 and appendix B.
     """

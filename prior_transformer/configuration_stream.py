@@ -17,8 +17,10 @@ class StreamConfig(CheckedConfig):
     text_length: T, text positions in the stream.
     grid_size: side of the square grid of codes; N = grid_size².
     pad_token_id: the text id of the pad.
+    hidden_size, num_hidden_layers, num_attention_heads: width of a position, number of blocks, heads of each.
     intermediate_size: width of the MLP; unless given, what `default_intermediate_size` says.
     dropout: share dropped of the embeddings and of each residual branch, in training.
+    initializer_range: standard deviation of the first weights.
     text_loss_weight, image_loss_weight: loss = (w_t · text_loss + w_i · image_loss) / (w_t + w_i); the paper's 1 : 7.
 
     Raises an error that holds both numbers for sizes that do not fit, and a `TypeError` for an unknown key.

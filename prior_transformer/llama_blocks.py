@@ -29,6 +29,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: LlamaPriorConfig):
         super().__init__()
+        assert config.intermediate_size is not None  # the config fills it in
         self.hidden = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
         self.output = ResidualLinear(config.intermediate_size, config.hidden_size, bias=False)
 

@@ -67,7 +67,10 @@ class PriorAttention(nn.Module):
         if window is not None:
             key, value = window.write(self.layer_idx, key, value)
         if window is None or window.cells is None:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation,  # pyright: ignore[reportArgumentType]  # None is answered, too
+                eager_attention_forward,
+            )
             attended, _ = attend(self, query, key, value, mask, scaling=self.scaling)  # (B, n, H, D/H)
         else:
             attended = self._look_back(query, key, value, mask)

@@ -30,7 +30,7 @@ def prior_config(settings: dict[str, Any]) -> StreamConfig:
 
 def build_prior(config: StreamConfig) -> StreamPrior:
     """An untrained prior of its config's kind."""
-    return prior_class(config.model_type)(config)
+    return prior_class(config.model_type)(config)  # pyright: ignore[reportCallIssue]  # each kind takes it alone
 
 
 def load_prior(name: str | Path, **options: Any) -> StreamPrior:

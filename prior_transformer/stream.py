@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .cache import PriorCache, Window
 from .configuration_stream import StreamConfig
@@ -17,6 +17,7 @@ from .prior_block import PriorBlock, ResidualLinear
 
 IGNORED = -100  # a label that no loss counts
 RECOMPILE_LIMIT = 64  # of looks: torch's own, 8, counts those of all priors
+GIVEN: Any = None  # the default that ModelOutput wants of each field; the logits are never left out
 
 
 @dataclass
@@ -32,8 +33,8 @@ class PriorOutput(ModelOutput):
     loss: Tensor | None = None
     text_loss: Tensor | None = None
     image_loss: Tensor | None = None
-    text_logits: Tensor | None = None
-    image_logits: Tensor | None = None
+    text_logits: Tensor = GIVEN
+    image_logits: Tensor = GIVEN
 
 
 class StreamEmbeddings(nn.Module):
@@ -74,8 +75,11 @@ class StreamPrior(PreTrainedModel):
     """
 
     config: StreamConfig
+    config_class: type[StreamConfig]
     embeddings: StreamEmbeddings
     mask_names: list[str]  # of each layer, first to last
+    default_sampling: dict[str, Any]  # how whoever sampled it last did, if that is known
+    quantized: Literal["int8", "int4"]  # what its weights were turned into, if they were
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True

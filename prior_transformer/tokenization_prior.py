@@ -24,6 +24,7 @@ class PriorTokenizer(TokenizersBackend):
     ordinary text.
     """
 
+    pad_token_id: int
     reads = "lower-cased text"
 
     @classmethod

@@ -13,39 +13,42 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from dvae import DVAE, codebook_usage, count_codes
+from dvae import FirstStage, codebook_usage, count_codes
+from pipelines.checkpoints.first_stages import find_first_stage
 
+from .codes.cache import at_once
 from .evaluation.feature_metrics import Extractor, frechet_distance, load_extractor
 from .evaluation.validation import evaluate_dvae
+from .loop.command import run_command
 from .loop.losses import high_frequency_power
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.splits import load_split
+from .pictures.splits import both_splits
+from .presets.reading import new_parser
 from .sets import KINDS
 
 COLUMNS = ("elbo", "psnr", "high_frequencies", "frechet_distance", "perplexity", "codes_used")
 
 
 def main(argv: list[str] | None = None) -> None:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m training.compare_dvaes", description=__doc__)
-    parser.add_argument("--models", type=list[str], required=True, help="folders of dVAEs")
+    parser = new_parser("compare_dvaes", __doc__)
+    parser.add_argument("--models", type=list[str], required=True, help="folders of dVAEs, or of public first stages")
     parser.add_argument("--scorer", type=str, required=True, help="an extractor of features: see load_extractor")
     parser.add_argument("--scenes", type=int, default=1000, help="held-out scenes after the validation split")
     parser.add_argument("--out", type=str, default="comparison.png")
-    parser.add_class_arguments(DataArguments, "data")
+    parser.add_settings(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
     features = load_extractor(args.scorer)
     print("| dVAE | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     rows = []
     for folder in args.models:
-        dvae = DVAE.from_pretrained(folder, dtype=torch.float32).eval()
-        split = load_split(args.data, "validation", KINDS, captions=False)
+        dvae = find_first_stage(folder, dtype=torch.float32)
+        _, split = both_splits(args.data, KINDS, captions=False)
         pictures = Pictures(split, args.data, dvae.config.image_size)
         pixel_values = unseen(pictures, args.scenes)
         numbers, reconstructed = compare(dvae, pictures, pixel_values, features)
-        print(f"| {folder} | " + " | ".join(f"{numbers[name]:.4g}" for name in COLUMNS) + " |")
+        cells = [f"{numbers[name]:.4g}" if name in numbers else "" for name in COLUMNS]  # a VQGAN has no ELBO
+        print(f"| {folder} | " + " | ".join(cells) + " |")
         rows += [pixel_values[:16]] * (not rows) + [reconstructed[:16]]
     save_image(torch.cat(rows), args.out, nrow=16)
     print(f"{args.out}: the pictures above, then one row for each dVAE")
@@ -63,15 +66,16 @@ def unseen(pictures: Pictures, scenes: int) -> Tensor:
 
 @torch.no_grad()
 def compare(
-    dvae: DVAE, pictures: Pictures, pixel_values: Tensor, features: Extractor
+    dvae: FirstStage, pictures: Pictures, pixel_values: Tensor, features: Extractor
 ) -> tuple[dict[str, float], Tensor]:
     """
     ELBO in nats and PSNR in dB of the validation split; of `pixel_values` (n, 3, S, S) the high-frequency power of the
     reconstructions over the real, the Fréchet distance between them, and the codebook's use; and the reconstructions.
     """
     numbers, _ = evaluate_dvae(dvae, pictures, pixel_values.device)
-    codes = torch.cat([dvae.encode(part) for part in pixel_values.split(64)])
-    reconstructed = torch.cat([dvae.reconstruct(part) for part in pixel_values.split(64)])
+    parts = pixel_values.split(min(64, at_once(pixel_values.shape[-1])))
+    codes = torch.cat([dvae.encode(part) for part in parts])
+    reconstructed = torch.cat([dvae.reconstruct(part) for part in parts])
     power = high_frequency_power(reconstructed).mean() / high_frequency_power(pixel_values).mean()
     usage = codebook_usage(count_codes(codes, dvae.config.codebook_size))
     numbers |= usage | {
@@ -82,4 +86,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,6 +1,6 @@
 """Encodes a set once, for the prior to train on: pictures -> captions and codes, in shards.
 
-    accelerate launch -m training.encode_dataset PRESET [--training.crops 4 --training.flips true …]
+    accelerate launch -m training.encode_dataset PRESET [--data.crop dalle --training.crops 4 …]
 
 It reads output_dir/dvae, or --training.dvae, and writes output_dir/codes, or --training.codes. Processes share the
 shards, and `--training.num_workers` of each decode and compose for its dVAE; shards that are finished are kept when it
@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from dvae import load_first_stage
+from pipelines.checkpoints.first_stages import find_first_stage
 
 from .codes.of_run import code_caches
+from .loop.command import run_command
 from .loop.engine import join_processes, leave_processes
 from .loop.pretrained import part_of_run
 from .pictures.splits import fit_scenes
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     join_processes()
     accelerator = Accelerator()
     folder = part_of_run("dvae", args.training, Path(args.output_dir))
-    dvae = load_first_stage(folder, dtype=torch.float32).to(accelerator.device)
+    dvae = find_first_stage(folder, dtype=torch.float32).to(accelerator.device)
     fit_scenes(args, KINDS, accelerator.print)
     caches = code_caches(dvae, args.data, args.training, Path(args.output_dir), KINDS)
     for split, cache in caches.items():
@@ -39,5 +40,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    leave_processes()
+    run_command(main, leave_processes)

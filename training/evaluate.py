@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from dvae import DVAE
 from pipelines import TextToImagePipeline
 
 from .codes.blocks import Blocks, PieceContents, ground_codes, scenes_of, singles_of
@@ -37,17 +38,17 @@ from .evaluation.scenes import flat as scene_numbers
 from .evaluation.scenes import table as scene_table
 from .evaluation.surgery import estimate_surgery
 from .evaluation.validation import evaluate_dvae, evaluate_prior, validation_images
+from .loop.command import run_command
 from .loop.run_log import HELDOUT_SPLIT
 from .pictures.data_arguments import DataArguments
 from .pictures.in_memory import Pictures, to_pixel_values
-from .pictures.splits import Split, load_split
+from .pictures.splits import Split, both_splits, load_split
+from .presets.reading import new_parser
 from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> None:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser = new_parser("evaluate", __doc__)
     parser.add_argument("--model", type=str | None, default=None, help="a pipeline's folder or Hub id")
     parser.add_argument("--heldout_pairs", type=int, default=256, help="scenes of held-out pairs, for cut-outs")
     parser.add_argument("--surgery_pictures", type=int, default=512, help="pictures of the ELBO surgery; 0 for none")
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scenes_a_kind", type=int, default=100, help="how many scenes of each kind --scenes paints")
     parser.add_argument("--json", type=Path | None, default=None, help="where to write the numbers")
     parser.add_argument("--markdown", type=Path | None, default=None, help="where to write a table of them")
-    parser.add_class_arguments(DataArguments, "data")
+    parser.add_settings(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
     if (args.features or args.clip) and args.generated < 2:
         raise ValueError(f"generated={args.generated} must be at least 2: --features and --clip judge what is painted")
@@ -104,14 +105,14 @@ def evaluate_pipeline(
     the surgery of their common ELBO on the first pictures of the validation split (`estimate_surgery`).
     """
     dvae, size = pipeline.dvae.eval(), pipeline.dvae.config.image_size
-    split = load_split(data, "validation", KINDS)
+    _, split = both_splits(data, KINDS)
     validation, write = Pictures(split, data, size), split.kind.caption
     numbers, _ = evaluate_dvae(dvae, validation, device, limit=len(validation))
     encoded = encode_split(pipeline, split, data, heldout_pairs, device)
     for name, rows in encoded.items():
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
         numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
-    if surgery_pictures:
+    if surgery_pictures and isinstance(dvae, DVAE):  # it is of an ELBO, and a VQGAN has no density
         images = validation_images(validation, surgery_pictures)
         drawn = FirstCaptions(encoded["validation"], write)
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])
@@ -199,9 +200,8 @@ def evaluate_scenes(
     def reconstruct(images: Tensor) -> Tensor:
         return torch.cat([pipeline.dvae.reconstruct(part.to(device)) for part in images.split(64)])
 
-    composer, rows = pictures.composer, len(pictures)
-    return judge_scenes(composer, split.kind, rows, scorer, paint, reconstruct, count)
+    return judge_scenes(pictures.laid_out, split.kind, len(pictures), scorer, paint, reconstruct, count)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

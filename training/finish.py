@@ -16,17 +16,19 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageDraw
 
-from dvae import DVAEImageProcessor, FirstStage, load_first_stage
+from dvae import DVAEImageProcessor, FirstStage
 from pipelines import TextToImagePipeline
+from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.folder.locate import RERANKER, public_name
 from pipelines.folder.whole import settled
 from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, StreamPrior, load_prior, load_tokenizer
 
 from .codes.cached import captions_of
+from .loop.command import run_command
 from .loop.fingerprints import codes_digests, tokenizer_digest
-from .loop.pretrained import part_of_run, sources_of
-from .loop.provenance import check_facts, read_provenance
+from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, sources_of
+from .loop.provenance import check_facts, files_of, read_provenance
 from .pictures.data_arguments import DataArguments
 from .presets.reading import parse
 from .presets.trainers import PriorTraining
@@ -39,13 +41,17 @@ PARTS = ("dvae", "prior", "reranker")  # whose numbers and recipes the card has
 def main(argv: list[str] | None = None) -> None:
     args = parse("prior", PriorTraining, argv, __doc__)
     output_dir = Path(args.output_dir)
-    dvae = load_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
+    dvae = find_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", args.training, output_dir))
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
-    print(f"{output_dir / 'pipeline'}: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}")
+    print(how_to_paint(output_dir))
+
+
+def how_to_paint(output_dir: Path) -> str:
+    return f"{output_dir / 'pipeline'} is whole: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}"
 
 
 def check_prior(folder: Path, dvae: FirstStage, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
@@ -84,8 +90,9 @@ def save_pipeline(
         for told in (metrics, recipe):
             told.pop(RERANKER, None)
     known = about(data.path)
-    own = known.sources if known else {public_name(data.path): "as its owner says"}
-    sources = sources_of([name for name in (training.init_from, training.dvae) if name]) | own
+    own = known.sources if known else {public_name(data.path): UNKNOWN_LICENCE}
+    starts = [name for name in (training.init_from, training.dvae) if name]
+    sources = sources_of(starts) | brought_in(training.dvae) | own
     pipeline = TextToImagePipeline(
         dvae,
         prior,
@@ -112,11 +119,11 @@ def reranker_of(output_dir: Path, tokenizer: PriorTokenizer, training: PriorTrai
     folder = settled(output_dir / RERANKER)
     if not (folder / "config.json").exists():
         return None
-    own, others = (read_provenance(output_dir / part).get("data") for part in (RERANKER, "prior"))
-    if own and others and own["files"] != others["files"] and "data" not in training.may_differ:
+    own, others = (files_of(read_provenance(output_dir / part)) for part in (RERANKER, "prior"))
+    if own and others and own != others and "data" not in training.may_differ:
         print(
-            f"{folder} learned from files {own['files']}, the prior from {others['files']}: it is left out; train it "
-            "again, or take it by --training.may_differ '[data]'"
+            f"{folder} learned from files {own}, the prior from {others}: it is left out; train it again, or take it "
+            "by --training.may_differ '[data]'"
         )
         return None
     told = (folder / "tokenizer.json").exists() and tokenizer_digest(load_tokenizer(folder))
@@ -147,4 +154,4 @@ def page(pipeline: TextToImagePipeline, prompts: list[str], images: int = 4, col
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

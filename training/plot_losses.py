@@ -3,17 +3,19 @@
 python -m training.plot_losses runs/emoji_cpu/prior-log.jsonl
 """
 
-import argparse
 from pathlib import Path
 
+from pipelines.commands import OneLineParser
+
+from .loop.command import run_command
 from .loop.curves import plot_losses
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.plot_losses", description=__doc__)
+    parser = OneLineParser("python -m training.plot_losses", __doc__)
     parser.add_argument("log", type=Path, help="NAME-log.jsonl")
     print(plot_losses(parser.parse_args(argv).log))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,8 +6,9 @@ Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json)
 the networks of adversaries, where the preset has any, in output_dir/adversaries.
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -23,9 +24,10 @@ from pipelines.folder.whole import WEIGHTS, saved_whole
 from .adversaries.beside_the_dvae import Adversary, DVAEStep, build_adversaries
 from .codes.kmeans import kmeans
 from .evaluation.validation import evaluate_dvae
-from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .loop.command import run_command
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.losses import dvae_losses
-from .loop.pretrained import find_part, freeze
+from .loop.pretrained import freeze, load_dvae
 from .loop.provenance import save_provenance
 from .loop.run import Run
 from .loop.run_log import save_numbers
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> DVAE:
 
 def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) -> DVAE:
     if training.init_from:
-        dvae = DVAE.from_pretrained(find_part(training.init_from, "dvae"), dtype=torch.float32)
+        dvae = load_dvae(training.init_from)
     else:
         with same_draws(training.seed):
             dvae = DVAE(DVAEConfig(**(model or {})))
@@ -81,7 +83,7 @@ def train(
     dvae: DVAE, pictures: TrainingPictures, validation: Pictures, args, accelerator: Accelerator, output_dir: Path
 ):
     training: DVAETraining = args.training
-    dvae = dvae.to(memory_format=torch.channels_last)
+    dvae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # as transformers has its type
     optimizer = torch.optim.AdamW(
         dvae.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
@@ -89,7 +91,7 @@ def train(
     ready(dvae, training, [dvae.encoder, dvae.decoder])
     model, optimizer = accelerator.prepare(Phases(dvae), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
-    parts = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
+    parts: dict[str, Any] = {name: part for adversary in adversaries for name, part in adversary.parts().items()}
     parts |= stream_parts(loader)
 
     def evaluate(average: DVAE, run: Run) -> None:
@@ -198,7 +200,7 @@ def check_warmup(told: dict[str, Any], training: DVAETraining) -> None:
 
 def enter_phase(run: Run, dvae: DVAE, pictures: TrainingPictures) -> None:
     """What is done once, between a phase's last step and the next one's first."""
-    training: DVAETraining = run.training
+    training = cast(DVAETraining, run.training)
     if 0 < run.step == training.autoencoder_steps:
         fill_codebook(dvae, pictures, training, run.accelerator)
         run.average.restart()
@@ -217,7 +219,8 @@ def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining
         z = dvae.posterior.project(dvae.encoder(to_pixel_values(images, accelerator.device)))
         latents.append(z.movedim(1, -1).flatten(0, 2))  # (B·h·w, E)
     centres, mean_distance = kmeans(torch.cat(latents), dvae.config.codebook_size, seed=training.seed)
-    dvae.posterior.set_codebook(broadcast(centres), broadcast(mean_distance))  # sums on GPUs differ in the last bit
+    centres, mean_distance = (cast(Tensor, broadcast(of_first)) for of_first in (centres, mean_distance))
+    dvae.posterior.set_codebook(centres, mean_distance)  # the same on all: sums on GPUs differ in the last bit
     accelerator.print(
         f"codebook from k-means of {sum(map(len, latents)):,} latents, mean distance {mean_distance:.4g}"
     )
@@ -244,4 +247,4 @@ def save_networks(adversaries: list[Adversary], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    plan_or_train("dvae", DVAETraining, main, __doc__, KINDS)
+    run_command(partial(plan_or_train, "dvae", DVAETraining, main, __doc__, KINDS), leave_processes)

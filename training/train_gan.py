@@ -6,6 +6,7 @@ Leaves output_dir/gan/generator (averaged weights), output_dir/gan/discriminator
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from dvae import GANGenerator, GANGeneratorConfig, PatchDiscriminator, PatchDiscriminatorConfig
+from dvae import GANGenerator, PatchDiscriminator
 from pipelines.folder.whole import saved_whole
 
 from .adversaries.gan import gan_step
 from .adversaries.objectives import gan_value
 from .evaluation.validation import validation_images
+from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.provenance import save_provenance
 from .loop.run import Run
@@ -29,12 +31,18 @@ from .loop.stepping import set_lr
 from .pictures.in_memory import to_pixel_values
 from .pictures.loaders import TrainingPictures, load_pictures, stream_parts, training_batches
 from .pictures.splits import data_fact, fit_scenes
+from .presets.models import gan_configs
 from .presets.reading import parse
 from .presets.trainers import GANTraining
 from .sets import KINDS
 
 
-def main(argv: list[str] | None = None) -> nn.ModuleDict:
+class Networks(nn.ModuleDict):
+    generator: GANGenerator
+    discriminator: PatchDiscriminator
+
+
+def main(argv: list[str] | None = None) -> Networks:
     """Returns `generator` and `discriminator` as trained, without the average."""
     args = parse("gan", GANTraining, argv, __doc__)
     training = args.training
@@ -43,9 +51,10 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     models = build(args.model or {}, training.seed)
-    count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in models.items()}
-    accelerator.print(f"GAN: {count}, a patch of {models['discriminator'].config.receptive_field} pixels")
-    size = models["generator"].config.image_size
+    networks = {"generator": models.generator, "discriminator": models.discriminator}
+    count = {name: f"{model.num_parameters() / 1e6:.2f} M" for name, model in networks.items()}
+    accelerator.print(f"GAN: {count}, a patch of {models.discriminator.config.receptive_field} pixels")
+    size = models.generator.config.image_size
     pictures, validation = load_pictures(
         args.data, size, accelerator, KINDS, captions=False, batch_size=training.batch_size
     )
@@ -53,25 +62,16 @@ def main(argv: list[str] | None = None) -> nn.ModuleDict:
     return models
 
 
-def build(model: dict, seed: int) -> nn.ModuleDict:
+def build(model: dict, seed: int) -> Networks:
     """The two networks of the preset's `model: {generator: …, discriminator: …}`, the same on every process."""
-    unknown = set(model) - {"generator", "discriminator"}
-    if unknown:
-        raise ValueError(f"model has no key {sorted(unknown)[0]!r}: it holds generator and discriminator")
-    generator = GANGeneratorConfig(**model.get("generator", {}))
-    discriminator = PatchDiscriminatorConfig(**model.get("discriminator", {}))
-    if generator.image_size < discriminator.smallest_image:
-        raise ValueError(
-            f"image_size={generator.image_size} is too small for num_layers={discriminator.num_layers}, "
-            f"which needs {discriminator.smallest_image}: take fewer layers"
-        )
+    generator, discriminator = gan_configs(model)
     with same_draws(seed):
         networks = {"generator": GANGenerator(generator), "discriminator": PatchDiscriminator(discriminator)}
-    return nn.ModuleDict(networks)
+    return Networks(networks)
 
 
 def train(
-    models: nn.ModuleDict,
+    models: Networks,
     pictures: TrainingPictures,
     validation: Tensor,
     args,
@@ -87,24 +87,24 @@ def train(
     local_batch_size = training.local_batch_size(accelerator.num_processes)
     length = training.steps * training.discriminator_steps * training.batch_size
     loader = training_batches(pictures, args.data, training, accelerator, length=length, flip=training.flip)
-    prepared = accelerator.prepare(models["generator"].train(), models["discriminator"].train(), *optimizers)
+    prepared = accelerator.prepare(models.generator.train(), models.discriminator.train(), *optimizers)
     generator, discriminator, generator_optimizer, discriminator_optimizer = prepared
-    parts = {"discriminator": models["discriminator"], "discriminator_optimizer": discriminator_optimizer}
+    parts: dict[str, Any] = {"discriminator": models.discriminator, "discriminator_optimizer": discriminator_optimizer}
+    parts |= stream_parts(loader)
 
     def evaluate(average: GANGenerator, run: Run) -> None:
-        report(average, models["discriminator"], validation, run)
+        report(average, models.discriminator, validation, run)
 
     run = Run(
         "gan",
         training,
         accelerator,
         output_dir,
-        model=models["generator"],
+        model=models.generator,
         optimizer=generator_optimizer,
         report=evaluate,
         facts={"data": data_fact(pictures.source, args.data)},
         **parts,
-        **stream_parts(loader),
     )
     with run:
         batches = run.batches(loader, per_step=training.discriminator_steps)
@@ -118,7 +118,7 @@ def train(
                 generator_optimizer,
                 discriminator_optimizer,
                 sample_real=lambda count: to_pixel_values(next(batches), accelerator.device),
-                sample_latents=lambda count: latents(count, models["generator"], accelerator.device),
+                sample_latents=lambda count: latents(count, models.generator, accelerator.device),
                 batch_size=local_batch_size,
                 settings=training,
                 descend=run.descend,
@@ -155,5 +155,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
-    leave_processes()
+    run_command(main, leave_processes)

@@ -8,7 +8,7 @@ pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipe
 """
 
 import random
-from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 
-from dvae import DVAEImageProcessor, FirstStage, load_first_stage
+from dvae import DVAEImageProcessor, FirstStage
+from pipelines.checkpoints.first_stages import find_first_stage
 from pipelines.checks import check_components, check_stream
 from pipelines.drawing.settings import SamplingSettings, check_settings
 from pipelines.folder.adapters import add_adapter, has_adapter, merge_adapter, save_adapter
@@ -35,8 +36,9 @@ from prior_transformer import (
 from .codes.cached import CodeSource, Collate, DrawnCodes, captions_of
 from .codes.of_run import code_caches, codes_of
 from .evaluation.validation import evaluate_prior
-from .finish import SAMPLES, save_pipeline
-from .loop.engine import make_accelerator, need_whole_weights, ready, same_draws
+from .finish import SAMPLES, how_to_paint, save_pipeline
+from .loop.command import run_command
+from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
@@ -62,10 +64,10 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     training, output_dir = args.training, Path(args.output_dir)
     accelerator = make_accelerator(training)
     set_seed(training.seed, device_specific=True)
-    dvae = load_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
+    dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
-    check_sampling(training, prior)
+    check_settings(SamplingSettings(**training.sampling), prior)
     fit_scenes(args, KINDS, accelerator.print)
     data = data_fact(load_split(args.data, "train", KINDS), args.data)
     check_own_parts(training, output_dir, ("dvae", "tokenizer"), data, accelerator.print)
@@ -95,6 +97,7 @@ def build(
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
         freeze(prior, training.freeze)
         return fast(prior, accelerator)
+    model = model or {}
     fitting = {
         "text_vocab_size": len(tokenizer),
         "text_length": tokenizer.model_max_length,
@@ -102,26 +105,17 @@ def build(
         "codebook_size": dvae.config.codebook_size,
         "grid_size": dvae.config.grid_size,
     }
-    if differing := [name for name, value in fitting.items() if (model or {}).get(name, value) != value]:
+    if differing := [name for name, value in fitting.items() if model.get(name, value) != value]:
         asked = ", ".join(f"{name}={model[name]}" for name in differing)
         there = ", ".join(f"{name}={fitting[name]}" for name in differing)
         raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
-        prior = build_prior(prior_config({**(model or {}), **fitting}))
+        prior = build_prior(prior_config({**model, **fitting}))
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
     freeze(prior, training.freeze)
     return fast(prior, accelerator)
-
-
-def check_sampling(training: PriorTraining, prior: StreamPrior) -> None:
-    """Raises a ValueError for a setting that an evaluation could not paint by, thousands of steps later."""
-    try:
-        check_settings(SamplingSettings(**training.sampling), prior)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in fields(SamplingSettings))
-        raise ValueError(f"training.sampling={training.sampling}: {error}; its keys are {known}") from error
 
 
 def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:
@@ -175,6 +169,7 @@ def train(
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
             run.end_step({name: output[name] for name in LOSSES if name in output}, lr=lr)
+    accelerator.print(how_to_paint(output_dir))
 
 
 def check_model(told: dict[str, Any], config: StreamConfig) -> None:
@@ -212,8 +207,9 @@ def report(
         save_provenance(folder, run.facts)
     prompts = captions_of(unseen["validation"], SAMPLES, caption)
     pipeline = save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
+    assert pipeline.samples is not None  # `save_pipeline` paints them
     run.show("samples", pipeline.samples)
 
 
 if __name__ == "__main__":
-    plan_or_train("prior", PriorTraining, main, __doc__, KINDS)
+    run_command(partial(plan_or_train, "prior", PriorTraining, main, __doc__, KINDS), leave_processes)

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipelines.folder.whole import WEIGHTS, saved_whole
-from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
+from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer, load_tokenizer
 
 from .evaluation.feature_metrics import SmallCLIPFeatures, caption_fit
 from .evaluation.scorer import augment, contrastive_loss
 from .evaluation.validation import validation_images
+from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, same_draws
 from .loop.fingerprints import tokenizer_digest
 from .loop.loop_training import LoopTraining
@@ -40,6 +41,7 @@ from .pictures.readers import Row
 from .pictures.report import LOOKED_AT, cut_captions
 from .pictures.splits import data_fact, fit_scenes
 from .pictures.streaming import StreamedPictures, StreamLoader
+from .presets.models import reranker_config
 from .presets.reading import parse
 from .presets.trainers import RerankerTraining
 from .sets import KINDS
@@ -67,9 +69,7 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
 
 def build(model: dict, tokenizer: PriorTokenizer, seed: int) -> SmallCLIP:
     """One that reads the tokenizer's ids. Raises a ValueError for a key of the preset's `model` that it has not."""
-    if unknown := set(model) - {"projection_dim", "width"}:
-        raise ValueError(f"model has no key {min(unknown)!r}: a reranker's holds projection_dim and width")
-    config = SmallCLIPConfig(**model, text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    config = reranker_config(model, text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     with same_draws(seed):
         return SmallCLIP(config)
 
@@ -164,18 +164,19 @@ def learn(
 
     data: what it keeps of its pictures, by `data_fact`.
     """
-    model = model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # as transformers has its type
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     wrapped, optimizer = accelerator.prepare(model.train(), optimizer)
-    parts = {
+    parts: dict[str, Any] = {
         "model": model,
         "optimizer": optimizer,
         "report": report,
         "facts": {"data": data, "tokenizer": tokenizer_digest(tokenizer)},
+        **stream_parts(loader),
     }
-    run = Run(name, training, accelerator, output_dir, **parts, **stream_parts(loader))
+    run = Run(name, training, accelerator, output_dir, **parts)
     with run:
         for images, text_ids, subjects in run.batches(loader):
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
@@ -203,5 +204,4 @@ def report(reranker: SmallCLIP, tokenizer: PriorTokenizer, validation: Pictures,
 
 
 if __name__ == "__main__":
-    main()
-    leave_processes()
+    run_command(main, leave_processes)

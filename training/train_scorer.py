@@ -27,6 +27,7 @@ from .emoji.captions import plain_name
 from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
 from .evaluation.scorer import r_precision, ranks
+from .loop.command import run_command
 from .loop.engine import make_accelerator
 from .loop.loop_training import LoopTraining
 from .loop.pretrained import picture_size
@@ -92,7 +93,7 @@ class NamedPictures(torch.utils.data.Dataset):
 
     def __init__(self, pictures: Pictures, length: int, seed: int):
         self.pictures, self.length, self.seed = pictures, length, seed
-        composer = pictures.composer
+        composer = pictures.laid_out
         whole = [piece for piece in range(composer.pieces) if composer.quarters(piece) == QUARTERS]
         self.recoloured = [piece for piece in whole if composer.colour(piece) is not None]
 
@@ -100,7 +101,7 @@ class NamedPictures(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, i: int) -> tuple[Tensor, str, str]:
-        rng, composer = random.Random(f"{self.seed}-{i}"), self.pictures.composer
+        rng, composer = random.Random(f"{self.seed}-{i}"), self.pictures.laid_out
         if self.recoloured and rng.random() < RECOLOURED:
             piece = rng.choice(self.recoloured)
             image, name = composer.show(piece).picture, plain_name(composer.name(piece))
@@ -167,7 +168,7 @@ def score(
     if pipeline is not None:
         painted = pipeline(prompts, seed=0, output_type="pt").images
         scores |= figures("generated", scorer, painted, torch.tensor([place[name] for name in prompts]), name_ids)
-        pairs = heldout_pairs(pictures, training.prompts)
+        pairs = heldout_pairs(pictures.laid_out, training.prompts)
         both = torch.tensor([place[name] for pair in pairs.names for name in pair])
         again = torch.cat([pipeline.dvae.reconstruct(part) for part in pairs.images.split(64)])
         painted = pipeline(pairs.prompts, seed=0, output_type="pt").images
@@ -198,4 +199,4 @@ def figures(kind: str, scorer: SmallCLIP, pixel_values: Tensor, own: Tensor, nam
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -15,11 +15,12 @@ from tqdm import tqdm
 from pipelines.folder.whole import saved_whole, settled
 from prior_transformer import PriorTokenizer
 
-from .loop.provenance import read_provenance, save_provenance
+from .loop.command import run_command
+from .loop.provenance import files_of, read_provenance, save_provenance
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import Parts
 from .pictures.rows import BrokenRow, Tally
-from .pictures.splits import Split, data_fact, fit_scenes, load_split
+from .pictures.splits import Split, both_splits, data_fact, fit_scenes
 from .presets.reading import parse
 from .presets.trainers import TokenizerTraining
 from .sets import KINDS
@@ -31,11 +32,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     folder = Path(args.output_dir) / "tokenizer"
     fit_scenes(args, KINDS)
-    pictures = load_split(args.data, "train", KINDS)
+    pictures, _ = both_splits(args.data, KINDS)
     data = data_fact(pictures, args.data)
     if args.training.keep and (settled(folder) / "tokenizer.json").exists():
         check_kept(PriorTokenizer.from_pretrained(folder), args.training, folder)
-        told = read_provenance(folder).get("data", data)["files"]
+        told = files_of(read_provenance(folder)) or data["files"]
         other = "" if told == data["files"] else f", of files {told}, not of this run's, {data['files']}"
         print(f"{folder} is there already: kept{other}")
         return
@@ -72,8 +73,10 @@ def draw_captions(pictures: Split, data: DataArguments, training: TokenizerTrain
     composer = pictures.kind.composer(parts, []).weigh(data.scene_kinds) if data.scenes > 0 else None
     rng = random.Random(training.seed)
     for i in tqdm(range(training.captions), desc="captions", leave=False):
-        composed = composer is not None and rng.random() < data.scenes
-        yield pictures.kind.caption(composer.draw_caption(rng) if composed else parts[i % len(parts)], rng)
+        if composer is not None and rng.random() < data.scenes:
+            yield pictures.kind.caption(composer.draw_caption(rng), rng)
+        else:
+            yield pictures.kind.caption(parts[i % len(parts)], rng)
 
 
 def captioned(pictures: Split, tally: Tally) -> Iterator[Parts]:
@@ -87,4 +90,4 @@ def captioned(pictures: Split, tally: Tally) -> Iterator[Parts]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -3,30 +3,31 @@
     python -m training.validate_data PATH [--data.min_side 64 …] [--tokenizer runs/mine/tokenizer] [--out FOLDER]
 
 PATH is what --data.path takes. Prints the report and leaves report.json, report.txt and a contact sheet of each split
-in FOLDER. The exit code is 1 where more than data.max_broken_share of the rows cannot be used, which is where a run
-would stop, and 2 where there is nothing to read.
+in FOLDER. The exit code is 1 where a run would stop: more than data.max_broken_share of the rows cannot be used, or
+all rows are of one picture, so that none can be held out. It is 2 where there is nothing to read.
 """
 
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prior_transformer import load_tokenizer
 
+from .loop.command import run_command
 from .pictures.data_arguments import DataArguments
 from .pictures.kinds import NoCaptions
 from .pictures.report import SplitReport, contact_sheet, look_through, shared
 from .pictures.splits import Split, load_split
+from .presets.reading import new_parser
 from .sets import KINDS
 
 
 def main(argv: list[str] | None = None) -> int:
-    from jsonargparse import ArgumentParser
-
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = ArgumentParser(prog="python -m training.validate_data", description=__doc__)
-    parser.add_class_arguments(DataArguments, "data")
+    parser = new_parser("validate_data", __doc__)
+    parser.add_settings(DataArguments, "data")
     parser.add_argument(
         "--tokenizer", type=str | None, default=None, help="counts captions in its tokens, not in words"
     )
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         name: look_through(source, data, lengths_of, unit, name, args.num_workers) for name, source in splits.items()
     }
     write(reports, data, out)
-    return int(any(report.is_past(data.max_broken_share) for report in reports.values()))
+    return int(any(report.rows == 0 or report.is_past(data.max_broken_share) for report in reports.values()))
 
 
 def captioned_or_not(data: DataArguments, split: str) -> Split:
@@ -74,7 +75,7 @@ def caption_lengths(tokenizer: str | None) -> tuple[Callable[[list[str]], list[i
 
 def write(reports: dict[str, SplitReport], data: DataArguments, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    numbers = {name: report.numbers() for name, report in reports.items()}
+    numbers: dict[str, Any] = {name: report.numbers() for name, report in reports.items()}
     numbers["in_both_splits"] = shared(reports.values())
     (out / "report.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", "utf-8")
     text = "\n".join(line for name, report in reports.items() for line in lines(name, report, data))
@@ -94,6 +95,8 @@ def lines(name: str, report: SplitReport, data: DataArguments) -> list[str]:
         f"{name}: {report.rows:,} rows, {numbers['usable']:,} usable, {report.broken:,} broken "
         f"({numbers['broken_share']:.2%}, {verdict})"
     ]
+    if report.rows == 0:
+        return [*found, "    nothing can be held out: a run needs two pictures"]
     for reason, count in report.reasons.most_common():
         first = [where for where, other in report.broken_rows if other == reason][:3]
         found.append(f"    {count:,} {reason}: {'; '.join(first)}{'; …' if count > 3 else ''}")
@@ -110,4 +113,4 @@ def lines(name: str, report: SplitReport, data: DataArguments) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -1,21 +1,29 @@
 """Any first stage by its files alone: one of ours, a public VQGAN, or OpenAI's dVAE."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
-from dvae import FIRST_STAGES, FirstStage, load_first_stage
+from dvae import (
+    FIRST_STAGES,
+    DVAEConfig,
+    FirstStage,
+    VQGANConfig,
+    load_first_stage,
+    load_first_stage_config,
+)
 
 from ..folder.locate import fetch, is_hub_id
 from ..folder.whole import settled
-from .openai_dvae import holds_openai_dvae, read_openai_dvae
+from .openai_dvae import holds_openai_dvae, openai_dvae_config, read_openai_dvae
 from .pickles import read_pickle
 from .stored import Stored, read_safetensors
-from .vqgans import holds_vqgan, read_vqgan
+from .vqgans import holds_vqgan, read_vqgan, vqgan_config
 
 SETTINGS = ["config.json", "*.yaml", "*.yml"]
 OPENAI = ("encoder.pkl", "decoder.pkl")
@@ -38,7 +46,7 @@ def find_first_stage(
 
     Raises an OSError where there is none, or it is not whole.
     """
-    if is_own(name, hub_options):
+    if is_own(name, **hub_options):
         options = {"dtype": "auto" if dtype is None else dtype, **hub_options}
         return load_first_stage(settled(name) if Path(name).is_dir() else name, **options)
     stored, folder = find_stored(name, hub_options)
@@ -46,7 +54,18 @@ def find_first_stage(
     return read(stored, image_size=image_size or told_size(folder), dtype=dtype)
 
 
-def is_own(name: str | Path, hub_options: dict[str, Any]) -> bool:
+def find_first_stage_config(
+    name: str | Path, *, image_size: int | None = None, **hub_options: Any
+) -> DVAEConfig | VQGANConfig:
+    """The config alone of what `find_first_stage` finds, from the shapes of a public one's tensors."""
+    if is_own(name, **hub_options):
+        return load_first_stage_config(settled(name) if Path(name).is_dir() else name, **hub_options)
+    stored, folder = find_stored(name, hub_options)
+    config_of = openai_dvae_config if holds_openai_dvae(stored) else vqgan_config
+    return config_of(stored, image_size or told_size(folder))
+
+
+def is_own(name: str | Path, **hub_options: Any) -> bool:
     """Whether the config.json of a folder or a Hub id is that of one of our first stages."""
     if Path(name).is_dir():
         path = settled(name) / "config.json"
@@ -80,7 +99,7 @@ def find_stored(name: str | Path, hub_options: dict[str, Any]) -> tuple[Stored, 
 def groups_of(folder: Path) -> list[list[Path]]:
     """The files of tensors in a folder, those of one model together: safetensors first, then pickles."""
     groups: dict[tuple[bool, str], list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*")):  # of a repository that has none of the files there is no folder
         if path.suffix in (".safetensors", *PICKLES) and path.is_file():
             model = "" if path.name in OPENAI else re.sub(r"-\d+-of-\d+$", "", path.stem)
             groups.setdefault((path.suffix != ".safetensors", model), []).append(path)
@@ -133,10 +152,11 @@ def told_size(folder: Path) -> int | None:
 
 
 def settings_of(path: Path) -> Any:
-    """Of a YAML, which JSON is, too."""
+    """Of a YAML or JSON file. Raises an OSError where it is none."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise OSError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -30,7 +30,7 @@ def read_openai_dvae(stored: Stored, *, image_size: int | None = None, dtype: to
 
     Raises an OSError for the first tensor that is missing or of another shape.
     """
-    config = config_of(stored, image_size or 256)
+    config = openai_dvae_config(stored, image_size)
     with torch.device("meta"):
         dvae = DVAE(config)
     fill(dvae, sources_of(dvae), stored, TITLE, dtype)
@@ -38,12 +38,12 @@ def read_openai_dvae(stored: Stored, *, image_size: int | None = None, dtype: to
     return dvae.eval()
 
 
-def config_of(stored: Stored, image_size: int) -> DVAEConfig:
+def openai_dvae_config(stored: Stored, image_size: int | None) -> DVAEConfig:
     """All sizes but the pictures', by the tensors' shapes."""
 
     def size(name: str, dimension: int = 0) -> int:
         shape = find(stored, name, TITLE).shape
-        if len(shape) != 4:
+        if len(shape) != 4 or 0 in shape:
             raise OSError(f"{stored.source}, taken for {TITLE}: {name} has shape {shape}, which is no convolution's")
         return shape[dimension]
 
@@ -53,7 +53,7 @@ def config_of(stored: Stored, image_size: int) -> DVAEConfig:
     widths = [size(group.format(i, 4)) for i in range(1, groups + 1)]
     try:
         return DVAEConfig(
-            image_size=image_size,
+            image_size=image_size or 256,
             downsample_factor=2 ** (groups - 1),
             codebook_size=size("encoder.blocks.output.conv.w"),
             codebook_dim=size(f"decoder.{FIRST}"),

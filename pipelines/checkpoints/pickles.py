@@ -72,7 +72,12 @@ def read_pickle(path: str | Path) -> Stored:
     path = Path(path)
     try:
         whole = _read_zip(path) if zipfile.is_zipfile(path) else _read_older(path)
-    except (Unreadable, zipfile.BadZipFile, struct.error) as error:
+    except (
+        ValueError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        struct.error,
+    ) as error:  # ours, and what zipfile raises
         raise OSError(f"{path} cannot be read as torch.save writes it: {error}") from error
     tensors, foreign = named(whole)
     if not tensors:
@@ -114,7 +119,7 @@ def _start_in_zip(file: io.BufferedReader, info: zipfile.ZipInfo) -> int:
     """Where an entry's bytes start: after its own header, which may be longer than the directory's."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise Unreadable(f"its {info.filename} is compressed or encrypted")
-    file.seek(info.header_offset)
+    file.seek(max(info.header_offset, 0))
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise Unreadable(f"its {info.filename} is not where its directory says")
@@ -227,8 +232,8 @@ class Machine:
             parts = argument.split(" ", 1) if name == "GLOBAL" else self.last(2)
             stack.append(Foreign(" ".join(map(str, parts))))
         elif name in MADE:
-            items = self.popped() if MADE[name] is None else self.last(MADE[name])
-            stack.append(made(name, items))
+            count = MADE[name]
+            stack.append(made(name, self.popped() if count is None else self.last(count)))
         elif name in ("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"):
             items = self.popped() if name.endswith("S") else self.last(1 if name == "APPEND" else 2)
             put(stack[-1], items, pairs=name.startswith("SET"))

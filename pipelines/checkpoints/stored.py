@@ -44,7 +44,7 @@ class StoredTensor:
         data = torch.empty(extent(self.shape, self.stride) * self.dtype.itemsize, dtype=torch.uint8, device="cpu")
         with self.path.open("rb") as file:
             file.seek(self.start)
-            count = file.readinto(memoryview(data.numpy()))
+            count = file.readinto(data.numpy().data)
         if count != len(data):
             raise OSError(f"{self.path} ends after {count} of the {len(data)} bytes of a tensor: fetch it again")
         return data.view(self.dtype).as_strided(self.shape, self.stride).contiguous()

@@ -93,29 +93,35 @@ def read_vqgan(stored: Stored, *, image_size: int | None = None, dtype: torch.dt
 
     Raises an OSError where there is none, and for the first tensor that is missing, of another shape, or too many.
     """
-    prefix = next((name.removesuffix(FIRST) for name in stored if name.endswith(FIRST)), None)
-    if prefix is None:
-        raise OSError(f"{stored.source} holds no VQGAN: none of its {len(stored)} tensors is …{FIRST}")
-    own, layout = stored.under(prefix), layout_of(stored, prefix)
+    own, layout = taken_for(stored)
     config = config_of(own, layout, image_size)
     with torch.device("meta"):
         vqgan = VQGAN(config)
     sources = {name: source_of(name, layout, config) for name in vqgan.state_dict()}
     used = {part for source in sources.values() for part in ([source] if isinstance(source, str) else source.names)}
     left = [name for name in own if name.startswith(PARTS) and name not in used and name not in UNUSED]
-    fill(vqgan, sources, own, layout.title, dtype)
     if left:
         shape = own[left[0]].shape
         raise OSError(f"{stored.source}, taken for {layout.title}: {left[0]} {shape} has no place in it")
+    fill(vqgan, sources, own, layout.title, dtype)
     vqgan.posterior.codebook.float()
     return vqgan.eval()
 
 
-def layout_of(stored: Stored, prefix: str) -> Layout:
-    """By the names that the level nearest the grid has; taming's last level to be decoded changes no resolution."""
-    if f"{prefix}encoder.conv_blocks.0.res.0.conv1.weight" in stored:
-        return JANUS_VQ_16 if prefix.startswith("gen_vision_model.") else VQ_16
-    return JANUS if f"{prefix}decoder.up.0.upsample.conv.weight" in stored else TAMING
+def vqgan_config(stored: Stored, image_size: int | None) -> VQGANConfig:
+    """The config alone of what `read_vqgan` reads."""
+    return config_of(*taken_for(stored), image_size)
+
+
+def taken_for(stored: Stored) -> tuple[Stored, Layout]:
+    """The VQGAN's tensors and their layout, by its names: taming's level 0 of the decoder doubles nothing."""
+    prefix = next((name.removesuffix(FIRST) for name in stored if name.endswith(FIRST)), None)
+    if prefix is None:
+        raise OSError(f"{stored.source} holds no VQGAN: none of its {len(stored)} tensors is …{FIRST}")
+    own = stored.under(prefix)
+    if "encoder.conv_blocks.0.res.0.conv1.weight" in own:
+        return own, JANUS_VQ_16 if prefix.startswith("gen_vision_model.") else VQ_16
+    return own, JANUS if "decoder.up.0.upsample.conv.weight" in own else TAMING
 
 
 def config_of(own: Stored, layout: Layout, image_size: int | None) -> VQGANConfig:
@@ -126,8 +132,8 @@ def config_of(own: Stored, layout: Layout, image_size: int | None) -> VQGANConfi
 
     def size(name: str, dimension: int = 0) -> int:
         shape = own[name].shape if name in own else ()
-        if len(shape) <= dimension:
-            raise OSError(f"{own.source}, taken for {layout.title}: {name} is missing, or no convolution's")
+        if len(shape) <= dimension or 0 in shape:
+            raise OSError(f"{own.source}, taken for {layout.title}: {name} is missing, or has no sizes: {shape}")
         return shape[dimension]
 
     channels, levels = size(FIRST), count(rf"encoder\.{layout.down}\.(\d+)\.")

@@ -1,15 +1,19 @@
 """`python -m pipelines demo`: the page as a process, or pushed as a Space. What is heavy comes last."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from ..commands import OneLineParser, check_installed, load, one_line
 from ..folder.locate import find_pipeline, public_name
 
 if TYPE_CHECKING:
+    from gradio import Blocks
+
     from .. import TextToImagePipeline
 
 EPILOG = """\
@@ -63,6 +67,8 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the page is there
+        return 130
     return 0
 
 
@@ -73,22 +79,34 @@ def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
     studio = Studio(pipeline, name=public_name(args.model))
     os.environ["GRADIO_TEMP_DIR"] = str(studio.folder / "uploads")  # which gradio reads where it keeps a file
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from .page import build_page, launch_options
+    from .looks import launch_options
+    from .page import build_page
 
     page = build_page(studio).queue(max_size=32)
-    page.launch(
-        server_name=args.host,
-        server_port=args.port,
-        allowed_paths=[str(studio.folder)],
-        max_file_size="10mb",
-        share=False,
-        ssr_mode=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        **launch_options(),
-    )
-    print(f"the page is at {page.local_url}", flush=True)
     try:
-        page.block_thread()
+        page.launch(
+            server_name=args.host,
+            server_port=args.port,
+            allowed_paths=[str(studio.folder)],
+            max_file_size="10mb",
+            share=False,
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            **launch_options(),
+        )
+        print(f"the page is at {page.local_url}", flush=True)
+        wait_for_a_stop(page)
     finally:
         studio.close()
+
+
+def wait_for_a_stop(page: "Blocks") -> None:
+    """Until Ctrl-C or SIGTERM, after which nothing is answered, and no picture kept, any more."""
+    try:
+        while True:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # which shows each visitor who is cut off
+        page.server.force_exit = True  # it would wait for them to go
+        page.close(verbose=False)

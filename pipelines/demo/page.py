@@ -1,7 +1,5 @@
 """The page: three tabs over a `Studio`. Nothing on it comes from another host."""
 
-from typing import Any
-
 import gradio as gr
 from PIL import Image
 
@@ -10,33 +8,12 @@ from .picture_tabs import inpaint_tab, reconstruct_tab
 from .studio import Kept, Studio
 from .widgets import enlarge, explained, present
 
-CSS = """
-.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
-.pictures img, .picture img { image-rendering: pixelated; }
-.pictures .caption-label { font-size: var(--text-xs); padding: 1px 6px; opacity: .85; }
-.pictures .preview { background: var(--background-fill-primary); }
-.seed-row { align-items: end; }
-#dice { height: 42px; margin-bottom: 11px; }
-progress { appearance: none; width: 100%; height: 6px; border: 0; }
-progress::-webkit-progress-bar { background: var(--border-color-primary); border-radius: 3px; }
-progress::-webkit-progress-value { background: var(--color-accent); border-radius: 3px; }
-progress::-moz-progress-bar { background: var(--color-accent); border-radius: 3px; }
-#codes textarea { font-family: var(--font-mono); white-space: pre; }
-"""
-FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # the system's: no fetching
-
-
-def launch_options() -> dict[str, Any]:
-    """How `build_page` looks, for its `launch`."""
-    theme = gr.themes.Default(primary_hue="emerald", secondary_hue="emerald", neutral_hue="stone", **FONTS)
-    return {"theme": theme, "css": CSS, "footer_links": [], "run_history": False, "enable_monitoring": False}
-
 
 def build_page(studio: Studio) -> gr.Blocks:
     config = studio.pipeline.dvae.config
     with gr.Blocks(title="armchair", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
-            f"## armchair\nPictures of {config.image_size}×{config.image_size} pixels, painted as "
+            f"# armchair\nPictures of {config.image_size}×{config.image_size} pixels, painted as "
             f"{config.grid_size}×{config.grid_size} codes, one after the other."
         )
         with gr.Tabs() as tabs:

@@ -7,7 +7,21 @@ from typing import Any
 import gradio as gr
 
 from .studio import Kept, Studio
-from .widgets import MAX_PROMPT, ONE_BY_ONE, bar, captioned, counted, explained, growing, pictures, present, tiles
+from .widgets import (
+    MAX_PROMPT,
+    bar,
+    captioned,
+    counted,
+    explained,
+    growing,
+    in_turn,
+    pictures,
+    present,
+    prompt_box,
+    tiles,
+    told,
+    worded,
+)
 
 EXAMPLES = [
     "an armchair shaped like an avocado",
@@ -23,17 +37,15 @@ LAST_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
 def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     """Returns the chosen picture, `Kept` or None, and the button that takes it to the editor."""
     kept, chosen, unfinished = gr.State([]), gr.State(None), gr.State(0)  # unfinished: tiles that are not whole yet
-    with gr.Row():
-        with gr.Column(min_width=320):
-            asked = _prompt_and_seed()
-            sliders = _sliders(studio)
+    with gr.Row(elem_id="studio"):  # three parts, which page.py places by the width of the screen
+        with gr.Column(elem_id="asked"):
+            words = prompt_box("Prompt", value=EXAMPLES[0], elem_id="prompt")
             with gr.Row():
                 paint = gr.Button("Paint", variant="primary", elem_id="paint")
                 stop = gr.Button("Stop", min_width=80, elem_id="stop")
-            gr.Examples(EXAMPLES, asked["prompt"], label="Prompts to try")
-        with gr.Column(min_width=420):
+        with gr.Column(elem_id="painted"):
             gallery = pictures("Pictures, the newest first", elem_id="gallery", height=558)
-            state = gr.HTML(elem_id="state")
+            state = told("state")
             with gr.Row():
                 prompt = gr.Textbox(
                     label="Its prompt", buttons=["copy"], interactive=False, scale=3, elem_id="its-prompt"
@@ -44,17 +56,22 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
             with gr.Row():
                 download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
                 to_editor = gr.Button("Paint a part anew", elem_id="to-editor")
+        with gr.Column(elem_id="details"):
+            gr.Examples(EXAMPLES, words, label="Prompts to try")
+            asked = {"prompt": words, **_other_words_and_seed()}
+            sliders = _sliders(studio)
     names, shown = [*asked, *sliders], [prompt, seed, download, chosen]
 
     @explained
     def run(old: list[Kept], *values: Any) -> Iterator[tuple]:
         options = dict(zip(names, values, strict=True))
+        worded(options["prompt"])
         for now in studio.paint(**asked_for(options, {name: slider.value for name, slider in sliders.items()})):
             if now.kept:
                 kept = [*now.kept, *old][:KEPT]
                 yield tiles(captioned(kept), now), counted(len(now.kept), now.seconds), kept, 0, *_shown(now.kept[0])
             else:
-                together = [*growing(now), *captioned(old)]
+                together = [*growing(now, options["prompt"]), *captioned(old)]
                 yield tiles(together, now), bar(now.step, now.total), old, len(now.images), *[gr.skip()] * len(shown)
 
     def choose(old: list[Kept], unfinished: int, event: gr.SelectData) -> tuple:
@@ -62,17 +79,18 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
         return _shown(old[place]) if 0 <= place < len(old) else tuple([gr.skip()] * len(shown))
 
     def halt(old: list[Kept]) -> tuple:
-        return captioned(old), "<p>stopped</p>", 0
+        return captioned(old), "<p>stopped</p>", 0, False
 
-    painting = gr.on(
-        [paint.click, asked["prompt"].submit],
+    enters = [asked[name].submit for name in ("prompt", "negative_prompt", "seed")]
+    painting, goes_on = in_turn(
+        [paint.click, *enters],
         run,
         [kept, *asked.values(), *sliders.values()],
         [gallery, state, kept, unfinished, *shown],
-        show_progress="hidden",
-        **ONE_BY_ONE,
+        state,
+        lambda: studio.is_busy,
     )
-    stop.click(halt, kept, [gallery, state, unfinished], cancels=[painting], api_visibility="private")
+    stop.click(halt, kept, [gallery, state, unfinished, goes_on], cancels=[painting], api_visibility="private")
     gallery.select(choose, [kept, unfinished], shown, api_visibility="private")
     return chosen, to_editor
 
@@ -86,8 +104,7 @@ def asked_for(options: dict[str, Any], untouched: dict[str, float]) -> dict[str,
     return {**options, **whole, **{name: None for name, start in untouched.items() if options[name] == start}}
 
 
-def _prompt_and_seed() -> dict[str, gr.Component]:
-    prompt = gr.Textbox(label="Prompt", value=EXAMPLES[0], lines=2, max_length=MAX_PROMPT, elem_id="prompt")
+def _other_words_and_seed() -> dict[str, Any]:
     negative = gr.Textbox(
         label="Negative prompt",
         placeholder="what guidance steers away from",
@@ -99,7 +116,7 @@ def _prompt_and_seed() -> dict[str, gr.Component]:
         dice = gr.Button("Random", min_width=90, elem_id="dice", size="sm")
     number = gr.Slider(1, 16, value=4, step=1, label="Pictures", elem_id="number")
     dice.click(lambda: secrets.randbelow(2**32), None, seed, api_visibility="private")
-    return {"prompt": prompt, "negative_prompt": negative, "seed": seed, "num_images_per_prompt": number}
+    return {"negative_prompt": negative, "seed": seed, "num_images_per_prompt": number}
 
 
 def _sliders(studio: Studio) -> dict[str, gr.Component]:

@@ -9,19 +9,24 @@ from PIL import Image
 
 from .studio import Kept, Studio
 from .widgets import (
+    AT_ONCE,
     EDITOR_SIDE,
-    MAX_PROMPT,
     ONE_BY_ONE,
+    WAITING,
     bar,
     captioned,
     counted,
     enlarge,
     explained,
     growing,
+    in_turn,
     pictures,
     present,
+    prompt_box,
     read_as_everywhere,
     tiles,
+    told,
+    worded,
 )
 
 BRUSH = "#e8467c"
@@ -45,8 +50,9 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
                 elem_classes="picture",
             )
             read_as_everywhere(editor)
+            gr.Button(visible="hidden", elem_id="undecodable").click(refuse, **AT_ONCE)
         with gr.Column(scale=1, min_width=320):
-            prompt = gr.Textbox(label="What the whole picture shows", lines=2, max_length=MAX_PROMPT, elem_id="whole")
+            prompt = prompt_box("What the whole picture shows", elem_id="whole")
             with gr.Row():
                 seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=2**53 - 1)
                 number = gr.Slider(1, 4, value=2, step=1, label="Pictures")
@@ -58,33 +64,40 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
             with gr.Row():
                 button = gr.Button("Paint this part anew", variant="primary", elem_id="inpaint-button")
                 stop = gr.Button("Stop", min_width=80, elem_id="inpaint-stop")
+            state = told("inpaint-state")
             gallery = pictures("Painted anew", elem_id="inpainted", height=290)
-            state = gr.HTML(elem_id="inpaint-state")
     kept = gr.State([])
 
     @explained
     def run(drawn: dict[str, Any] | None, text: str, first: float, count: float, candidates: float) -> Iterator[tuple]:
         picture, mask = split_drawing(drawn)
+        worded(text)
         first = int(present(first, "there is no seed; type one, such as 0"))
         options = {"seed": first, "num_images_per_prompt": int(count), "best_of": int(candidates)}
         for now in studio.inpaint(text, picture, mask, **options):
             if now.kept:
                 yield tiles(captioned(now.kept), now), counted(len(now.kept), now.seconds), now.kept
             else:
-                yield tiles(growing(now), now), bar(now.step, now.total), gr.skip()
+                yield tiles(growing(now, text), now), bar(now.step, now.total), gr.skip()
 
     def halt(old: list[Kept]) -> tuple:
-        return captioned(old), "<p>stopped</p>"
+        return captioned(old), "<p>stopped</p>", False
 
-    painting = button.click(
+    painting, goes_on = in_turn(
+        [button.click, prompt.submit, seed.submit],
         run,
         [editor, prompt, seed, number, best_of],
         [gallery, state, kept],
-        show_progress="hidden",
-        **ONE_BY_ONE,
+        state,
+        lambda: studio.is_busy,
     )
-    stop.click(halt, kept, [gallery, state], cancels=[painting], api_visibility="private")
+    stop.click(halt, kept, [gallery, state, goes_on], cancels=[painting], api_visibility="private")
     return editor, prompt
+
+
+def refuse() -> None:
+    """What the browser could not put into the editor never comes here."""
+    raise gr.Error("your browser cannot read this file as a picture; pass a PNG or a JPEG", print_exception=False)
 
 
 def reconstruct_tab(studio: Studio) -> None:
@@ -100,7 +113,7 @@ def reconstruct_tab(studio: Studio) -> None:
         read_as_everywhere(upload)
         fitted = _result("As the model sees it", elem_id="fitted")
         picture = _result("From its codes", elem_id="rebuilt")
-    state = gr.HTML()
+    state = told("reconstructed")
     codes = gr.Textbox(label="Its codes, row by row", lines=8, buttons=["copy"], interactive=False, elem_id="codes")
 
     @explained
@@ -111,7 +124,9 @@ def reconstruct_tab(studio: Studio) -> None:
         words = f"<p>{made.codes.size} codes of {studio.pipeline.dvae.config.codebook_size:,}, {made.psnr:.1f} dB</p>"
         return enlarge(made.original), enlarge(made.picture), words, written(made.codes)
 
-    upload.change(run, upload, [fitted, picture, state, codes], show_progress="hidden", **ONE_BY_ONE)
+    begun = upload.change(lambda: WAITING if studio.is_busy else "", None, state, **AT_ONCE)
+    made = begun.then(run, upload, [fitted, picture, state, codes], **ONE_BY_ONE)
+    made.failure(lambda: "", None, state, **AT_ONCE)
 
 
 def _result(label: str, elem_id: str) -> gr.Image:
@@ -130,7 +145,8 @@ def split_drawing(drawn: dict[str, Any] | None) -> tuple[Image.Image, Image.Imag
 
     Raises ValueError when there is no picture, or nothing drawn.
     """
-    background = present((drawn or {}).get("background"), "there is no picture yet; upload one, or send a painted one")
+    drawn = drawn or {}
+    background = present(drawn.get("background"), "there is no picture yet; upload one, or send a painted one")
     mask = np.zeros((background.height, background.width), dtype=bool)
     for layer in drawn["layers"]:
         mask |= np.asarray(layer.convert("RGBA"))[..., 3] > 0

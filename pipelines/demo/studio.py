@@ -1,6 +1,7 @@
 """What the page does, without the page: paint in steps, paint a part anew, reconstruct; pictures are kept as PNG."""
 
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Studio:
         self.pipeline, self.name = pipeline, name
         self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
+        self.is_busy = False  # whether something is being painted
+        self._work, self._closed = threading.Lock(), False  # held while the pipeline works
 
     def paint(self, prompt: str, negative_prompt: str = "", **options: Any) -> Iterator[Progress]:
         """The pictures of a prompt while they grow, a step a row of codes; options as in the pipeline's call."""
@@ -80,26 +83,44 @@ class Studio:
     def reconstruct(self, picture: Image.Image) -> Reconstruction:
         """A picture through its codes and back."""
         pipeline = self.pipeline
-        original, reconstructed = pipeline.image_processor.fit(picture), pipeline.reconstruct(picture)[0]
+        with self._work:
+            original, reconstructed = pipeline.image_processor.fit(picture), pipeline.reconstruct(picture)[0]
+            codes = pipeline.encode_images(picture)[0].cpu().numpy()
         levels = np.asarray(original, dtype=float) - np.asarray(reconstructed, dtype=float)
         psnr = 10 * np.log10(255**2 / max(np.square(levels).mean(), 1e-9))
-        return Reconstruction(original, reconstructed, pipeline.encode_images(picture)[0].cpu().numpy(), psnr)
+        return Reconstruction(original, reconstructed, codes, psnr)
 
     def _grow(self, told: dict[str, str], prompt: str, **options: Any) -> Iterator[Progress]:
         """A stream of the pipeline; told: for the metadata of the pictures that are kept of it."""
-        start = time.monotonic()
-        for output in self.pipeline.stream(prompt, progress_bar=False, **options):
-            kept = self._keep(output, **told) if output.step == output.total else []
-            yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
+        start, self.is_busy = time.monotonic(), True
+        stream = self.pipeline.stream(prompt, progress_bar=False, **options)
+        try:
+            while step := self._step(stream, told):
+                output, kept = step
+                yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
+        finally:
+            self.is_busy = False
+
+    def _step(
+        self, stream: Iterator[TextToImagePipelineOutput], told: dict[str, str]
+    ) -> tuple[TextToImagePipelineOutput, list[Kept]] | None:
+        """The next one of a stream, and what was kept of it; None at its end, or when the studio is closed."""
+        with self._work:
+            output = None if self._closed else next(stream, None)
+            if output is None:
+                return None
+            return output, self._keep(output, told) if output.step == output.total else []
 
     def close(self) -> None:
-        """Deletes all pictures."""
-        self._folder.cleanup()
+        """Waits for the step that is being painted, the last one, and deletes all pictures."""
+        with self._work:
+            self._closed = True
+            self._folder.cleanup()
 
-    def _keep(self, output: TextToImagePipelineOutput, **extra: Any) -> list[Kept]:
+    def _keep(self, output: TextToImagePipelineOutput, told: dict[str, str]) -> list[Kept]:
         for old in self.folder.glob("*.png"):
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 old.unlink(missing_ok=True)
-        paths = save_pictures(output, self.folder, made_by={"model": self.name, **extra})
+        paths = save_pictures(output, self.folder, made_by={"model": self.name, **told})
         entries = zip(paths, output.prompts, output.seeds, strict=True)
         return [Kept(str(path), prompt, seed) for path, prompt, seed in entries]

@@ -1,6 +1,7 @@
 """What the tabs share: galleries, words for errors and progress, and the line that paints one thing at a time."""
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 from PIL import Image
 
 from dvae import UnusablePicture, read_picture
@@ -16,10 +18,20 @@ from dvae.image_processing_dvae import FORMATS
 
 from .studio import Kept, Progress
 
-ONE_BY_ONE = {"concurrency_id": "pipeline", "concurrency_limit": 1, "api_visibility": "private"}
+ONE_BY_ONE = {
+    "concurrency_id": "pipeline",
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+    "show_progress": "hidden",
+}
+AT_ONCE = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 MAX_PROMPT = 1000  # characters
 EDITOR_SIDE = 448  # pixels: small pictures are enlarged to be drawn on
+LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite')"  # it is read out
+WAITING = "<p>someone else's picture is painted first; yours comes then</p>"
+BEGINS = "<p>it begins</p>"
 _END = object()
+_WARNINGS = threading.Lock()  # what catches them is the whole process's
 
 
 def read_as_everywhere(picture: gr.Image | gr.ImageEditor) -> None:
@@ -53,7 +65,7 @@ def explained(function: Callable) -> Callable:
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def explain(*args: Any) -> Iterator[Any]:
+        def explain_items(*args: Any) -> Iterator[Any]:
             items = function(*args)
             try:
                 while True:
@@ -64,12 +76,13 @@ def explained(function: Callable) -> Callable:
                     yield item
             finally:
                 items.close()
-    else:
 
-        @wraps(function)
-        def explain(*args: Any) -> Any:
-            with _messages():
-                return function(*args)
+        return explain_items
+
+    @wraps(function)
+    def explain(*args: Any) -> Any:
+        with _messages():
+            return function(*args)
 
     return explain
 
@@ -77,12 +90,17 @@ def explained(function: Callable) -> Callable:
 @contextmanager
 def _messages() -> Iterator[None]:
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with _WARNINGS, warnings.catch_warnings(record=True) as caught:
             yield
     except (OSError, TypeError, ValueError) as error:
         raise gr.Error(str(error), print_exception=False) from error
     for warning in caught:
         gr.Warning(str(warning.message))
+
+
+def prompt_box(label: str, elem_id: str, value: str = "") -> gr.Textbox:
+    """Of one line that grows, in which Enter paints."""
+    return gr.Textbox(label=label, value=value, lines=1, max_lines=4, max_length=MAX_PROMPT, elem_id=elem_id)
 
 
 def pictures(label: str, elem_id: str, height: int) -> gr.Gallery:
@@ -103,21 +121,56 @@ def pictures(label: str, elem_id: str, height: int) -> gr.Gallery:
 
 
 def captioned(kept: list[Kept]) -> list[tuple[str, str]]:
-    return [(picture.path, f"seed {picture.seed}") for picture in kept]
+    """A caption is the picture's alternative text, too."""
+    return [(picture.path, f"seed {picture.seed}: {picture.prompt}") for picture in kept]
 
 
-def growing(now: Progress) -> list[tuple[Image.Image, str]]:
+def growing(now: Progress, prompt: str) -> list[tuple[Image.Image, str]]:
     """Pictures that are not whole yet, captioned."""
-    return [(image, "…") for image in now.images]
+    return [(image, f"not whole yet: {prompt}") for image in now.images]
 
 
 def tiles(captioned_pictures: list[tuple], now: Progress) -> gr.Gallery:
-    """Up to four new pictures are shown large."""
-    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4)
+    """Up to four new pictures are shown large; one that was looked at alone no longer hides them."""
+    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4, selected_index=None)
+
+
+def told(elem_id: str) -> gr.HTML:
+    """Where the page says how far it is."""
+    return gr.HTML(elem_id=elem_id, js_on_load=LIVE)
+
+
+def in_turn(
+    triggers: list[Callable],
+    run: Callable,
+    inputs: list[gr.components.Component],
+    outputs: list[gr.components.Component],
+    state: gr.HTML,
+    is_busy: Callable[[], bool],
+) -> tuple[Dependency, gr.State]:
+    """`run` paints once its turn has come. Until then the state has words, and so has a second click.
+
+    Returns the painting, to be cancelled, and whether it goes on, to be made False then.
+    """
+    painting = gr.State(False)
+
+    def begin(already: bool) -> tuple[str, bool]:
+        if already:
+            words = "your last ones are not finished; wait for them, or press Stop"
+            raise gr.Error(words, title="One after the other", print_exception=False)
+        return WAITING if is_busy() else BEGINS, True
+
+    begun = gr.on(triggers, begin, painting, [state, painting], trigger_mode="multiple", **AT_ONCE)
+    run_then = begun.success(run, inputs, outputs, **ONE_BY_ONE)
+    run_then.success(lambda: False, None, painting, **AT_ONCE)
+    run_then.failure(lambda: ("", False), None, [state, painting], **AT_ONCE)
+    return run_then, painting
 
 
 def bar(step: int, total: int) -> str:
-    return f'<progress max="{total}" value="{step}"></progress><p>code {step} of {total}</p>'
+    """Of the two that say the same, one is for those who hear it: each time anew would be too much to be read out."""
+    words = f"code {step} of {total}"
+    return f'<progress max="{total}" value="{step}" aria-label="{words}"></progress><p aria-hidden="true">{words}</p>'
 
 
 def counted(count: int, seconds: float) -> str:
@@ -128,6 +181,13 @@ def enlarge(picture: Image.Image) -> Image.Image:
     """A small picture with its pixels as squares, large enough to draw on; a large one as it is."""
     factor = max(EDITOR_SIDE // max(picture.size), 1)
     return picture.convert("RGB").resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def worded(prompt: str) -> str:
+    """The prompt. Raises ValueError when there is none."""
+    if not prompt.strip():
+        raise ValueError("there is no prompt; type a few words, such as an armchair shaped like an avocado")
+    return prompt
 
 
 def present(value: Any, remedy: str) -> Any:

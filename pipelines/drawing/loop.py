@@ -1,6 +1,6 @@
 """A call's pictures drawn together, code after code as far as each of them is, and who watches it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,17 @@ class Drawn(NamedTuple):
     done: int
     codes: Tensor
     passes: int
+
+
+class Each(NamedTuple):
+    """What `Rows.add` takes, of every picture."""
+
+    captions: Tensor
+    other_captions: Tensor | None
+    keys: Tensor
+    codes: Tensor
+    given: Tensor
+    posterior: Tensor | None
 
 
 def draw_codes(
@@ -62,28 +73,30 @@ def draw_codes(
     if fixed_codes is None and fixed_mask is None:
         fixed_codes = torch.zeros(batch_size, length, dtype=torch.int64, device=device)
         fixed_mask = torch.zeros_like(fixed_codes, dtype=torch.bool)
-    _check(prior, captions, keys, settings, fixed_codes, fixed_mask)
+    fixed_codes, fixed_mask = _checked(prior, captions, keys, settings, fixed_codes, fixed_mask)
+    if strength != 1 and posterior_logits is None:
+        raise ValueError(f"strength={strength} mixes with posterior_logits, and there are none; pass them, or 1")
     if settings.guidance_scale == 1:
         other_captions = None
     elif other_captions is None:
         other_captions = prior.null(captions)
-    each = {
-        "captions": captions,
-        "other_captions": other_captions,
-        "keys": keys.to(device),
-        "codes": fixed_codes.to(device),
-        "given": fixed_mask.to(device),
-        "posterior": None if strength == 1 else posterior_logits.float().log_softmax(dim=-1).to(device),
-    }
+    mixed = None if posterior_logits is None or strength == 1 else posterior_logits.float().log_softmax(dim=-1)
+    each = Each(
+        captions=captions,
+        other_captions=other_captions,
+        keys=keys.to(device),
+        codes=fixed_codes.to(device),
+        given=fixed_mask.to(device),
+        posterior=None if mixed is None else mixed.to(device),
+    )
     return _draw(Rows(prior, window), each, settings, strength)
 
 
 @torch.inference_mode()
-def _draw(rows: Rows, each: dict[str, Tensor | None], settings: SamplingSettings, strength: float) -> Iterator[Drawn]:
-    """each: what `Rows.add` takes, of every picture."""
-    given = each["given"]
+def _draw(rows: Rows, each: Each, settings: SamplingSettings, strength: float) -> Iterator[Drawn]:
+    given = each.given
     cells = torch.arange(given.shape[1], device=given.device)
-    codes, done = each["codes"].where(given, -1), 0
+    codes, done = each.codes.where(given, -1), 0
     yield Drawn(done, codes, rows.passes)
     drawn, busy = (~given).any(dim=0).tolist(), (~given).any(dim=1).nonzero()[:, 0]
     if len(busy) == 0:
@@ -91,7 +104,12 @@ def _draw(rows: Rows, each: dict[str, Tensor | None], settings: SamplingSettings
     names = rows.add(
         settings=settings,
         strength=strength,
-        **{name: None if part is None else part[busy] for name, part in each.items()},
+        captions=each.captions[busy],
+        other_captions=None if each.other_captions is None else each.other_captions[busy],
+        keys=each.keys[busy],
+        codes=each.codes[busy],
+        given=given[busy],
+        posterior=None if each.posterior is None else each.posterior[busy],
     )
     pictures = dict(zip(names, busy.tolist(), strict=True))
     stand = dict.fromkeys(names, 0)  # of those that are done the last word
@@ -108,7 +126,9 @@ def _draw(rows: Rows, each: dict[str, Tensor | None], settings: SamplingSettings
         rows.step()
 
 
-def watch(draws: Iterator[Drawn], total: int, progress_bar: bool, callback: Callback | None) -> Iterator[Drawn]:
+def watch(
+    draws: Iterator[Drawn], total: int, progress_bar: bool, callback: Callback | None
+) -> Generator[Drawn, None, None]:
     """Copies of `draw_codes`' items, as normal tensors, shown by a bar and to callback(i, codes (B, i + 1))."""
     with tqdm(total=total, unit="code", disable=not progress_bar) as bar:
         for done, codes, passes in draws:
@@ -119,10 +139,15 @@ def watch(draws: Iterator[Drawn], total: int, progress_bar: bool, callback: Call
         bar.update(total - bar.n)
 
 
-def _check(
-    prior: Prior, captions: Tensor, keys: Tensor, settings: SamplingSettings, fixed_codes: Tensor, fixed_mask: Tensor
-) -> None:
-    """Both numbers and the remedy, before anything is computed."""
+def _checked(
+    prior: Prior,
+    captions: Tensor,
+    keys: Tensor,
+    settings: SamplingSettings,
+    fixed_codes: Tensor | None,
+    fixed_mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """fixed_codes and fixed_mask, or both numbers and the remedy, before anything is computed."""
     batch_size, length, vocab_size = len(captions), prior.config.grid_size**2, prior.config.codebook_size
     if keys.shape != (batch_size, length):
         raise ValueError(
@@ -137,6 +162,7 @@ def _check(
                 f"{name} has shape {shape}, but {batch_size} captions of {length} codes each need "
                 f"{(batch_size, length)}; pass fixed_codes and fixed_mask, a row a picture, in raster order"
             )
+    assert fixed_codes is not None and fixed_mask is not None  # of that shape both
     if fixed_codes.dtype != torch.int64 or fixed_mask.dtype != torch.bool:
         kinds = f"fixed_codes {fixed_codes.dtype}, fixed_mask {fixed_mask.dtype}"
         raise ValueError(f"{kinds}; pass int64 codes, a bool mask")
@@ -146,6 +172,7 @@ def _check(
             f"fixed_codes run from {known.min()} to {known.max()}, but this model's codes are "
             f"0 to {vocab_size - 1}; encode the picture with this pipeline's own dVAE"
         )
+    return fixed_codes, fixed_mask
 
 
 def check_codes(codes: Tensor, prior: Prior) -> None:

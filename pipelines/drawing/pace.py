@@ -53,7 +53,7 @@ class Pace:
             rates[width] = self.gain(width) / fastest[width] * (SURE if width == 1 else 1)
             if fastest[width] > DEARER * width**0.5 * fastest[1]:
                 break
-        best = max(rates, key=rates.get)
+        best = max(rates, key=rates.__getitem__)
         self.runs += telling
         glance = telling and self.runs % GLANCE == 0 and 2 * best in rates
         return 2 * best if glance else best

@@ -34,11 +34,11 @@ class Prior(Protocol):
         """(P, D) of `read` -> logits (P, K) of the first code."""
         ...
 
-    def look(self, codes: Tensor, places: Tensor, cache: Cache) -> Tensor:
+    def look(self, codes: Tensor, places: Tensor, cache: Any) -> Tensor:
         """W codes of each of the cache's first R rows, (R, W) int64 -> logits (R, W, K) of the codes that follow each.
 
         Row r's are at raster positions places[r] to places[r] + W − 1, int64 (R,) on the CPU, and are written into the
         cache over what was there; it has all before them. The last code of the grid and those past its end predict
-        nothing, and any code may stand there.
+        nothing, and any code may stand there. cache: of this prior's own `read`, or what is made of one.
         """
         ...

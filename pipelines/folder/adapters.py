@@ -7,11 +7,12 @@ import copy
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from .fingerprints import weights_digests
 from .locate import EMBEDDED, public_name
@@ -19,6 +20,15 @@ from .whole import saved_whole, settled
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from typing_extensions import TypeIs
+
+    class Adapted(PreTrainedModel):
+        """A model while an adapter is in."""
+
+        peft_config: dict[str, LoraConfig]
+        adapter_base: list[str]  # fingerprints of the weights that the adapter stands on
+        trained_without_adapter: set[str]  # names of those that took gradients before
+
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "adapter_config.json", "adapter_model.safetensors", "README.md"
 ADAPTER = "default"
@@ -40,17 +50,19 @@ pipeline.load_adapter({name!r})
 """
 
 
-def has_adapter(model: nn.Module) -> bool:
+def has_adapter(model: nn.Module) -> "TypeIs[Adapted]":
     return getattr(model, "peft_config", None) is not None
 
 
-def add_adapter(model: nn.Module, config: "LoraConfig") -> None:
-    """Puts a fresh adapter into the model, which computes as before; all else is frozen while it is in."""
+def add_adapter(model: nn.Module, config: "LoraConfig") -> "Adapted":
+    """Puts a fresh adapter into the model, which computes as before; all else is frozen while it is in. Returns it."""
     if has_adapter(model):
         raise ValueError("the model has an adapter already: merge it first")
-    model.adapter_base = weights_digests(model.state_dict())
-    model.trained_without_adapter = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    _peft().inject_adapter_in_model(config, model, ADAPTER)
+    adapted = cast("Adapted", model)
+    adapted.adapter_base = weights_digests(model.state_dict())
+    adapted.trained_without_adapter = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    _peft().inject_adapter_in_model(config, adapted, ADAPTER)
+    return adapted
 
 
 def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) -> None:
@@ -72,7 +84,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) 
     weights = {key: tensor.contiguous() for key, tensor in weights.items()}
     card = CARD.format(base=loaded_by(base), name=name or "path/to/this/folder")
     with saved_whole(folder, ("adapter_*",)) as partial:
-        config.save_pretrained(partial)
+        config.save_pretrained(str(partial))
         save_file(weights, partial / WEIGHTS_NAME, {"format": "pt", BASE: " ".join(model.adapter_base)})
         (partial / CARD_NAME).write_text(card, encoding="utf-8")
 
@@ -103,7 +115,7 @@ def load_adapter(model: nn.Module, name: str | Path, *, any_base: bool = False, 
     except (ValueError, TypeError, SafetensorError) as error:
         raise OSError(f"{str(folder)!r} holds no adapter that can be read ({error}); {REMEDY}") from error
     config.inference_mode = True
-    add_adapter(model, config)
+    model = add_adapter(model, config)
     own = peft.get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     wrong = sorted(own.keys() ^ weights.keys())
     wrong += [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
@@ -123,7 +135,7 @@ def load_adapter(model: nn.Module, name: str | Path, *, any_base: bool = False, 
             f"{here}: load the pipeline that it was trained on, or pass any_base=True to try it on another"
         )
     peft.set_peft_model_state_dict(model, weights, adapter_name=ADAPTER)
-    model.to(model.device)
+    model.to(model.device)  # pyright: ignore[reportArgumentType]  # transformers' own types take it for a function
 
 
 def merge_adapter(model: nn.Module) -> None:
@@ -133,12 +145,12 @@ def merge_adapter(model: nn.Module) -> None:
     _take_out(model, merge=True)
 
 
-def drop_adapter(model: nn.Module) -> None:
+def drop_adapter(model: "Adapted") -> None:
     """Takes the adapter out: the model as it was before."""
     _take_out(model, merge=False)
 
 
-def _take_out(model: nn.Module, merge: bool) -> None:
+def _take_out(model: "Adapted", merge: bool) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 

@@ -54,7 +54,8 @@ def lfs_pointer(folder: Path) -> Path | None:
 
 
 def _load_model(model_class: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:
-    model, info = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    loaded: Any = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    model, info = loaded  # which transformers' own type leaves out
     problems = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
     if problems:
         raise ValueError("; ".join(f"{kind}: {', '.join(keys[:3])}" for kind, keys in problems.items()))

@@ -35,5 +35,5 @@ def _digest(
         digest.update(name.encode())
         values = weight.detach().cpu()
         values = rounding(values.float()).float() if values.is_floating_point() else values
-        digest.update(values.reshape(-1).numpy())
+        digest.update(values.reshape(-1).numpy().data)
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from ..checkpoints.readers import read_checkpoint
 from ..checks import check_components, check_stream
 from ..drawing.pace import forget_pace
 from ..drawing.settings import SamplingSettings
+from ..habits import OF_LOADING, check_names
 from ..judges.small_clip import SmallCLIP
 from ..quantization import Kind, quantize_prior, quantized_kind
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
@@ -35,6 +36,8 @@ from .locate import (
 )
 from .model_card import write_model_card
 from .whole import saved_whole
+
+FROM_PRETRAINED = ("dtype", "revision", "token", "cache_dir", "force_download", "local_files_only")
 
 
 class SavedPipeline(ModelHubMixin):
@@ -66,7 +69,7 @@ class SavedPipeline(ModelHubMixin):
         tokenizer: PriorTokenizer,
         image_processor: DVAEImageProcessor,
         *,
-        sampling: dict[str, float] | None = None,
+        sampling: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
         recipe: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,
@@ -167,12 +170,13 @@ class SavedPipeline(ModelHubMixin):
         cls,
         pretrained_model_name_or_path: str | Path | None = None,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
+        **others: Any,
     ) -> Self:
         """Load a saved pipeline: the embedded one (None), a folder, or a Hub id; or a public checkpoint, which is
         known by its files.
@@ -180,10 +184,14 @@ class SavedPipeline(ModelHubMixin):
         dtype: what the weights are turned into. Files often hold float16 to be small, while a CPU is slow and
             inexact in it: None is float32, but for a public checkpoint, and what was made of one, the stored dtype.
             On a GPU, torch.bfloat16 is a good choice.
+        others: torch_dtype, an older name of dtype.
 
         Raises:
             OSError: when there is no such pipeline, or a part of it is missing or broken.
+            TypeError: for what it does not take, with what to do instead.
         """
+        dtype = to_dtype(others.pop("torch_dtype", dtype))
+        check_names(others, FROM_PRETRAINED, OF_LOADING)
         folder = find_pipeline(
             pretrained_model_name_or_path,
             revision=revision,
@@ -322,6 +330,16 @@ class SavedPipeline(ModelHubMixin):
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)
+
+
+def to_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype, or its name such as "float16"; None as it is. Raises TypeError for another."""
+    if dtype is None:
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise TypeError(f"dtype={dtype!r} is none of a model's weights; pass one such as torch.float16")
+    return found
 
 
 def _python_number(value: Any) -> Any:

@@ -105,6 +105,7 @@ def sum_of_terms(
         with evaluating(prior):
             scores += log_likelihoods(prior, text_ids, codes.flatten(1)).sum(dim=1) * terms.count("likelihood")
     if "reranker" in terms:
+        assert reranker is not None and pixel_values is not None  # whoever asks it has both
         with evaluating(reranker):
             cosines = in_batches(reranker.score, pixel_values, text_ids, batch_size=BATCH_SIZE)
         says_something = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=cosines.device)

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from prior_transformer import StreamPrior
+
 from ..drawing.prior import Prior
 from ..running import evaluating
 
@@ -55,7 +57,7 @@ class Score:
         return [heat_map(grid, size) for grid in values[by].cpu().numpy()]
 
 
-def score_codes(prior: Prior, text_ids: Tensor, codes: Tensor) -> Score:
+def score_codes(prior: StreamPrior, text_ids: Tensor, codes: Tensor) -> Score:
     """Captions (B, …) and codes (B, h, w) -> their `Score`."""
     with evaluating(prior):
         given, alone = (

@@ -5,6 +5,7 @@ This file is saved beside the weights, so it imports nothing of this project.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
+
+GIVEN: Any = None  # the default that ModelOutput wants of each field; none of these is ever left out
 
 
 @strict
@@ -50,9 +53,9 @@ class SmallCLIPOutput(ModelOutput):
     logits_per_image: (B, C), their scaled cosines.
     """
 
-    image_embeds: Tensor | None = None
-    text_embeds: Tensor | None = None
-    logits_per_image: Tensor | None = None
+    image_embeds: Tensor = GIVEN
+    text_embeds: Tensor = GIVEN
+    logits_per_image: Tensor = GIVEN
 
 
 class SmallCLIP(PreTrainedModel):
@@ -88,10 +91,13 @@ class SmallCLIP(PreTrainedModel):
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
             init.uniform_(module.weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
-            init.uniform_(module.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+            if module.bias is not None:
+                init.uniform_(module.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
         elif isinstance(module, nn.BatchNorm2d):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+            assert module.running_mean is not None and module.running_var is not None
+            assert module.num_batches_tracked is not None
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)

@@ -1,4 +1,4 @@
-"""The routes: pictures, models, health and metrics."""
+"""The routes: pictures, models, health, readiness and metrics."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from ..steps import PipelineSteps
 from .batching import PaintingFailed
 from .errors import APIError, add_error_handlers, error_event
-from .guards import Bounded, Counted, Keyed
+from .guards import Bounded, Counted, Identified, Keyed
 from .limits import ServerSettings
 from .orders import Order
 from .schemas import ErrorResponse, Health, ImagesResponse, Model, ModelList, images_request
@@ -50,7 +50,8 @@ def create_app(
     app.add_middleware(Bounded, max_body=settings.max_body, seconds=settings.body_timeout)
     if api_key is not None:
         app.add_middleware(Keyed, api_key=api_key)
-    app.add_middleware(Counted, metrics=service.metrics)  # the last one added is the first to see a request
+    app.add_middleware(Counted, metrics=service.metrics)
+    app.add_middleware(Identified)  # the last one added is the first to see a request
     return app
 
 
@@ -67,8 +68,11 @@ def _images(service: Service) -> APIRouter:
             **_errors(400, 401, 404, 408, 413, 429, 500, 504),
         },
     )
-    async def generate_images(asked: body, request: Request) -> Any:
-        order = service.order(asked)
+    async def generate_images(
+        asked: body,  # pyright: ignore[reportInvalidTypeForm]  # made for this model
+        request: Request,
+    ) -> Any:
+        order = service.order(asked, request.state.request_id)
         attention = service.accept(order, request.receive)
         if asked.stream:
             return StreamingResponse(_stream(order, attention), media_type="text/event-stream")
@@ -112,8 +116,21 @@ def _upkeep(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.head("/health", include_in_schema=False)
-    @router.get("/health")
+    @router.get("/health", responses=_errors(503))
     async def health() -> Health:
+        """Liveness: 503 says that this process had better be started anew."""
+        if trouble := service.batcher.trouble():
+            raise APIError(503, trouble, code="unhealthy")
+        return Health(waiting=service.batcher.waiting)
+
+    @router.head("/ready", include_in_schema=False)
+    @router.get("/ready", responses=_errors(503))
+    async def ready() -> Health:
+        """Readiness: 503 says that a request had better go to another server, for now or for good."""
+        if trouble := service.batcher.trouble():
+            raise APIError(503, trouble, code="unhealthy")
+        if not service.batcher.has_room:
+            raise APIError(503, "as many pictures wait as may", code="queue_full")
         return Health(waiting=service.batcher.waiting)
 
     @router.get("/metrics", response_class=Response, responses=_errors(401))

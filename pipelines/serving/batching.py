@@ -20,6 +20,7 @@ from ..drawing.settings import SamplingSettings
 
 logger = logging.getLogger("uvicorn.error")
 
+FAILING = 3  # passes that fail one after the other say that the next one will, too
 BEGUN = 2  # times as many pictures as are painted at once may be begun: those that rest take memory
 
 
@@ -35,6 +36,7 @@ class Event:
 class Job:
     """What one request asks for: a picture a seed, all of one prompt and settings.
 
+    request_id: what the log calls it.
     text_ids, negative_ids: (1, T) int64, of the prompt and of what guidance steers away from, as a rule nothing.
     partial_images: how many partial pictures are reported of each before the finished one.
     `dropped` says that nobody waits for it any more: its pictures leave the queue and the painter.
@@ -42,12 +44,14 @@ class Job:
 
     def __init__(
         self,
+        request_id: str,
         text_ids: Tensor,
         negative_ids: Tensor,
         seeds: list[int],
         settings: SamplingSettings,
         partial_images: int = 0,
     ):
+        self.request_id = request_id
         self.text_ids, self.negative_ids = text_ids, negative_ids
         self.settings, self.partial_images = settings, partial_images
         self.pictures = [WorkItem(self, index, seed) for index, seed in enumerate(seeds)]
@@ -82,7 +86,7 @@ class WorkItem:
     seed: int
 
 
-Report = Callable[[WorkItem, Event], None]
+Report = Callable[[WorkItem, Event], object]
 
 
 class Painter(Protocol):
@@ -109,6 +113,9 @@ class QueueFull(Exception):
 class PaintingFailed(Exception):
     """A pass raised what it should not have; the log has it."""
 
+    def __init__(self):
+        super().__init__("the server failed at this request; its log says how")
+
 
 class Batcher:
     """Paints up to max_batch pictures at once, of any settings; at every pass some may join and some leave.
@@ -116,6 +123,7 @@ class Batcher:
     Requests take turns, a picture each, the oldest first: so none waits for another's second picture, and while one
     has no picture yet, none has two painted at once.
 
+    patience: seconds of one pass after which it is taken for stuck.
     observe: called as observe(pictures of the pass, how many it finished, seconds it took) after each pass.
     """
 
@@ -126,14 +134,18 @@ class Batcher:
         max_batch: int,
         max_queue: int,
         batch_wait: float,
+        patience: float,
         observe: Callable[[int, int, float], None],
     ):
         self.painter, self.observe = painter, observe
-        self.max_batch, self.max_queue, self.batch_wait = max_batch, max_queue, batch_wait
+        self.max_batch, self.max_queue, self.batch_wait, self.patience = max_batch, max_queue, batch_wait, patience
         self._unfinished: dict[Job, list[WorkItem]] = {}  # of each request, by age; those begun come first
         self._begun: set[WorkItem] = set()
         self._arrival = asyncio.Event()
         self._seconds, self._finished = 0.0, 0  # of all passes
+        self._pass_start: float | None = None  # of the one that is being painted
+        self._failed = 0  # passes, since one did not
+        self._stopped = False
 
     @property
     def waiting(self) -> int:
@@ -145,8 +157,27 @@ class Batcher:
             for picture in pictures
         )
 
+    @property
+    def has_room(self) -> bool:
+        """For a picture more."""
+        return self.waiting < self.max_queue
+
+    def trouble(self) -> str | None:
+        """Why this process had better be started anew; None while it paints, or has nothing to paint."""
+        if self._stopped:
+            return "the painter has stopped; the log says why"
+        if self._pass_start is not None and (seconds := time.monotonic() - self._pass_start) > self.patience:
+            return f"the painter is stuck: a pass has taken {seconds:.0f} s, of the {self.patience} of a whole request"
+        if self._failed >= FAILING:
+            return f"the last {self._failed} passes failed; the log says how"
+        return None
+
     def submit(self, job: Job) -> None:
-        """Put the job's pictures into the queue. Raises `QueueFull` when there is no room for all of them."""
+        """Put the job's pictures into the queue. Raises `QueueFull` when there is no room for all of them, and
+        `PaintingFailed` when nothing is painted any more.
+        """
+        if self._stopped:
+            raise PaintingFailed
         waiting = self.waiting
         if waiting + len(job.pictures) > self.max_queue:
             seconds = self._seconds / self._finished if self._finished else 1.0  # a picture
@@ -160,26 +191,40 @@ class Batcher:
 
     async def run(self) -> None:
         """Paint until cancelled. A pass that fails fails the jobs that are begun; those that wait are painted."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter") as thread:
-            try:
+        try:
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter") as thread:
                 while True:
-                    pictures, start = await self._next_pass(), time.monotonic()
-                    try:
-                        finished = await loop.run_in_executor(thread, self.painter.step, pictures, _from_thread(loop))
-                    except Exception:
-                        logger.exception("a pass of %d pictures failed", len(pictures))
-                        for job in {picture.job for picture in self._begun}:
-                            job.fail(PaintingFailed("the server failed at this picture; its log says how"))
-                        finished = []
-                        await loop.run_in_executor(thread, self.painter.forget)
-                    self._leave(finished)
-                    seconds = time.monotonic() - start
-                    self._seconds, self._finished = self._seconds + seconds, self._finished + len(finished)
-                    self.observe(len(pictures), len(finished), seconds)
-            finally:
-                for job in self._unfinished:
-                    job.dropped = True
+                    await self._paint(await self._next_pass(), thread)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            logger.critical("nothing is painted any more", exc_info=True)
+            raise
+        finally:
+            self._stopped = True
+            for job in self._unfinished:
+                job.fail(PaintingFailed())
+
+    async def _paint(self, pictures: list[WorkItem], thread: ThreadPoolExecutor) -> None:
+        """One pass."""
+        loop, finished = asyncio.get_running_loop(), []
+        start = self._pass_start = time.monotonic()
+        try:
+            finished = await loop.run_in_executor(thread, self.painter.step, pictures, _from_thread(loop))
+            self._failed = 0
+        except Exception:
+            self._failed += 1
+            jobs = {picture.job for picture in self._begun}
+            logger.exception("a pass failed, of requests %s", ", ".join(job.request_id for job in jobs))
+            for job in jobs:
+                job.fail(PaintingFailed())
+            await loop.run_in_executor(thread, self.painter.forget)
+        finally:
+            self._pass_start = None
+        self._leave(finished)
+        seconds = time.monotonic() - start
+        self._seconds, self._finished = self._seconds + seconds, self._finished + len(finished)
+        self.observe(len(pictures), len(finished), seconds)
 
     async def _next_pass(self) -> list[WorkItem]:
         """Which pictures are painted next."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..steps import PipelineSteps
 
 KEY_VARIABLE = "ARMCHAIR_API_KEY"
+OTHER_FILES = 100  # that the process holds open beside its connections; some 20 are, once it serves
 
 EPILOG = f"""\
 examples:
@@ -25,8 +26,9 @@ examples:
   curl http://127.0.0.1:8000/v1/images/generations -H 'Content-Type: application/json' \\
        -d '{{"prompt": "an armchair shaped like an avocado", "seed": 0, "response_format": "url"}}'
 
-Beside it: /v1/models, /health, /metrics (Prometheus) and /openapi.json. SIGTERM or Ctrl-C stops it once what it has
-accepted is painted. A prompt that is the word serve: python -m pipelines -- serve
+Beside it: /v1/models, /health (whether to start it anew), /ready (whether to ask it), /metrics (Prometheus) and
+/openapi.json. SIGTERM or Ctrl-C stops it once what it has accepted is painted. A prompt that is the word serve:
+python -m pipelines -- serve
 """
 
 
@@ -55,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help=f"what clients must show; better by the variable {KEY_VARIABLE} (default: none)",
     )
+    parser.add_argument(
+        "--no-access-log", dest="access_log", action="store_false", help="no line in the log for each answer"
+    )
     for field in fields(ServerSettings):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -74,6 +79,7 @@ def main(argv: list[str]) -> int:
         settings = ServerSettings(**{field.name: getattr(args, field.name) for field in fields(ServerSettings)})
         folder = find_pipeline(args.model)
         check_installed("serve", "fastapi", "prometheus_client", "uvicorn")
+        allow_files(settings.connections + OTHER_FILES)
         listener = bind(args.host, args.port)
         pipeline = load(folder, args.device, args.dtype)
         if args.quantize:
@@ -107,9 +113,29 @@ def find_key(given: str | None) -> str | None:
     return key
 
 
+def allow_files(number: int) -> None:
+    """Raises the limit of open files, of which each connection is one. Raises ValueError where it may not be so high.
+
+    Without room for a file no connection is taken, whoever asks.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise ValueError(
+            f"this server needs up to {number} open files, {OTHER_FILES} beside its connections, and may have {hard}; "
+            f"pass --max-connections {max(hard - OTHER_FILES, 1)}, or raise ulimit -n"
+        )
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A socket of this address, which refuses connections until the server listens. Raises OSError with the remedy."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio looks for TCP: TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -134,6 +160,7 @@ def serve(
     import uvicorn
 
     from .app import create_app
+    from .connections import server_config
 
     name = model_name(args.model)
 
@@ -149,12 +176,8 @@ def serve(
             print(f"serving {name} at http://{address}:{port}/v1{' with a key' if api_key else ''}", flush=True)
 
     app = create_app(pipeline, name=name, settings=settings, api_key=api_key)
-    config = uvicorn.Config(
-        app,
-        timeout_keep_alive=65,  # clients let go of an idle connection after 5 to 60 s: at 5 some requests met its end
-        timeout_graceful_shutdown=int(settings.timeout) + 5,  # by then all that was accepted is answered
-    )
-    server = Server(config)
+    last_answer = int(settings.timeout) + 5  # seconds, by which all that was accepted is answered
+    server = Server(server_config(app, settings, access_log=args.access_log, timeout_graceful_shutdown=last_answer))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal once more when it has stopped
     server.run(sockets=[listener])

@@ -1,6 +1,7 @@
 """Errors in the shape that OpenAI's clients know: {"error": {"message", "type", "param", "code"}}."""
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,6 +32,8 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 def error_response(
     status: int, message: str, *, code: str | None = None, param: str | None = None, headers: Any = None
 ) -> JSONResponse:
+    if status == 504:  # OpenAI's clients would ask twice more, of a server that has no time as it is
+        headers = {**(headers or {}), "x-should-retry": "false"}
     return JSONResponse(error_body(status, message, code=code, param=param), status, headers)
 
 
@@ -44,12 +47,15 @@ def error_event(error: APIError | PaintingFailed) -> str:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(APIError, _api_error)
-    app.add_exception_handler(QueueFull, _queue_full)
-    app.add_exception_handler(Exception, _unforeseen)
-    app.add_exception_handler(PaintingFailed, _unforeseen)  # logged where it happened: not raised again
+    handlers: dict[type[Exception], Callable[..., Awaitable[JSONResponse]]] = {
+        RequestValidationError: _invalid,
+        HTTPException: _http_error,
+        APIError: _api_error,
+        QueueFull: _queue_full,
+        PaintingFailed: _painting_failed,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
 async def _api_error(request: Request, error: APIError) -> JSONResponse:
@@ -61,8 +67,8 @@ async def _queue_full(request: Request, error: QueueFull) -> JSONResponse:
     return error_response(429, str(error), code="rate_limit_exceeded", headers=headers)
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return error_response(500, "the server failed at this request; its log says how", code="internal_error")
+async def _painting_failed(request: Request, error: PaintingFailed) -> JSONResponse:
+    return error_response(500, str(error), code="internal_error")
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,20 +1,76 @@
-"""What a request passes before any route sees it: it is counted, its key looked at, its body read within limits.
+"""What a request passes before any route sees it: an id, a count, a look at its key, and limits on its body.
 
 Plain ASGI, so that a streamed answer and the news of a client that has gone pass through untouched.
 """
 
 import asyncio
 import hmac
+import logging
+import re
+import secrets
 import time
 from typing import Any
+from urllib.parse import quote
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import error_response
 from .metrics import Metrics
 
-OPEN_PATHS = ("/health", "/pictures/")  # a picture's name is its own key
+OPEN_PATHS = ("/health", "/ready", "/pictures/")  # a picture's name is its own key
+SANE_ID = re.compile(rb"[\w.:-]{1,128}")  # as a client names its request; safe in a header and in the log
+
+logger = logging.getLogger("uvicorn.error")
+access_logger = logging.getLogger("uvicorn.access")
+
+
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(16)}"
+
+
+def log_answer(client: tuple[str, int] | None, asked: str, status: int, seconds: float, request_id: str) -> None:
+    """asked: the method and the path, quoted, as a client makes it up."""
+    where = f"{client[0]}:{client[1]}" if client else "-"
+    access_logger.info('%s "%s" %d, %.3f s, %s', where, asked, status, seconds, request_id)
+
+
+class Identified:
+    """Each answer has an x-request-id, which the log says too: the client's own, if it sent one that is sane.
+
+    What nobody foresaw is logged with it, and answered 500.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        status, start, request_id = None, time.monotonic(), self._id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def identified(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, identified)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status is None:
+                text = "the server failed at this request; its log says how"
+                await error_response(500, text, code="internal_error")(scope, receive, identified)
+        finally:
+            asked = f"{scope['method']} {quote(scope['path'])}"
+            log_answer(scope.get("client"), asked, status or 500, time.monotonic() - start, request_id)
+
+    def _id(self, scope: Scope) -> str:
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        return given.decode() if SANE_ID.fullmatch(given) else new_request_id()
 
 
 class Counted:

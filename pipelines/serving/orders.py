@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel
 
 from ..pictures import png_text
 from .batching import Event, Job
@@ -63,7 +62,7 @@ class Order:
         seed = self.job.pictures[event.index].seed
         return sse(CompletedImage(usage=self._usage(), revised_prompt=self.revised_prompt, seed=seed, **about))
 
-    def _looks(self) -> dict[str, str]:
+    def _looks(self) -> dict[str, Any]:
         return {"output_format": self.format, "size": f"{self.side}x{self.side}"}
 
     def _made_by(self, index: int) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class Order:
         )
 
 
-def sse(event: BaseModel) -> str:
+def sse(event: PartialImage | CompletedImage) -> str:
     """A server-sent event, named by its type."""
     return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n"
 

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import time
 import warnings
-from collections.abc import Awaitable, Callable
 
+from starlette.types import Receive
 from torch import Tensor
 
 from ..checks import check_negative_prompts, check_prompts, check_seeds
@@ -34,17 +34,21 @@ class Service:
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             batch_wait=settings.batch_wait,
+            patience=settings.timeout,
             observe=self.metrics.observe_pass,
         )
 
-    def order(self, request: ImagesRequest) -> Order:
-        """The request as an order, nulls filled in. Raises `APIError` for what its schema could not refuse."""
+    def order(self, request: ImagesRequest, request_id: str) -> Order:
+        """The request as an order, nulls filled in. request_id: what the log calls it.
+
+        Raises `APIError` for what its schema could not refuse.
+        """
         self.check_model(request.model)
         partial_images = self._checked_stream(request)
         sampling = self._sampling(request)
         text_ids, read = self._encode(request.prompt)
         negative_ids = self._negative_ids(request, sampling, text_ids)
-        job = Job(text_ids, negative_ids, self._seeds(request), sampling, partial_images)
+        job = Job(request_id, text_ids, negative_ids, self._seeds(request), sampling, partial_images)
         return Order(
             job=job,
             prompt=request.prompt,
@@ -127,7 +131,7 @@ class Service:
             text_ids = self.pipeline.encode_prompt(prompt)
         return text_ids, self.pipeline.tokenizer.decode_captions(text_ids)[0]
 
-    def accept(self, order: Order, receive: Callable[[], Awaitable[dict]]) -> "Attention":
+    def accept(self, order: Order, receive: Receive) -> "Attention":
         """Queue the order and attend to its client. Raises `QueueFull`."""
         self.batcher.submit(order.job)
         return Attention(order.job, receive, self.settings.timeout, self.metrics)
@@ -136,7 +140,7 @@ class Service:
 class Attention:
     """Fails a job when its client goes or its time is up, until `end`, after which nobody waits for it at all."""
 
-    def __init__(self, job: Job, receive: Callable[[], Awaitable[dict]], timeout: float, metrics: Metrics):
+    def __init__(self, job: Job, receive: Receive, timeout: float, metrics: Metrics):
         self.job, self.metrics = job, metrics
         self._clock = asyncio.get_running_loop().call_later(timeout, self._late, timeout)
         self._watch = asyncio.create_task(self._until_gone(receive))
@@ -149,7 +153,7 @@ class Attention:
     def _late(self, timeout: float) -> None:
         self._drop("timeout", APIError(504, f"not painted within {timeout} s; try again later", code="timeout"))
 
-    async def _until_gone(self, receive: Callable[[], Awaitable[dict]]) -> None:
+    async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._drop("client gone", APIError(499, "the client has gone", code="client_gone"))

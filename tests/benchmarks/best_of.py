@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     report("names", kept, scorer, torch.tensor(places), name_ids)
     if args.pairs:
         pictures = Pictures(train, DataArguments(), pipeline.dvae.config.image_size)
-        pairs = heldout_pairs(pictures, args.pairs)
+        pairs = heldout_pairs(pictures.laid_out, args.pairs)
         kept = best(pipeline, pairs.prompts, judges, args)
         cut = {key: cut_things(images, pairs.vertical) for key, images in kept.items()}
         both = torch.tensor([every.index(name) for pair in pairs.names for name in pair])

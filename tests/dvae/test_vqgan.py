@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from lattices import LATTICES
 from messages import refused
 
 from dvae import DVAE, FIRST_STAGES, POSTERIORS, VQGAN, DVAEConfig, VQGANConfig, load_first_stage
@@ -31,7 +32,9 @@ def vqgan(**changes) -> VQGAN:
 
 def first_stage(kind: str, posterior: str) -> DVAE | VQGAN:
     torch.manual_seed(0)
-    return DVAE(DVAEConfig(**DVAE_SIZES, posterior=posterior)).eval() if kind == "dvae" else vqgan(posterior=posterior)
+    if kind == "vqgan":
+        return vqgan(posterior=posterior)
+    return DVAE(DVAEConfig(**DVAE_SIZES | LATTICES.get(posterior, {}), posterior=posterior)).eval()
 
 
 def pixels(batch_size: int = 3, height: int = 16, width: int = 16) -> torch.Tensor:

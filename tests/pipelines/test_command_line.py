@@ -288,3 +288,11 @@ def test_as_a_process(tiny_folder, tmp_path):
     assert done.stdout.strip() == str(tmp_path / "an-armchair-seed0.png")
     done = subprocess.run([sys.executable, "-m", "pipelines", ""], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(("flag", "meant"), [("--see", "--seed"), ("--guidance_scale", "--guidance-scale")])
+def test_a_part_of_a_flag_is_none_and_the_nearest_is_named(flag, meant, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["an armchair", flag, "3"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and holds(said, flag, meant) and said.count("\n") == 1

@@ -45,7 +45,8 @@ def test_it_paints_with_a_dvae_of_each_posterior_as_saved(tiny_pipeline, posteri
     """And of what trained the dVAE nothing is in the folder but the dVAE."""
     sizes = {key: getattr(tiny_pipeline.dvae.config, key) for key in ("image_size", "downsample_factor", "widths")}
     torch.manual_seed(0)
-    dvae = DVAE(DVAEConfig(codebook_size=32, codebook_dim=8, **sizes, posterior=posterior, **style)).eval()
+    dim = 5 if posterior in ("fsq", "lfq") else 8  # 2⁵ points of a lattice
+    dvae = DVAE(DVAEConfig(codebook_size=32, codebook_dim=dim, **sizes, posterior=posterior, **style)).eval()
     pipeline = TextToImagePipeline(dvae, tiny_pipeline.prior, tiny_pipeline.tokenizer, tiny_pipeline.image_processor)
     pipeline.save_pretrained(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if "discriminator" in path.name or "adversar" in path.name]
@@ -297,6 +298,48 @@ def test_an_unknown_argument_is_named_and_those_that_are_known(tiny_pipeline):
     for paint in (tiny_pipeline, tiny_pipeline.stream, partial(tiny_pipeline.interpolate, "an armchair")):
         with refused(TypeError, "sed", "negative_prompt", "seed"):
             paint("a cat", sed=0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [
+        ({"generator": torch.Generator()}, "seed="),
+        ({"height": 512, "width": 512}, "image_size"),
+        ({"num_inference_steps": 30}, "codes"),
+        ({"callback_on_step_end": print}, "callback="),
+        ({"image": Image.new("RGB", (16, 16))}, "vary"),
+        ({"mask_image": Image.new("L", (16, 16))}, "inpaint"),
+    ],
+)
+def test_what_diffusers_takes_is_answered_with_what_to_do_here(tiny_pipeline, argument, remedy):
+    with refused(TypeError, next(iter(argument)), remedy):
+        tiny_pipeline("a cat", **argument)
+
+
+def test_an_output_is_indexed_as_diffusers_outputs_are(tiny_pipeline):
+    output = paint(tiny_pipeline, "a cat", seed=0)
+    assert output[0] is output.images
+    with refused(IndexError, "output[1]", "output.images"):
+        output[1]
+
+
+@pytest.mark.parametrize("output_type", ["np", "pt"])
+def test_pictures_of_every_output_type_go_back_in(tiny_pipeline, output_type):
+    """A batch, or one of it, is read as the PIL pictures of the same call are."""
+    pil, other = (
+        paint(tiny_pipeline, "a cat", num_images_per_prompt=2, seed=0, output_type=kind).images
+        for kind in ("pil", output_type)
+    )
+    codes = tiny_pipeline.encode_images(pil)
+    assert torch.equal(tiny_pipeline.encode_images(other), codes) and not torch.equal(codes[0], codes[1])
+    assert torch.equal(tiny_pipeline.encode_images(list(other)), codes)
+    scores = [tiny_pipeline.score("a cat", images).log_likelihood for images in (pil, other, other[0])]
+    assert torch.equal(scores[1], scores[0]) and torch.equal(scores[2], scores[0][:1])
+    assert tiny_pipeline.rank("a cat", other).order == tiny_pipeline.rank("a cat", pil).order
+    hole = np.zeros((16, 16), dtype=bool)
+    hole[8:] = True
+    painted = [tiny_pipeline.inpaint("a cat", images, hole, seed=3, progress_bar=False) for images in (pil, other)]
+    assert torch.equal(painted[0].codes, painted[1].codes)
 
 
 def test_import_is_light_and_starts_nothing():

@@ -117,6 +117,19 @@ def test_a_caption_that_fits_is_silent(tokenizer):
         tokenizer.encode_captions(CAPTIONS)
 
 
+def test_called_it_pads_and_cuts_as_a_tokenizer_of_transformers(tokenizer):
+    captions = ["cat", "an armchair shaped like an avocado above a sailboat"]
+    with pytest.warns(UserWarning, match="lost"):
+        text_ids = tokenizer.encode_captions(captions)
+    called = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+    assert torch.equal(called.input_ids, text_ids)
+    assert torch.equal(called.attention_mask, (text_ids != tokenizer.pad_token_id).long())
+    longest = tokenizer(captions, padding=True, truncation=True, max_length=5)
+    assert longest.input_ids == text_ids[:, :5].tolist() and longest.attention_mask[1] == [1] * 5
+    assert tokenizer("cat").input_ids == [token for token in text_ids[0].tolist() if token != tokenizer.pad_token_id]
+    assert torch.equal(tokenizer.encode_captions(captions[:1]), text_ids[:1]), "a call leaves nothing behind"
+
+
 def test_bpe_dropout_varies_and_leaves_no_trace(tokenizer):
     before = tokenizer.encode_captions(CAPTIONS[:4])
     state = tokenizer.backend_tokenizer.to_str()

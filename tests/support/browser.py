@@ -43,10 +43,10 @@ sys.addaudithook(watch)
 def page_process(*program: str, root: Path = ROOT) -> Iterator[tuple[str, Path]]:
     """`python -m pipelines demo`, or another program that shows the page, with the sources of root, on a free port.
 
-    Yields its address, and the file of hosts that it strayed to.
+    Yields its address, and the file of hosts that it strayed to. However it is left, it ends well and leaves nothing.
     """
     with TemporaryDirectory() as place:
-        environment = guarded(Path(place), root) | {"GRADIO_TEMP_DIR": f"{place}/gradio"}
+        environment = guarded(Path(place), root) | {"TMPDIR": place}
         strayed = Path(environment["STRAYED"])
         program = program or ("-m", "pipelines", "demo")
         command = [sys.executable, *program, "--host", "127.0.0.1", "--port", str(free_port())]
@@ -59,7 +59,9 @@ def page_process(*program: str, root: Path = ROOT) -> Iterator[tuple[str, Path]]
             yield address, strayed
         finally:
             process.terminate()
-            process.wait(30)
+            ended, left = process.wait(60), list(Path(place).glob("armchair-page-*"))
+        if ended != 0 or left:
+            raise RuntimeError(f"the page ended with {ended} and left {left}")
 
 
 def guarded(place: Path, root: Path = ROOT) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ import uvicorn
 
 from pipelines import TextToImagePipeline
 from pipelines.serving.app import create_app
+from pipelines.serving.command import bind
+from pipelines.serving.connections import server_config
 from pipelines.serving.limits import ServerSettings
 
 
@@ -33,20 +34,35 @@ class GatedPipeline(TextToImagePipeline):
         self.prior.look = gated
 
 
+class Server(uvicorn.Server):
+    """address: such as http://127.0.0.1:40000."""
+
+    address: str
+
+
 @contextlib.contextmanager
-def running_server(pipeline: TextToImagePipeline, api_key: str | None = None, **settings) -> Iterator[str]:
-    """Its address, such as http://127.0.0.1:40000."""
-    app = create_app(pipeline, settings=ServerSettings(**settings), api_key=api_key)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=10))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def started_server(pipeline: TextToImagePipeline, api_key: str | None = None, **settings) -> Iterator[Server]:
+    limits = ServerSettings(**settings)
+    app = create_app(pipeline, settings=limits, api_key=api_key)
+    server = Server(server_config(app, limits, log_level="error", timeout_graceful_shutdown=10))
+    with bind("127.0.0.1", 0) as listener:
+        server.address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            until(lambda: server.started or not thread.is_alive())
+            yield server
         finally:
             server.should_exit = True
             thread.join(timeout=30)
             assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def running_server(pipeline: TextToImagePipeline, api_key: str | None = None, **settings) -> Iterator[str]:
+    """Its address."""
+    with started_server(pipeline, api_key, **settings) as server:
+        yield server.address
 
 
 def client_of(address: str, api_key: str = "none", **options) -> openai.OpenAI:

@@ -100,6 +100,7 @@ def test_a_prior_goes_on_with_its_own_tokenizer_alone(preset, tmp_path, capsys):
 
 STUB = """#!/usr/bin/env bash
 [ "$1" != -c ] || { echo 0; exit; }
+case "$*" in *training.train_prior*--training.dvae*--print_config) echo "  dvae: vq" ;; esac
 echo "$(basename "$0") $*" >> "$LOG"
 """
 
@@ -125,7 +126,7 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
         parts = [f"train_{name} {shared} {loops} --training.seed=3" for name in names]
         assert lines[: len(names)] == [f"-m training.{part} --print_config" for part in parts]
         launched = [f"train_tokenizer {shared} --training.keep true", *parts]
-        assert lines[len(names) :] == [f"--nproc_per_node 1 -m training.{part}" for part in launched]
+        assert lines[len(names) :] == [f"-m training.{part}" for part in launched]
     (tmp_path / "log").unlink()
     own = ["--prior.model.hidden_size", "64", "--tokenizer.captions=9", "--dvae.model.widths", "[8, 8]", *flags[:2]]
     speedrun(str(mine), *own).check_returncode()
@@ -136,6 +137,22 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
         f"dvae {common} {loops} --model.widths [8, 8]",
         f"reranker {common} {loops}",
         f"prior {common} {loops} --model.hidden_size 64",
+    ]
+    (tmp_path / "log").unlink()
+    speedrun(str(mine), "2", *flags[:2]).check_returncode()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[3] == f"torchrun --nproc_per_node 2 -m training.train_tokenizer {common} --training.keep true"
+    (tmp_path / "log").unlink()
+    speedrun(str(mine), *flags[:2], "--dry_run", "{gpus: 2}").check_returncode()
+    lines = (tmp_path / "log").read_text().splitlines()
+    asked = f"{common} {loops} --dry_run {{gpus: 2}}"
+    assert lines[3:] == [f"python -m training.train_{part} {asked}" for part in ("dvae", "prior")]
+    (tmp_path / "log").unlink()
+    speedrun(str(mine), "--training.dvae", "my vq").check_returncode()
+    assert [line.split("training.train_")[1] for line in (tmp_path / "log").read_text().splitlines()[3:]] == [
+        f"tokenizer {mine} --training.keep true",
+        f"reranker {mine} {loops} --training.dvae my vq",
+        f"prior {mine} {loops} --training.dvae my vq",
     ]
     stopped = speedrun("--model.hidden_size", "9")
     assert stopped.returncode == 2 and holds(stopped.stderr, "--model.hidden_size")

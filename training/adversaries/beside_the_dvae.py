@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from dvae import (
     DVAE,
@@ -56,7 +57,7 @@ class Adversary(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, network: nn.Module, settings: AdversarySettings, accelerator: Accelerator):
+    def __init__(self, network: PreTrainedModel, settings: AdversarySettings, accelerator: Accelerator):
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=0.0)
         self.network, self.settings, self.accelerator = network, settings, accelerator
         self.wrapped, self.optimizer = accelerator.prepare(network.to(accelerator.device).train(), optimizer)

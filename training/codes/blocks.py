@@ -50,7 +50,7 @@ class PieceContents:
 
     @property
     def composer(self) -> LaidOut:
-        return self.pictures.composer
+        return self.pictures.laid_out
 
     @property
     def places(self) -> range:
@@ -98,6 +98,8 @@ class Blocks(CodeSource):
 
     encoded: the cache of `contents`. grounds: int64 (G,), `ground_codes` of its composer.
     """
+
+    singles: range
 
     def __init__(self, encoded: Dataset, contents: PieceContents, grounds: np.ndarray):
         self.composer, self.parts, self.grounds = contents.composer, contents.pictures.parts, grounds

@@ -33,6 +33,7 @@ from .blocks import PieceContents
 from .views import Chunk, Contents
 
 SHARD = 2048  # rows or scenes a shard
+AT_ONCE = 128 * 64**2  # pixels
 
 
 class CodeCache:
@@ -141,7 +142,7 @@ class CodeCache:
                 f"{self.folder} holds no codes: all of {len(self.source)} rows are broken: {by_reason(self.skipped())}"
             )
         with accelerator.main_process_first():  # one writes the memory map, the others find it
-            return Dataset.from_parquet(paths, cache_dir=str(self.folder.parent / "arrow"))
+            return Dataset.from_parquet([*paths], cache_dir=str(self.folder.parent / "arrow"))
 
 
 def encode_now(dvae: FirstStage, contents: Contents | PieceContents, device: torch.device) -> Dataset:
@@ -154,9 +155,15 @@ def encode_now(dvae: FirstStage, contents: Contents | PieceContents, device: tor
 @torch.no_grad()
 def encode(dvae: FirstStage, images: Tensor, device: torch.device) -> np.ndarray:
     """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
-    if len(images) == 0:
-        return np.empty((0, dvae.config.grid_size**2), np.int32)
-    return dvae.encode(to_pixel_values(images, device)).flatten(1).to(torch.int32).cpu().numpy()
+    codes = [np.empty((0, dvae.config.grid_size**2), np.int32)]
+    for part in images.split(at_once(images.shape[-1])):
+        codes.append(dvae.encode(to_pixel_values(part, device)).flatten(1).to(torch.int32).cpu().numpy())
+    return np.concatenate(codes)
+
+
+def at_once(side: int) -> int:
+    """How many pictures of that side go through a first stage together: at 256 px one takes 150 MB on its way."""
+    return max(1, AT_ONCE // side**2)
 
 
 def fingerprint_of(shard: Path) -> str | None:

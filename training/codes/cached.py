@@ -55,6 +55,8 @@ class CodeSource(ABC):
 class CachedCodes(CodeSource):
     """Pictures and scenes as a cache holds them."""
 
+    singles: np.ndarray
+
     def __init__(self, encoded: Dataset):
         self.encoded = MappedCodes(encoded)
         self.singles = np.flatnonzero(~self.encoded.composed)

@@ -11,7 +11,7 @@ from dvae import FirstStage
 from ..loop.run_log import HELDOUT_SPLIT
 from ..pictures.data_arguments import DataArguments
 from ..pictures.kinds import Captioned
-from ..pictures.splits import load_split
+from ..pictures.splits import both_splits
 from ..presets.trainers import PriorTraining
 from .blocks import Blocks, PieceContents, ground_codes, on_white, scenes_of
 from .cache import CodeCache
@@ -34,7 +34,7 @@ def code_caches(
     split's, the rows of the validation split.
     """
     folder, size, seed = Path(training.codes or output_dir / "codes"), dvae.config.image_size, training.seed
-    train, validation = load_split(data, "train", kinds), load_split(data, "validation", kinds)
+    train, validation = both_splits(data, kinds)
     if training.blocks:
         grid_size = dvae.config.grid_size
         pieces = {
@@ -61,6 +61,7 @@ def codes_of(
     if not training.blocks:
         return CachedCodes(train), encoded
     contents = caches["train"].contents
+    assert isinstance(contents, PieceContents)  # training.blocks caches nothing else
     grounds = ground_codes(dvae, contents.composer, accelerator.device)
     blocks = Blocks(train, contents, grounds)
     held_out = scenes_of(blocks, HELDOUT_SCENES, training.seed) if contents.composer.holds_out else None

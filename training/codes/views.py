@@ -135,6 +135,7 @@ class DrawnShards(IterableDataset):
             try:
                 views, parts = self._scene(place) if row is None else self._views(row, place)
             except BrokenRow as broken:
+                assert row is not None  # a scene is of rows that were read
                 chunk.skipped.append((broken.at(row).where, str(broken)))
                 continue
             images += views
@@ -167,6 +168,7 @@ class DrawnShards(IterableDataset):
         return views, parts
 
     def _scene(self, place: int) -> tuple[list[Tensor], Parts]:
+        assert self.pictures is not None  # made where there are scenes
         rng = random.Random(f"scene-{self.contents.seed}-{place}")
         image, parts = self.pictures.scene(rng, self.contents.held_out)
         return [torch.from_numpy(image.copy()).permute(2, 0, 1)], parts

@@ -89,7 +89,8 @@ def draw_armchair(
 
 def tint(colour: Colour) -> Colour:
     """The paler colour of a cushion."""
-    return tuple(min(255, int(0.6 * channel + 100)) for channel in colour)
+    red, green, blue = (min(255, int(0.6 * channel + 100)) for channel in colour)
+    return red, green, blue
 
 
 def arm_boxes(shape: ArmchairShape, bottom: float) -> list[Box]:
@@ -106,14 +107,16 @@ def rounded(canvas: int, box: Box, radius: float) -> Image.Image:
 
 def fill(picture: Image.Image, mask: Image.Image, colour: Colour, *, light: float, dark: float) -> None:
     """Fill a mask with a colour that runs from `light` times itself at the mask's top to `dark` at its foot."""
-    _, top, _, bottom = mask.getbbox()
+    box = mask.getbbox()
+    assert box is not None  # a mask is not empty
+    _, top, _, bottom = box
     side, line = mask.width, max(1, mask.width // 128)
     rows = np.clip((np.arange(side) - top) / max(1, bottom - top), 0, 1)[:, None]  # (H, 1)
     column = np.clip(np.asarray(colour) * (light + (dark - light) * rows), 0, 255).astype(np.uint8)  # (H, 3)
     filled = Image.fromarray(np.repeat(column[:, None], side, axis=1))
     inner = mask.resize((side - 2 * line, side - 2 * line)).crop((-line, -line, side - line, side - line))
     picture.paste(filled, mask=mask)
-    outline = ImageChops.subtract(mask, inner).point(lambda value: value // 3)
+    outline = ImageChops.subtract(mask, inner).point([value // 3 for value in range(256)])
     picture.paste(tuple(int(0.55 * channel) for channel in colour), mask=outline)
 
 

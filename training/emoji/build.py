@@ -7,7 +7,6 @@ Emoji come in five styles, their names and keywords from Unicode's CLDR; the dra
 `training/data/clipart.tsv` names were chosen by eye. See `training/data/emoji/README.md` for sources and licences.
 """
 
-import argparse
 import hashlib
 import re
 import tarfile
@@ -17,15 +16,30 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PillowImage
 
 from dvae import read_picture
+from pipelines.commands import OneLineParser
 
+from ..loop.command import run_command
 from .armchair import COLOURS, WOODS, ArmchairShape, draw_armchair, tint
 from .cutouts import encode, fit, is_visible, make_opaque, render
-from .packages import CLIPART, EMOJI, ICONS, NAMES, OWN, Package, download, download_clipart, iconify_svg, read_json
+from .packages import (
+    CLIPART,
+    EMOJI,
+    ICONS,
+    NAMES,
+    OWN,
+    Package,
+    download,
+    download_clipart,
+    iconify_svg,
+    read_json,
+    read_member,
+)
 
 SHARD_ROWS = 3000
 HELD_OUT = 0.05  # of an emoji's pictures; at most one a concept, so about 4 % of all
@@ -113,7 +127,7 @@ def read_drawings(source: Package, cache: Path) -> dict[str, bytes]:
         return read_iconify(archive)
     with tarfile.open(archive) as tar:
         files = [file for file in tar.getmembers() if file.name.endswith((".svg", ".webp"))]
-        return {Path(file.name).stem.replace("-fe0f", ""): tar.extractfile(file).read() for file in files}
+        return {Path(file.name).stem.replace("-fe0f", ""): read_member(tar, file) for file in files}
 
 
 def read_iconify(archive: Path) -> dict[str, bytes]:
@@ -125,13 +139,13 @@ def read_iconify(archive: Path) -> dict[str, bytes]:
 
 
 def make_row(
-    drawing: PillowImage.Image, *, size: int, style: str, source: Package, name: str, **parts
+    drawing: PillowImage.Image, *, size: int, style: str, source: Package, name: str, **parts: Any
 ) -> CutoutRow | None:
     """Fit a drawing and add what the source says; None where hardly anything would be seen on white."""
     picture = fit(drawing, size)
     if not is_visible(picture):
         return None
-    parts = {"attribution": source.attribution, "emoji": ""} | parts
+    parts = {"attribution": source.attribution, "emoji": "", **parts}
     return CutoutRow(encode(picture), name, style=style, source=source.name, license=source.license, **parts)
 
 
@@ -244,7 +258,9 @@ def build_rows(cache: Path, size: int) -> list[CutoutRow]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build the captioned emoji and clip art of training/data/emoji.")
+    parser = OneLineParser(
+        "python -m training.emoji.build", "Build the captioned emoji and clip art of training/data/emoji."
+    )
     parser.add_argument("--output", type=Path, default=Path("training/data/emoji"))
     parser.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/armchair", help="downloaded packages")
@@ -263,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

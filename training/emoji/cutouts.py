@@ -22,7 +22,7 @@ def render(drawing: bytes) -> Image.Image:
 
 def fit(picture: Image.Image, size: int) -> Image.Image:
     """Crop an RGBA picture to what is visible and centre it in a transparent square, its aspect kept."""
-    box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
+    box = picture.getchannel("A").point([255 * (alpha > 8) for alpha in range(256)]).getbbox()
     if box is None:
         raise ValueError("an empty drawing cannot be fitted")
     picture = picture.crop(box).convert("RGBa")  # premultiplied, so that no hidden colour bleeds in

@@ -102,8 +102,9 @@ class CutoutScenes(LaidOut):
         rules, colours = self.rules or [Rule(None, 0.0, 1.0)] * len(self.things), []
         for row, (thing, rule) in enumerate(zip(self.things, rules, strict=True)):
             words = thing["name"].split()
-            short = rule is not None and len(words) <= LONGEST_NAME
-            found = [name for name in GROUNDS if short and name not in words and may_become(rule, GROUNDS[name])]
+            found = []
+            if rule is not None and len(words) <= LONGEST_NAME:
+                found = [name for name in GROUNDS if name not in words and may_become(rule, GROUNDS[name])]
             colours.append(Random(f"colours {row}").sample(found, min(COLOURS_A_THING, len(found))))
         return colours
 
@@ -139,7 +140,9 @@ class CutoutScenes(LaidOut):
         if look in ARMCHAIRS:
             cutout = armchair(cutout, Random(f"{look} {row}"), is_back=look == "shape")
         elif look in GROUNDS:
-            cutout = recolour(cutout, self.rules[row], GROUNDS[look])
+            rule = self.rules[row]
+            assert rule is not None  # what nothing rules has no other colours
+            cutout = recolour(cutout, rule, GROUNDS[look])
         return np.asarray(reduce(Image.fromarray(cutout), len(cutout) // 2)) if half else cutout
 
     def name(self, piece: int) -> str:

@@ -76,7 +76,13 @@ def download_clipart(source: Package, cache: Path) -> Path:
 
 def read_json(archive: Path, member: str) -> dict:
     with tarfile.open(archive) as tar:
-        return json.load(tar.extractfile(f"package/{member}"))
+        return json.loads(read_member(tar, f"package/{member}"))
+
+
+def read_member(tar: tarfile.TarFile, member: str | tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # no folder
+    return file.read()
 
 
 def iconify_svg(collection: dict, icon: str) -> bytes:

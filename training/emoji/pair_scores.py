@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..pictures.in_memory import Pictures
+from ..pictures.layouts import LaidOut
 from .captions import with_article
 from .scenes import PAIRS
 
@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
     names: list[tuple[str, str]]
 
 
-def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
+def heldout_pairs(composer: LaidOut, count: int, words: int = 2) -> Pairs:
     """
     `count` scenes, always the same, of two things with at most `words` words that training never puts together. Raises
     a ValueError where there are none.
@@ -29,11 +29,11 @@ def heldout_pairs(pictures: Pictures, count: int, words: int = 2) -> Pairs:
     images, prompts, vertical, names = [], [], [], []
     for draw in range(200 * count):
         rng = random.Random(f"pair-{draw}")
-        layout, parts = pictures.composer.lay(rng, held_out=True, kind=rng.choice(PAIRS))
+        layout, parts = composer.lay(rng, held_out=True, kind=rng.choice(PAIRS))
         pair = tuple(thing["name"] for thing in parts["things"])
         if any(len(name.split()) > words for name in pair):
             continue
-        scene = pictures.composer.draw_layout(layout)
+        scene = composer.draw_layout(layout)
         images.append(torch.from_numpy(scene.copy()).permute(2, 0, 1) / 255)
         prompts.append(f"{with_article(pair[0])} {parts['kind']} {with_article(pair[1])}")
         vertical.append(parts["kind"] == "above")

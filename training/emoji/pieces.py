@@ -56,6 +56,8 @@ def palette(picture: Image.Image, count: int = 4) -> list[Colour]:
     if opaque.size == 0:
         raise ValueError("the thing whose colours are wanted has no opaque pixel")
     quantized = Image.fromarray(np.ascontiguousarray(opaque)).quantize(count)
-    flat = quantized.getpalette()
-    colours = [tuple(flat[3 * index : 3 * index + 3]) for _, index in sorted(quantized.getcolors(), reverse=True)]
+    flat, counts = quantized.getpalette(), enumerate(quantized.histogram())
+    assert flat is not None  # it is quantised
+    used = [index for _, index in sorted(((count, index) for index, count in counts if count), reverse=True)]
+    colours: list[Colour] = [(flat[3 * index], flat[3 * index + 1], flat[3 * index + 2]) for index in used]
     return colours if len(colours) > 1 else colours * 2

@@ -33,7 +33,7 @@ def rule_of(rgba: np.ndarray) -> Rule | None:
         rule = Rule(None, 0.0, float(np.median(hsv[:, 2])))
         return rule if rule.value > 0.35 else None
     counts = np.bincount((hsv[:, 0] * BINS).astype(int) % BINS, chroma, BINS)
-    windows = sum(np.roll(counts, shift) for shift in range(-3, 4))
+    windows = sum((np.roll(counts, shift) for shift in range(-3, 4)), start=np.zeros(BINS))
     peak = (int(windows.argmax()) + 0.5) / BINS
     near = np.abs(turn(hsv[:, 0] - peak)) < 3.5 / BINS
     if share < 0.3 or windows.max() < 0.75 * counts.sum():
@@ -88,5 +88,5 @@ def to_rgb(hsv: np.ndarray) -> np.ndarray:
 
 @cache
 def colour_hsv(colour: Colour) -> tuple[float, float, float]:
-    hue, saturation, value = to_hsv(np.uint8([[colour]]))[0, 0].tolist()
+    hue, saturation, value = to_hsv(np.array([[colour]], np.uint8))[0, 0].tolist()
     return hue, saturation, value

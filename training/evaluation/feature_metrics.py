@@ -93,7 +93,7 @@ class InceptionFeatures(nn.Module):
     def _torchvisions(self, weights: dict[str, Tensor]) -> nn.Module:
         network = inception_v3(weights=None, init_weights=False, transform_input=True)
         network.load_state_dict(weights)
-        network.fc = nn.Identity()
+        network.set_submodule("fc", nn.Identity())
         return network
 
     def _fidelitys(self, path: Path) -> nn.Module:

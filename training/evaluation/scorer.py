@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 from pipelines.judges.small_clip import SmallCLIP
 
 TURN_AND_MIRROR = v2.Compose(
-    [v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.85, 1.1), fill=1.0), v2.RandomHorizontalFlip()]
+    [v2.RandomAffine((-8, 8), translate=(0.06, 0.06), scale=(0.85, 1.1), fill=1.0), v2.RandomHorizontalFlip()]
 )
 
 

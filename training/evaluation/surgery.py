@@ -78,6 +78,7 @@ def estimate_surgery(
             }
         )
     bound = ELBOOutput(**{name: torch.cat([output[name] for output in outputs]) for name in outputs[0]})
+    bound.logits = dvae.posterior.log_probs(bound.logits)
     means = {name: torch.cat([part[name] for part in nll]).mean().item() for name in nll[0]}
     numbers = _parts(bound, {name: means[f"nll_{name}"] for name in TRAINED})
     for name in ("uniform", *TRAINED):

@@ -9,9 +9,10 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dvae import DVAE, codebook_usage, count_codes
+from dvae import DVAE, FirstStage, codebook_usage, count_codes
 from prior_transformer import PriorTokenizer, StreamPrior
 
+from ..codes.cache import at_once
 from ..codes.cached import Collate, FirstCaptions
 from ..loop.losses import psnr
 from ..pictures.in_memory import Pictures, to_pixel_values
@@ -26,28 +27,28 @@ def validation_images(pictures: Pictures, limit: int) -> Tensor:
 
 @torch.no_grad()
 def evaluate_dvae(
-    dvae: DVAE, pictures: Pictures, device: torch.device, limit: int = 512, batch_size: int = 64
+    dvae: FirstStage, pictures: Pictures, device: torch.device, limit: int = 512, batch_size: int = 64
 ) -> tuple[dict[str, float], Tensor]:
     """
-    Of the first `limit` pictures: ELBO, bits per dimension (of dequantised pixels), PSNR in dB of argmax
-    reconstructions, perplexity and share of codes in use; and P ≤ 16 pairs, originals, then their reconstructions,
-    (2 P, 3, S, S).
+    Of the first `limit` pictures: PSNR in dB of argmax reconstructions, perplexity and share of codes in use; of a
+    `DVAE`, which has a density, ELBO and bits per dimension (of dequantised pixels); and P ≤ 16 pairs, originals, then
+    their reconstructions, (2 P, 3, S, S).
     """
     generator = torch.Generator(device).manual_seed(0)
     sums: dict[str, list[Tensor]] = defaultdict(list)
-    counts, pairs = 0, None
-    for images in validation_images(pictures, limit).split(batch_size):
+    counts = torch.zeros(dvae.config.codebook_size, dtype=torch.int64, device=device)
+    pairs, found = torch.empty(0), validation_images(pictures, limit)
+    for images in found.split(min(batch_size, at_once(found.shape[-1]))):
         pixel_values = to_pixel_values(images, device)
-        noise = torch.rand(pixel_values.shape, generator=generator, device=device)
-        bound = dvae.elbo((255 * pixel_values + noise) / 256, generator)
-        hidden_states = dvae.encoder(pixel_values)
-        codes = dvae.posterior.encode(hidden_states)
-        reconstructed = dvae.decode(codes, dvae.style.encode(hidden_states))
-        counts = counts + count_codes(codes, dvae.config.codebook_size)
+        codes, reconstructed = dvae.encode(pixel_values), dvae.reconstruct(pixel_values)
+        counts += count_codes(codes, dvae.config.codebook_size)
         sums["psnr"].append(psnr(pixel_values, reconstructed))
-        for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
-            sums[name].append(bound[name])
-        if pairs is None:
+        if isinstance(dvae, DVAE):
+            noise = torch.rand(pixel_values.shape, generator=generator, device=device)
+            bound = dvae.elbo((255 * pixel_values + noise) / 256, generator)
+            for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
+                sums[name].append(bound[name])
+        if len(pairs) == 0:
             pairs = torch.cat([pixel_values[:16], reconstructed[:16]])
     numbers = {name: torch.cat(values).mean().item() for name, values in sums.items()}
     return {**numbers, **codebook_usage(counts)}, pairs.cpu()

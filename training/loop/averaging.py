@@ -38,7 +38,9 @@ class Average:
             parameters = dict(self.model.named_parameters())
             averages = [local(self.tensors[name]) for name in parameters]
             weights = [local(parameter.detach()).float() for parameter in parameters.values()]
-            torch._foreach_lerp_(averages, weights, 1 - self.decay)
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]  # torch's own optimisers use it
+                averages, weights, 1 - self.decay
+            )
             for name, buffer in self.model.named_buffers():
                 if name in self.tensors:
                     self.tensors[name].copy_(buffer)

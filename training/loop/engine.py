@@ -1,8 +1,9 @@
 """What carries a run: Accelerate, set up from the preset, and a model made ready for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -13,6 +14,8 @@ from transformers import PreTrainedModel
 
 from .loop_training import LoopTraining
 from .precision import mixed_precision
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 PATIENCE = timedelta(hours=2)  # of processes that wait for one that decodes, encodes or evaluates
 
@@ -53,7 +56,9 @@ def make_accelerator(training: LoopTraining, *, find_unused_parameters: bool = F
     if accelerator.is_fsdp2 and accelerator.mixed_precision != "no":
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[accelerator.mixed_precision]
         policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
-        accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+        plugin = accelerator.state.fsdp_plugin
+        assert plugin is not None  # of FSDP2
+        plugin.mixed_precision_policy = policy
     return accelerator
 
 
@@ -91,7 +96,7 @@ def need_whole_weights(accelerator: Accelerator, who: str) -> None:
         )
 
 
-def ready(model: PreTrainedModel, training: LoopTraining, blocks: list[nn.Module]) -> PreTrainedModel:
+def ready(model: Model, training: LoopTraining, blocks: Iterable[nn.Module]) -> Model:
     """
     The model, in training, with what the preset asks for; before `accelerator.prepare`.
 

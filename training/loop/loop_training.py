@@ -22,10 +22,18 @@ class LoopTraining:
 
     batch_size: pictures that an optimiser step sees, over all processes and accumulation steps, so that a preset
         means the same on one CPU and on many GPUs.
-    steps: optimiser steps. lr falls on a cosine from its peak, after `warmup_steps`, to `lr_end`.
+    gradient_accumulation_steps: micro-batches that a step's pictures are cut into.
+    mixed_precision: "no", "bf16", or "fp16" on a GPU alone; weights stay float32.
+    steps: optimiser steps.
+    lr, lr_end: the learning rate falls on a cosine from its peak, after `warmup_steps`, to its end.
     warmup_steps: as all that is called so: a number of steps, or a share of `steps`, such as "10%", which a run of
         other `steps` keeps.
+    betas, weight_decay: of AdamW.
+    max_grad_norm: gradients are clipped to it; None does not.
     ema: decay of the averaged weights, which are evaluated and saved.
+    seed: of the first weights and of what is drawn.
+    num_workers: processes that load batches beside each one that trains; 0 loads in it.
+    log_every, evaluate_every, checkpoint_every: how many steps lie between two.
     resume_from: a checkpoint folder, or "latest".
     init_from: the weights to start from: a saved model's folder or Hub id, or a whole pipeline's, or "embedded";
         its config is theirs, and the preset's `model` is not read.

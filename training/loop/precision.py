@@ -11,7 +11,7 @@ def mixed_precision(wanted: str) -> str:
     `wanted`, one of Accelerate's "no", "fp16", "bf16"; but "no" for bf16 on a CPU without the instructions for it,
     with a warning: there it is emulated, and a matrix product takes up to eighty times as long as in float32.
     """
-    if wanted == "bf16" and PartialState().device.type == "cpu" and not cpu_computes_bf16():
+    if wanted == "bf16" and str(PartialState().device) == "cpu" and not cpu_computes_bf16():
         warnings.warn("this CPU has no bf16 instructions: training in float32 instead of bf16", stacklevel=2)
         return "no"
     return wanted

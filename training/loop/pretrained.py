@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from huggingface_hub.constants import HF_HOME
 from torch import nn
-from transformers.utils import cached_file
+from transformers import PreTrainedConfig
+from transformers.utils.hub import cached_file
 
-from dvae import FirstStage, load_first_stage, load_first_stage_config
+from dvae import DVAE, DVAEConfig, FirstStage
 from pipelines import TextToImagePipeline
+from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
 from pipelines.checkpoints.known import SETTINGS, known_checkpoint
 from pipelines.checkpoints.readers import read_prior_config
 from pipelines.folder.locate import EMBEDDED, INDEX_NAME, fetch, find_pipeline, known_at, public_name, read_index
@@ -22,9 +24,10 @@ from prior_transformer import PriorTokenizer, StreamConfig, load_prior_config, l
 
 from .fingerprints import codes_digests, digest_of, tokenizer_digest
 from .loop_training import LoopTraining
-from .provenance import Fact, check_facts, read_provenance
+from .provenance import Fact, check_facts, files_of, read_provenance
 
 EMBEDDED_NAME = "embedded"
+UNKNOWN_LICENCE = "as its owner says"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
 
 
@@ -33,8 +36,8 @@ class LoraSettings:
     """
     Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
 
-    targets: which linear layers of a block. train: modules trained whole and saved with the adapter, such as [text],
-        the text embedding. dropout: of x.
+    rank, alpha: of the formula. dropout: of x. targets: which linear layers of a block.
+    train: modules trained whole and saved with the adapter, such as [text], the text embedding.
     """
 
     rank: int = 16
@@ -48,8 +51,8 @@ def find_part(name: str, part: str) -> str:
     """
     What `from_pretrained` of a part ("dvae", "prior", "tokenizer") is to be given.
 
-    name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id. A
-        pipeline may be a public checkpoint.
+    name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id; of
+        a public first stage also its file. A pipeline may be a public checkpoint.
     """
     if is_pipeline(name):
         return str(pipeline_folder(name) / part)
@@ -63,7 +66,7 @@ def is_pipeline(name: str) -> bool:
     """
     if name == EMBEDDED_NAME:
         return True
-    if Path(name).is_dir():
+    if Path(name).exists():
         return (settled(name) / INDEX_NAME).is_file() or known_at(Path(name)) is not None
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
@@ -118,11 +121,31 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
     return str(folder)
 
 
+def load_dvae(name: str) -> DVAE:
+    """What train_dvae goes on from. Raises a ValueError for a first stage that it does not train."""
+    dvae = find_first_stage(find_part(name, "dvae"), dtype=torch.float32)
+    if not isinstance(dvae, DVAE):
+        raise ValueError(_not_trained(name, dvae.config))
+    return dvae
+
+
+def load_dvae_config(name: str) -> DVAEConfig:
+    """The config alone of what `load_dvae` loads."""
+    config = find_first_stage_config(find_part(name, "dvae"))
+    if not isinstance(config, DVAEConfig):
+        raise ValueError(_not_trained(name, config))
+    return config
+
+
+def _not_trained(name: str, config: PreTrainedConfig) -> str:
+    return f"{name} is a {config.model_type}, which train_dvae does not train: a prior takes it by --training.dvae"
+
+
 def picture_size(dvae: str | Path) -> int:
     """Of the pictures of a dVAE's folder or Hub id, which a judge is to see; 64 where the folder is not there."""
     if isinstance(dvae, Path) and not (dvae / "config.json").exists():
         return 64
-    return load_first_stage_config(dvae).image_size
+    return find_first_stage_config(dvae).image_size
 
 
 def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
@@ -136,7 +159,7 @@ def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
     if "tokenizer" in parts:
         found["tokenizer"] = tokenizer_digest(load_tokenizer(find_part(start, "tokenizer")))
     if "dvae" in parts:
-        found["dvae"] = codes_digests(load_first_stage(find_part(start, "dvae"), dtype=torch.float32))
+        found["dvae"] = codes_digests(find_first_stage(find_part(start, "dvae"), dtype=torch.float32))
     return found
 
 
@@ -145,6 +168,7 @@ def check_start(
 ) -> None:
     """Raises a ValueError unless the dVAE and the tokenizer are those that the prior of init_from learned with."""
     start = training.init_from
+    assert start is not None  # else there is nothing to check
     named = {name for name in ("dvae", "tokenizer") if getattr(training, name) is not None or not is_pipeline(start)}
     here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
     here = {name: fact for name, fact in here.items() if name in named}  # others are the start's own
@@ -166,7 +190,8 @@ def check_own_parts(
     for part in parts:
         folder = output_dir / part
         if getattr(training, part) is None and part_of_run(part, training, output_dir) == str(folder):
-            told = {name: {"files": fact["files"]} for name, fact in read_provenance(folder).items() if name == "data"}
+            files = files_of(read_provenance(folder))
+            told: dict[str, Fact] = {"data": {"files": files}} if files else {}
             remedy = f"name it by --training.{part} {folder}"
             check_facts(str(folder), told, {"data": {"files": data["files"]}}, training.may_differ, remedy, say=say)
 
@@ -177,6 +202,13 @@ def sources_of(names: list[str]) -> dict[str, str]:
     for name in filter(is_pipeline, names):
         sources |= read_index(pipeline_folder(name)).get("data") or {}
     return sources
+
+
+def brought_in(dvae: str | None) -> dict[str, str]:
+    """{name: licence} of a first stage that is public; {} of one that says what it learned from, or did it here."""
+    if dvae is None or is_pipeline(dvae) or is_own(dvae):
+        return {}
+    return {public_name(dvae): UNKNOWN_LICENCE}
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:
@@ -198,7 +230,7 @@ def lora_config(settings: LoraSettings, base: str | None = None):
 
     return LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  # any number, which is divided by the rank
         lora_dropout=settings.dropout,
         target_modules=rf"layers\..*\.({'|'.join(settings.targets)})",
         modules_to_save=list(settings.train) or None,

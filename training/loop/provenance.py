@@ -42,6 +42,12 @@ def read_provenance(folder: str | Path) -> dict[str, Fact]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
+def files_of(told: dict[str, Fact]) -> str | None:
+    """The digest of the files that a part learned from; None where it does not say."""
+    data = told.get("data")
+    return data["files"] if isinstance(data, dict) else None
+
+
 def model_fact(config: PreTrainedConfig) -> dict[str, Any]:
     """What a prior computes with weights of its shapes, as its config has it."""
     every = {field.name for field in fields(config)} - {field.name for field in fields(PreTrainedConfig)}

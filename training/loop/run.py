@@ -19,10 +19,11 @@ from typing import Any
 
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from .averaging import Average
 from .checkpoints import Checkpoints
@@ -57,9 +58,9 @@ class Run:
         accelerator: Accelerator,
         output_dir: Path,
         *,
-        model: nn.Module,
+        model: PreTrainedModel,
         optimizer: Optimizer,
-        report: "Callable[[nn.Module, Run], None] | None" = None,
+        report: "Callable[[Any, Run], None] | None" = None,
         facts: dict[str, Fact] | None = None,
         settings: dict[str, Any] | None = None,
         may_go_on: Callable[[dict[str, Any]], None] = lambda told: None,

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -54,7 +54,8 @@ class StepMeans:
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """All processes call it; each has the same names."""
         stacked = torch.stack(list(self.sums.values())) / self.count
-        return dict(zip(self.sums, accelerator.reduce(stacked, "mean").tolist(), strict=True))
+        means = cast(Tensor, accelerator.reduce(stacked, "mean"))
+        return dict(zip(self.sums, means.tolist(), strict=True))
 
 
 def save_numbers(path: Path, numbers: dict[str, Any]) -> None:

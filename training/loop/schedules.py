@@ -2,8 +2,12 @@
 
 import math
 import re
+from typing import TYPE_CHECKING, Any
 
-Steps = int | str  # a number of steps, or a share of all of a run's, such as "10%"
+if TYPE_CHECKING:
+    Steps = int | Any  # what a dataclass has of it, once it has read it by `in_steps`, is an int
+else:
+    Steps = int | str  # a number of steps, or a share of all of a run's, such as "10%"
 
 
 def in_steps(name: str, value: Steps, steps: int) -> int:

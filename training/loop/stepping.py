@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +22,8 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 def agreed(accelerator: Accelerator, *flags: Tensor | bool) -> list[bool]:
     """Each flag, true where it is on any process: one small all-reduce, and one wait for the device."""
     numbers = torch.stack([torch.as_tensor(flag, dtype=torch.float32, device=accelerator.device) for flag in flags])
-    return [count > 0 for count in accelerator.reduce(numbers, "sum").tolist()]
+    counts = cast(Tensor, accelerator.reduce(numbers, "sum"))
+    return [count > 0 for count in counts.tolist()]
 
 
 def descend(
@@ -77,6 +79,7 @@ def _clip(accelerator: Accelerator, optimizer: Optimizer, parameters: Iterable[n
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         norm = accelerator.clip_grad_norm_(parameters, most)
+        assert norm is not None  # they are a prepared model's
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
     accelerator.unscale_gradients(optimizer)
     return nn.utils.clip_grad_norm_(parameters, most)

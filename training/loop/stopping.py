@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: "try again later", with --training.resume_from latest
 ORPHANED = 2.0  # seconds between two looks of a worker at whether its process is still there
@@ -20,7 +21,7 @@ class StopSignals:
 
     def __init__(self):
         self.received = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
         if threading.current_thread() is threading.main_thread():  # Python lets no other one set a handler

@@ -47,9 +47,9 @@ class Trackers:
 
     def show(self, step: int, title: str, picture: Image.Image) -> None:
         for tracker in self.trackers:
-            if tracker.name == "tensorboard":
+            if isinstance(tracker, TensorBoardTracker):
                 tracker.log_images({title: np.asarray(picture)[None]}, step=step, dataformats="NHWC")
-            elif tracker.name == "wandb":
+            elif isinstance(tracker, WandBTracker):
                 tracker.log_images({title: [picture]}, step=step)
             else:
                 import trackio

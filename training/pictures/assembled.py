@@ -64,8 +64,8 @@ class AssembledPictures(torch.utils.data.Dataset):
     def collate(self, examples: list[Example]) -> Assembly:
         """Pictures first; of each ground that is seen one flat picture, whose middle cell stands for it."""
         examples = sorted(examples, key=lambda example: example.scene is not None)
-        scenes = [example for example in examples if example.scene is not None]
-        grounds = sorted({example.ground for example in scenes})
+        scenes = [example.scene for example in examples if example.scene is not None]
+        grounds = sorted({example.ground for example in examples if example.scene is not None})
         images = [example.images for example in examples]
         starts = np.cumsum([0, *map(len, images)]) * self.side**2
         middle = self.side // 2 * (self.side + 1)
@@ -76,7 +76,7 @@ class AssembledPictures(torch.utils.data.Dataset):
         ]
         images += [self.flat(ground)[None] for ground in grounds]
         none = torch.empty(0, *images[0].shape[1:], dtype=torch.uint8)
-        drawn = torch.stack([example.scene for example in scenes]) if scenes else none
+        drawn = torch.stack(scenes) if scenes else none
         return Assembly(torch.cat(images), drawn, torch.stack(cells))
 
     def flat(self, ground: int) -> Tensor:
@@ -93,4 +93,4 @@ def to_image(picture: np.ndarray) -> Tensor:
 def composer_of(drawn: DrawnPictures) -> LaidOut:
     """Raises a ValueError where the set lays nothing out."""
     check_laid_out(drawn.pictures.kind.lays_out, "training.assembled_share to 0")
-    return drawn.pictures.composer
+    return drawn.pictures.laid_out

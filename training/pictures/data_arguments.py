@@ -47,8 +47,3 @@ class DataArguments:
             raise ValueError(f"shuffle_buffer={self.shuffle_buffer} must be at least 1; 1 draws shard after shard")
         if any(weight < 0 for weight in self.scene_kinds.values()):
             raise ValueError(f"scene_kinds={self.scene_kinds} are weights: none may be below 0")
-        if self.streaming and self.scenes > 0:
-            raise ValueError(
-                f"scenes={self.scenes} are composed of cut-outs in memory: set data.streaming to false, or "
-                "data.scenes to 0"
-            )

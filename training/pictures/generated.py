@@ -23,6 +23,7 @@ HELD_OUT = 20  # rows to train on for one that is held out, where the composer h
 def composer_in(path: str) -> Composer:
     """The one that a file defines. Raises a ValueError where that is none, or more than one."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None and spec.loader is not None  # as of every name in .py
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -22,6 +22,7 @@ from ..loop.stopping import deaf
 from .crops import LARGEST_ZOOM, dvae_crop
 from .data_arguments import DataArguments
 from .kinds import Captioned, Composer, Parts, parts_of
+from .layouts import LaidOut
 from .rows import BrokenRow, Tally, open_picture
 from .splits import Split
 
@@ -69,7 +70,7 @@ class Pictures:
                 continue
             self.images.append(larger(image, self.processor) if self.crops else self.kind.keep(image, self.processor))
             self.parts.append(parts)
-        if not self.images:
+        if len(pictures) and not self.images:
             raise ValueError(f"{data.path} has no picture that can be used: {self.tally} of {len(pictures)} rows")
         if self.tally.broken:
             tqdm.write(f"{self.tally.broken} of {self.tally.seen} rows of {data.path} skipped: {self.tally}")
@@ -97,6 +98,13 @@ class Pictures:
     def composer(self) -> Composer:
         """Raises a ValueError where the set composes no scenes."""
         return self.kind.composer(self.parts, self.images).weigh(self.scene_kinds)
+
+    @property
+    def laid_out(self) -> LaidOut:
+        """The composer of a set whose kind `lays_out`."""
+        composer = self.composer
+        assert isinstance(composer, LaidOut)
+        return composer
 
     def scene(self, rng: random.Random, held_out: bool = False) -> tuple[np.ndarray, Parts]:
         """A scene that the set composes: RGB uint8 (S, S, 3) and its parts."""

@@ -13,7 +13,7 @@ from .assembled import AssembledPictures
 from .data_arguments import DataArguments
 from .in_memory import DrawnPictures, Pictures, in_order
 from .kinds import Captioned
-from .splits import load_split
+from .splits import both_splits
 from .streaming import StreamedPictures, StreamLoader
 
 TrainingPictures = Pictures | StreamedPictures
@@ -33,7 +33,7 @@ def load_pictures(
     captions: whether the set must have any. batch_size: of the run, which says where the set is smaller.
     """
     with accelerator.local_main_process_first():
-        train, validation = (load_split(data, split, kinds, captions) for split in ("train", "validation"))
+        train, validation = both_splits(data, kinds, captions)
     held = StreamedPictures if data.streaming else Pictures
     pictures = held(train, data, image_size)
     say_if_few(len(pictures), batch_size, accelerator.print)
@@ -56,9 +56,9 @@ def training_batches(
     flip: bool,
 ) -> DataLoader | StreamLoader:
     """uint8 (B, 3, S, S) of this process. length: pictures of the run. flip: mirror each with probability ½."""
-    if isinstance(pictures, Pictures):
-        pictures = DrawnPictures(pictures, length, training.seed, data.scenes, flip)
-    return own_batches(pictures, training, accelerator, flip=flip)
+    in_memory = isinstance(pictures, Pictures)
+    drawn = DrawnPictures(pictures, length, training.seed, data.scenes, flip) if in_memory else pictures
+    return own_batches(drawn, training, accelerator, flip=flip)
 
 
 def assembled_batches(
@@ -71,7 +71,7 @@ def assembled_batches(
     flip: bool,
     share: float,
     grid_size: int,
-) -> DataLoader:
+) -> DataLoader | StreamLoader:
     """The same, as `Assembly`, with a share of scenes to be put together on a grid of codes."""
     if not isinstance(pictures, Pictures):
         raise ValueError(f"assembled_share={share} needs cut-outs in memory: set data.streaming to false, or it to 0")

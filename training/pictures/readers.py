@@ -51,7 +51,9 @@ def printable(name: str) -> str:
 
 def open_binary(path: str) -> IO[bytes]:
     """A local file or one of a URL (hf://…), to be read and sought in."""
-    return fsspec.open(path, "rb").open() if "://" in path else Path(path).open("rb")
+    if "://" not in path:
+        return Path(path).open("rb")
+    return fsspec.open(path, "rb").open()  # pyright: ignore[reportAttributeAccessIssue]  # of one path it is one file
 
 
 @contextmanager
@@ -168,7 +170,7 @@ class Reader:
 
     def in_file(self, columns: list[str] | None) -> list[str] | None:
         """The names of columns as the file has them."""
-        return columns and [self.own if name == "image" else name for name in columns]
+        return columns and [(self.own or name) if name == "image" else name for name in columns]
 
     def digest(self) -> str:
         """Of the name and the content; of a URL itself, whose content it does not read: a Hub's holds the commit."""
@@ -302,7 +304,7 @@ def pictures_named(kind: type[Reader], path: str, changed: int) -> tuple[str, ..
     columns = [name for name in reader.columns if name == "image"]
     for unit in range(len(reader.lengths)):
         for row in reader.read(unit, columns):
-            image = row.columns.get("image") or {"bytes": None, "path": None}
+            image: dict[str, Any] = row.columns.get("image") or {"bytes": None, "path": None}
             if image["bytes"] is not None:
                 names.append(hashlib.sha1(image["bytes"]).hexdigest())
             else:
@@ -360,7 +362,8 @@ class TarReader(Reader):
         members = []
         for offset in self.offsets[self.starts[row] : self.starts[row + 1]].tolist():
             file.seek(offset)
-            members.append(tarfile.TarFile(fileobj=file).firstmember)
+            tar = tarfile.TarFile(fileobj=file)
+            members.append(tar.firstmember)  # pyright: ignore[reportAttributeAccessIssue]  # typeshed leaves it out
         where = printable(f"{self.path}/{key_of(members[0])}")
         try:
             return Row(where, tar_columns(file, members))

@@ -228,7 +228,8 @@ def by_suffix(files: Files) -> Iterator[Files]:
 def found_by_datasets(path: str, **options: Any) -> tuple[str, Files]:
     """The kind and the files by split of a file, a glob, a folder or a Hub id."""
     builder = load_dataset_builder(path, **options)
-    return builder.name, {str(split): [str(file) for file in own] for split, own in builder.config.data_files.items()}
+    files = builder.config.data_files or {}
+    return builder.name, {str(split): [str(file) for file in own] for split, own in files.items()}
 
 
 def kind_of(file: str) -> str | None:

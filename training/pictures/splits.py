@@ -46,8 +46,11 @@ def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]]
     The rows of `data.path`; split is "train" or "validation". kinds: of sets beside those of captioned pictures.
     captions: whether the set must have any; where it has, a row without one is broken.
 
+    Where the set has no validation split, some of its pictures are held out; where it has but one picture, in however
+    many rows, none is.
+
     Raises a ValueError that names the columns when the set has no `image`, or neither captions nor names; or where
-    there are not two pictures, one of them to hold out.
+    there is no picture.
     """
     splits = drawn_splits(data.path) if data.path.endswith(".py") else open_splits(data.path, data.streaming)
     hold_out = data.validation_split not in splits
@@ -57,14 +60,12 @@ def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]]
     pictures = of_kind(splits[wanted], data, kinds, captions)
     numbers = picture_numbers(pictures) if hold_out else np.arange(len(pictures))
     count = len(np.unique(numbers))
-    if count < 1 + hold_out:
-        need = "two pictures, one of them to hold out" if hold_out else "a picture"
+    if count == 0:
         raise ValueError(
-            f"{data.path} has {count} in its split {wanted!r}, in {len(pictures)} rows: a set needs {need}; "
-            "python -m training.validate_data says what is there"
+            f"{data.path} has 0 pictures in its split {wanted!r}; python -m training.validate_data says what is there"
         )
     if hold_out:
-        held = _held_out(count, held_out=True)
+        held = _held_out(count, held_out=True) if count > 1 else np.arange(0)
         held = numbers[_one_that_can_be_used(pictures, data)] if len(held) == 1 else held
         chosen = np.isin(numbers, held) == (split == "validation")
         pictures = pictures.select(np.flatnonzero(chosen), whole=len(pictures))
@@ -72,6 +73,19 @@ def load_split(data: DataArguments, split: str, kinds: Sequence[type[Captioned]]
     if data.streaming and split == "validation":
         limit = min(limit, STREAMED_VALIDATION)
     return pictures.select(range(limit)) if limit < len(pictures) else pictures
+
+
+def both_splits(
+    data: DataArguments, kinds: Sequence[type[Captioned]] = (), captions: bool = True
+) -> tuple[Split, Split]:
+    """What a run trains on, and what it holds out. Raises a ValueError where there is nothing to hold out, too."""
+    train, validation = (load_split(data, split, kinds, captions) for split in ("train", "validation"))
+    if len(validation) == 0:
+        raise ValueError(
+            f"{data.path} has 1 picture in its split {data.train_split!r}, in {len(train)} rows: a run needs 2, one "
+            "of them to hold out; python -m training.validate_data says what is there"
+        )
+    return train, validation
 
 
 def data_fact(pictures: Split, data: DataArguments) -> dict[str, Any]:

@@ -86,9 +86,17 @@ def span_rows(
 
 
 class StreamedPictures:
-    """The pictures of a set, none of them decoded before it is drawn; no scenes are composed of them."""
+    """
+    The pictures of a set, none of them decoded before it is drawn. Raises a ValueError where scenes are asked for,
+    which are composed of pictures in memory.
+    """
 
     def __init__(self, source: Split, data: DataArguments, image_size: int):
+        if data.scenes > 0:
+            raise ValueError(
+                f"scenes={data.scenes} are composed of cut-outs in memory: set data.streaming to false, or "
+                "data.scenes to 0"
+            )
         self.source, self.data, self.image_size, self.kind = source, data, image_size, source.kind
         self.processor = DVAEImageProcessor(image_size)
 
@@ -220,9 +228,8 @@ class StreamLoader(EndlessLoader):
         """The same on every process: each process's places, whose turn it is, and what it has skipped."""
         own = {"places": [tuple(place) for place in self.batches.places], "turn": self.batches.turn}
         own |= {"seen": self.tally.seen, "skipped": dict(self.tally.reasons)}
-        states = [own]
+        states = [own] * self.processes
         if self.processes > 1:
-            states = [None] * self.processes
             torch.distributed.all_gather_object(states, own)
         return {"processes": states, "order": self._order()}
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..loop.averaging import Average
 from .memory import dtype_of
@@ -25,8 +27,8 @@ class Subject:
     """
 
     name: str
-    build: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, int], Tensor]
+    build: Callable[[], PreTrainedModel]
+    loss: Callable[[Any, int], Tensor]
     tokens: int
     block: str | None = None
     networks: int = 0
@@ -37,7 +39,8 @@ def measure(subject: Subject, training, precision: str, steps: int) -> tuple[flo
     """`steps` real steps on noise -> seconds of the last one, bytes of memory that they took at most."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = _start_counting(device)
-    model = subject.build().to(device)
+    model = subject.build()
+    model.to(device)  # pyright: ignore[reportArgumentType]  # transformers' own types take it for a function
     optimizer, average = torch.optim.AdamW(model.parameters(), fused=True), Average(model, training.ema)
     batch, parts = training.local_batch_size(1), training.gradient_accumulation_steps
     for _ in range(steps):

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from dvae import DVAE, DVAEConfig
+from pipelines.checkpoints.first_stages import find_first_stage_config
 from prior_transformer import StreamConfig, StreamPrior, build_prior, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
-from ..loop.engine import leave_processes, ready
+from ..loop.engine import ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
-from ..loop.pretrained import LoraSettings, find_part, freeze, lora_config, start_config
+from ..loop.pretrained import LoraSettings, find_part, freeze, load_dvae_config, lora_config, start_config
 from ..pictures.in_memory import bytes_decoded
 from ..pictures.kinds import Captioned
 from ..pictures.report import glance
@@ -74,24 +75,20 @@ def plan_or_train(
     section: str,
     training_type: type,
     train: Callable[[list[str]], Any],
-    doc: str,
+    doc: str | None,
     kinds: Sequence[type[Captioned]] = (),
 ) -> None:
     """The command line of a trainer: with `--dry_run`, alone or with settings, it prints a plan; else it trains."""
     argv = sys.argv[1:]
     if "--dry_run" not in argv:
         train(argv)
-        leave_processes()
         return
     at = argv.index("--dry_run")
     has_settings = at + 1 < len(argv) and not argv[at + 1].startswith("--")
     rest = argv[:at] + argv[at + 1 + has_settings :]
-    try:
-        args = parse(section, training_type, rest, doc)
-        dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
-        print(plan(section, args, dry_run, Path(rest[0]), kinds))
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    args = parse(section, training_type, rest, doc)
+    dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
+    print(plan(section, args, dry_run, Path(rest[0]), kinds))
 
 
 def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type[Captioned]] = ()) -> str:
@@ -134,9 +131,9 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
 
 def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
     start = training.init_from
-    config = DVAEConfig.from_pretrained(find_part(start, "dvae")) if start else DVAEConfig(**(model or {}))
+    config = load_dvae_config(start) if start else DVAEConfig(**(model or {}))
 
-    def loss(dvae: nn.Module, batch: int) -> Tensor:
+    def loss(dvae: DVAE, batch: int) -> Tensor:
         encoded = batch + round(PIECES * batch * training.assembled_share)  # of a scene more is encoded than decoded
         pixel_values = torch.rand(encoded, 3, config.image_size, config.image_size)
         pixel_values = pixel_values.to(dvae.device).contiguous(memory_format=torch.channels_last)
@@ -147,7 +144,7 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
         output = dvae(pixel_values, temperature=0.7, cells=cells)
         return dvae_losses(pixel_values[:batch], output, dvae.likelihood, 1.0)["loss"]
 
-    def build() -> nn.Module:
+    def build() -> DVAE:
         dvae = DVAE(config)
         freeze(dvae, training.freeze)
         return ready(dvae, training, [])
@@ -158,7 +155,7 @@ def dvae_subject(model: dict | None, training: DVAETraining) -> Subject:
 
 def adversary_parameters(config: DVAEConfig, training: DVAETraining) -> int:
     """Of the adversaries that the preset switches on, built of tensors without numbers."""
-    process = SimpleNamespace(device=torch.device("meta"), prepare=lambda *parts: parts)
+    process: Any = SimpleNamespace(device=torch.device("meta"), prepare=lambda *parts: parts)
     with process.device:
         adversaries = build_adversaries(DVAE(config), training, process)
     return sum(parameter.numel() for adversary in adversaries for parameter in adversary.network.parameters())
@@ -173,15 +170,15 @@ def prior_subject(args, preset: Path) -> Subject:
     if start:
         config = start_config(start)
     else:
-        config = prior_config({**(args.model or {}), **prior_sizes(Path(args.output_dir), preset)})
+        config = prior_config({**(args.model or {}), **prior_sizes(args.training.dvae, Path(args.output_dir), preset)})
 
-    def loss(prior: nn.Module, batch: int) -> Tensor:
+    def loss(prior: StreamPrior, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
         codes = torch.randint(config.codebook_size, (batch, config.image_length), device=prior.device)
         input_ids = prior.join(text_ids, codes)
         return prior(input_ids, labels=input_ids).loss
 
-    def build() -> nn.Module:
+    def build() -> StreamPrior:
         lora = args.training.lora
         prior = build_prior(config) if lora is None else adapted(config, lora)
         freeze(prior, args.training.freeze)
@@ -195,7 +192,7 @@ def prior_subject(args, preset: Path) -> Subject:
     return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])
 
 
-def adapted(config: StreamConfig, settings: LoraSettings) -> nn.Module:
+def adapted(config: StreamConfig, settings: LoraSettings) -> StreamPrior:
     """
     A prior with an adapter. peft moves the weights that it made, which tensors without numbers do not bear: so it is
     laid out on the meta device first.
@@ -212,11 +209,12 @@ def adapted(config: StreamConfig, settings: LoraSettings) -> nn.Module:
     return prior
 
 
-def prior_sizes(output_dir: Path, preset: Path) -> dict[str, int]:
+def prior_sizes(named: str | None, output_dir: Path, preset: Path) -> dict[str, int]:
+    """named: the first stage that the run takes, None for its own."""
     sections = yaml.safe_load(preset.read_text()) if preset.is_file() else {}
     tokenizer = {"vocab_size": 16384, "text_length": 256, **(sections.get("tokenizer") or {})}
-    if (output_dir / "dvae" / "config.json").exists():
-        dvae = DVAEConfig.from_pretrained(output_dir / "dvae")
+    if named or (output_dir / "dvae" / "config.json").exists():
+        dvae = find_first_stage_config(find_part(named, "dvae") if named else output_dir / "dvae")
     else:
         dvae = DVAEConfig(**((sections.get("dvae") or {}).get("model") or {}))
     return {

@@ -1,7 +1,9 @@
 """What each trainer takes of its section of a preset."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
+
+from pipelines.drawing.settings import SamplingSettings
 
 from ..adversaries.adversary_settings import AdversarySettings, PixelSettings, PosteriorSettings, StyleSettings
 from ..adversaries.gan import GANSettings
@@ -14,7 +16,7 @@ from ..loop.schedules import Steps, in_steps
 class TokenizerTraining:
     """
     vocab_size: BPE tokens, pad included. text_length: T, a caption's tokens. captions: how many to learn from.
-    keep: leave a tokenizer that is there as it is, since a prior learned with it.
+    keep: leave a tokenizer that is there as it is, since a prior learned with it. seed: of captions that are drawn.
     """
 
     vocab_size: int = 16384
@@ -27,7 +29,8 @@ class TokenizerTraining:
 @dataclass
 class DVAETraining(LoopTraining):
     """
-    temperature, temperature_end, temperature_steps: cosine of τ. kl_weight, kl_steps: cosine of β from 0.
+    temperature, temperature_end, temperature_steps: of the relaxed codes, τ: a cosine from its start to its end.
+    kl_weight, kl_steps: of the KL, β: a cosine from 0 to the weight.
     autoencoder_steps: a warm-up without codes, after which the codebook is the k-means of the latents.
     kmeans_latents: how many latents the k-means sees.
     decoder_steps: the last of the steps, in which the decoder alone learns, on argmax codes as in painting.
@@ -146,6 +149,11 @@ class PriorTraining(LoopTraining):
         if self.blocks and (self.cached_scenes or self.crops > 1 or self.flips):
             asked = f"cached_scenes={self.cached_scenes}, crops={self.crops}, flips={self.flips}"
             raise ValueError(f"blocks put scenes together afresh, of pieces as they are: leave {asked} out")
+        try:
+            SamplingSettings(**self.sampling)
+        except (TypeError, ValueError) as error:
+            known = ", ".join(field.name for field in fields(SamplingSettings))
+            raise ValueError(f"sampling={self.sampling}: {error}; its keys are {known}") from error
         if self.lora is not None and self.init_from is None:
             raise ValueError("lora adapts a trained prior: say which with --training.init_from")
         if self.lora is not None and self.freeze:
@@ -183,8 +191,10 @@ class RerankerTraining(LoopTraining):
 @dataclass
 class GANTraining(LoopTraining, GANSettings):
     """
-    The game of `GANSettings` on pictures. lr is the generator's; the discriminator's is discriminator_lr_ratio times
-    it, on the same schedule. ema averages the generator. flip: random horizontal flips.
+    The game of `GANSettings` on pictures. ema averages the generator.
+
+    lr: the generator's. discriminator_lr_ratio: the discriminator's lr is so many times it, on the same schedule.
+    flip: random horizontal flips.
     """
 
     lr: float = 2e-4

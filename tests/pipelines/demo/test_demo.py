@@ -96,7 +96,8 @@ def test_a_reconstruction_shows_its_codes(studio, tiny_pipeline):
 
 def test_the_page_is_built_and_asks_for_no_fonts(studio):
     pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
-    from pipelines.demo.page import build_page, launch_options
+    from pipelines.demo.looks import launch_options
+    from pipelines.demo.page import build_page
     from pipelines.demo.picture_tabs import split_drawing, written
 
     labels = {block.get("props", {}).get("label") for block in build_page(studio).get_config_file()["components"]}
@@ -184,6 +185,16 @@ def test_kept_pictures_go_an_hour_later_and_all_with_the_studio(studio):
     assert not Path(old.path).exists() and Path(new.path).exists()
     studio.close()
     assert not studio.folder.exists()
+
+
+def test_a_studio_that_is_closed_while_it_paints_leaves_nothing(studio):
+    """What was to come is not painted, and its folder is not made anew to keep it."""
+    shown = studio.paint("a red apple", seed=0)
+    next(shown)
+    assert studio.is_busy
+    studio.close()
+    assert list(shown) == []
+    assert not studio.folder.exists() and not studio.is_busy
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("gradio", minversion="6", reason="the page needs gradio: pip install 'armchair[demo]'")
 pytest.importorskip("playwright", reason="a browser is driven by playwright: pip install 'armchair[test]'")
 
+from audit import faint, nameless
 from browser import CHROMIUM, Visit, chromium, guarded, page_process, visit
 
 from pipelines import TextToImagePipeline
@@ -98,10 +99,9 @@ def test_stop_stops_and_leaves_the_page_ready(visitor):
     visitor.page.wait_for_timeout(1000)  # until it has: a second click meanwhile is none
     tiles = visitor.page.locator("#gallery .grid-wrap img")
     assert tiles.count() == 1, "what was not finished is gone"
-    tiles.first.click()
+    tiles.first.click()  # which shows it alone
     assert visitor.page.input_value("#its-prompt input, #its-prompt textarea") == "red apple"
     assert visitor.page.input_value("#its-seed input, #its-seed textarea") == kept
-    visitor.page.keyboard.press("Escape")
     visitor.paint("sailboat", number=1)
     assert visitor.page.locator("#gallery .grid-wrap img").count() == 2
 
@@ -145,10 +145,105 @@ def test_an_uploaded_picture_is_reconstructed_with_its_codes(visitor, embedded, 
     assert [[int(code) for code in row.split()] for row in codes.split("\n")] == expected.tolist()
 
 
-def test_what_is_refused_is_said_on_the_page(visitor):
-    visitor.page.get_by_role("tab", name="Paint a part anew").click()
-    visitor.page.click("#inpaint-button")
-    visitor.page.wait_for_selector("text=there is no picture yet", timeout=60_000)
+def test_what_is_refused_is_said_on_the_page(visitor, tmp_path):
+    page = visitor.page
+    page.fill("#prompt textarea", " ")
+    page.click("#paint")
+    page.wait_for_selector("text=there is no prompt", timeout=60_000)
+    assert page.inner_text("#state") == ""
+    page.get_by_role("tab", name="Reconstruct").click()
+    (tmp_path / "letter.png").write_text("no picture")
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "letter.png")
+    page.wait_for_selector("text=this file is no picture that can be used", timeout=60_000)
+    page.get_by_role("tab", name="Paint a part anew").click()
+    page.click("#inpaint-button")
+    page.wait_for_selector("text=there is no picture yet", timeout=60_000)
+    page.locator("#editor input[type=file]").first.set_input_files(tmp_path / "letter.png")
+    page.wait_for_selector("text=your browser cannot read this file", timeout=60_000)
+
+
+def test_enter_paints_and_a_second_click_is_answered(visitor):
+    page = visitor.page
+    page.fill("#number input[type=number]", "16")
+    page.fill("#prompt textarea", "red apple")
+    page.press("#prompt textarea", "Enter")
+    page.wait_for_selector("#state progress", timeout=60_000)
+    page.click("#paint")
+    page.wait_for_selector("text=your last ones are not finished", timeout=60_000)
+    page.wait_for_selector("#state >> text=16 pictures in", timeout=120_000)
+    assert page.locator("#gallery .grid-wrap img").count() == 16, "the first ones, once"
+    for field in ("#seed input", "#negative textarea"):
+        page.fill("#number input[type=number]", "1")
+        page.press(field, "Enter")
+        page.wait_for_selector("#state progress", timeout=60_000)
+        page.wait_for_selector("#state >> text=1 picture in", timeout=60_000)
+
+
+def test_a_visitor_who_waits_is_told_what_for(running, visitor):
+    other = visit(running[0], running[1])
+    other.page.fill("#number input[type=number]", "16")
+    other.page.click("#paint")
+    other.page.wait_for_selector("#state progress", timeout=60_000)
+    visitor.page.click("#paint")
+    visitor.page.wait_for_selector("#state >> text=someone else's picture is painted first", timeout=30_000)
+    visitor.page.click("#stop")
+    visitor.page.wait_for_selector("#state >> text=stopped", timeout=30_000)
+    visitor.page.click("#paint")
+    visitor.page.wait_for_selector("#state >> text=someone else's picture", timeout=30_000)
+    other.page.click("#stop")
+    visitor.page.wait_for_selector("#state >> text=4 pictures in", timeout=120_000)
+    other.page.close()
+
+
+def test_a_picture_that_is_looked_at_does_not_hide_the_next_ones(visitor):
+    visitor.paint("red apple", number=1)
+    visitor.page.locator("#gallery .grid-wrap button").first.click()
+    visitor.page.wait_for_selector("#gallery .preview")
+    visitor.paint("sailboat", number=2)
+    assert visitor.page.locator("#gallery .preview").count() == 0
+    alternatives = [image.get_attribute("alt") for image in visitor.page.locator("#gallery .grid-wrap img").all()]
+    assert alternatives == ["seed 0: sailboat", "seed 1: sailboat", "seed 0: red apple"]
+
+
+def test_on_a_telephone_the_pictures_are_in_sight(running):
+    visitor = visit(running[0], running[1], 390, 844)
+    visitor.paint(PROMPT, number=4)
+    tiles = visitor.page.locator("#gallery .grid-wrap img").all()
+    boxes = [tile.bounding_box() for tile in tiles]
+    assert len(boxes) == 4 and visitor.page.evaluate("scrollY") == 0
+    for box in boxes:
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 844
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") == 390, "nothing lies to the side"
+    visitor.page.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_can_be_read_and_everything_has_a_name(running, theme, tmp_path):
+    visitor = visit(running[0], f"{running[1]}?__theme={theme}")
+    page = visitor.page
+    page.click("text=How codes are drawn")
+    visitor.paint("red apple", number=2)
+    assert page.locator("h1").count() == 1
+    assert page.locator("#state [role=status][aria-live=polite]").inner_text().startswith("2 pictures in")
+    fetch(visitor, "#gallery .grid-wrap img").save(tmp_path / "mine.png")
+    for tab in ("Paint", "Paint a part anew", "Reconstruct"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        page.wait_for_timeout(1500)
+        if tab == "Reconstruct":
+            page.locator("#upload input[type=file]").set_input_files(tmp_path / "mine.png")
+            page.wait_for_selector("#rebuilt img", timeout=60_000)
+            page.wait_for_timeout(500)
+        assert (tab, faint(page), nameless(page)) == (tab, [], [])
+    page.close()
+
+
+def test_stopped_while_it_paints_it_leaves_no_picture(running):
+    with page_process() as (address, _):
+        visitor = visit(running[0], address)
+        visitor.paint("red apple", number=1)
+        visitor.page.click("#paint")
+        visitor.page.wait_for_selector("#state progress", timeout=60_000)
 
 
 def test_the_space_shows_the_same_page(running, tmp_path):

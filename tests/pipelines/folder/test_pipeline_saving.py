@@ -262,5 +262,20 @@ def test_an_unknown_hub_id_offline_is_refused(monkeypatch, tmp_path):
 def test_wrong_types_are_refused(tiny_folder):
     with refused(TypeError, "int", 7, "save_pretrained"):
         TextToImagePipeline.from_pretrained(7)
-    with refused(TypeError, "torch_dtype"):
-        TextToImagePipeline.from_pretrained(tiny_folder, torch_dtype=torch.float32)
+    with refused(TypeError, "dtype='auto'", "torch.float16"):
+        TextToImagePipeline.from_pretrained(tiny_folder, dtype="auto")
+
+
+@pytest.mark.parametrize("named", [{"torch_dtype": torch.float16}, {"torch_dtype": "float16"}, {"dtype": "float16"}])
+def test_a_dtype_goes_by_its_older_name_and_by_its_own(tiny_folder, named):
+    own = {"cache_dir": f"{tiny_folder}/cache", "local_files_only": True}  # of the Hub: a folder needs neither
+    assert TextToImagePipeline.from_pretrained(tiny_folder, **named, **own).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [({"device_map": "auto"}, ".to("), ({"variant": "fp16"}, "dtype="), ({"varient": "fp16"}, "local_files_only")],
+)
+def test_what_loading_does_not_take_is_answered_with_what_to_do(tiny_folder, argument, remedy):
+    with refused(TypeError, next(iter(argument)), remedy):
+        TextToImagePipeline.from_pretrained(tiny_folder, **argument)

@@ -102,7 +102,7 @@ def test_a_small_request_does_not_wait_for_a_large_one(gated):
 
 def test_requests_take_turns():
     def request(n: int, finished: int = 0) -> list[WorkItem]:
-        return Job(torch.zeros(1, 6), torch.zeros(1, 6), list(range(n)), SamplingSettings()).pictures[finished:]
+        return Job("", torch.zeros(1, 6), torch.zeros(1, 6), list(range(n)), SamplingSettings()).pictures[finished:]
 
     old, new, single = request(10, finished=2), request(10, finished=1), request(1)
     assert deal([old], 8) == old[:8]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from lattices import LATTICES
 from messages import refused
 
 from dvae import DVAE, POSTERIORS, CodeDiscriminator, DVAEConfig, PatchDiscriminator
@@ -24,7 +25,7 @@ SIZES = {"image_size": 16, "downsample_factor": 4, "codebook_size": 12, "codeboo
 
 def tiny(posterior: str = "implicit") -> DVAE:
     torch.manual_seed(0)
-    return DVAE(DVAEConfig(**SIZES, posterior=posterior)).train()
+    return DVAE(DVAEConfig(**SIZES | LATTICES.get(posterior, {}), posterior=posterior)).train()
 
 
 def step_of(dvae: DVAE, kl_weight: float = 1.0) -> DVAEStep:

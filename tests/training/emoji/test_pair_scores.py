@@ -1,7 +1,5 @@
 """Scores of pairs: their things cut out of the scene, and pairs that no training sees."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -29,8 +27,8 @@ def test_the_things_of_a_pair_are_cut_out_whole(kind):
 
 def test_pairs_to_judge_are_held_out_and_always_the_same():
     things = [thing(f"thing {i}") for i in range(40)]
-    pictures = SimpleNamespace(composer=CutoutScenes(things, [np.full((16, 16, 4), 90, np.uint8)] * 40))
-    pairs, again = heldout_pairs(pictures, 12), heldout_pairs(pictures, 12)
+    composer = CutoutScenes(things, [np.full((16, 16, 4), 90, np.uint8)] * 40)
+    pairs, again = heldout_pairs(composer, 12), heldout_pairs(composer, 12)
     assert torch.equal(pairs.images, again.images) and pairs.prompts == again.prompts
     assert pairs.images.shape == (12, 3, 16, 16) and 0 < pairs.vertical.sum() < 12
     for prompt, names, above in zip(pairs.prompts, pairs.names, pairs.vertical, strict=True):

@@ -9,6 +9,8 @@ from messages import holds, refused
 from PIL import Image
 from torchvision.models import inception_v3
 
+from dvae import VQGAN, VQGANConfig
+from pipelines import TextToImagePipeline
 from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
 from training import evaluate
 from training.evaluation.feature_metrics import (
@@ -133,6 +135,18 @@ def test_an_evaluation_in_json_and_markdown(tiny_folder, scorer, clip, pictures,
     table = (tmp_path / "numbers.md").read_text()
     assert f"| psnr | {numbers['psnr']:.5g} | " in table
     assert holds(markdown({"psnr": 1.0}, {"model": None, "data": "x"}).splitlines()[0], "embedded", "x")
+
+
+def test_of_a_first_stage_without_a_density_there_is_no_elbo(tiny_pipeline, pictures, tmp_path):
+    sizes = {"channels": 8, "channel_multipliers": [1, 1, 2], "attention_levels": [2], "norm_groups": 4}
+    widths = {"latent_channels": 8, "codebook_dim": 8, "codebook_size": 32, "blocks_per_level": 1}
+    vqgan = VQGAN(VQGANConfig(image_size=16, **sizes, **widths))
+    TextToImagePipeline(**tiny_pipeline.components | {"dvae": vqgan}).save_pretrained(tmp_path / "pipeline")
+    told = tmp_path / "numbers.json"
+    evaluate.main(["--model", str(tmp_path / "pipeline"), "--data.path", pictures, "--json", str(told)])
+    numbers = json.loads(told.read_text())["numbers"]
+    assert {"psnr", "validation_text_loss", "validation_image_loss"} <= numbers.keys()
+    assert not any(name == "elbo" or name.startswith("surgery") for name in numbers)
 
 
 def test_a_wrong_judge_is_refused_before_any_work(tiny_folder, scorer, pictures):

@@ -13,7 +13,7 @@ from datasets import Dataset, Image
 from messages import refused
 from PIL import Image as PillowImage
 
-from training import train_dvae, train_tokenizer
+from training import train_dvae, train_tokenizer, validate_data
 from training.codes.views import Contents
 from training.emoji.named_cutouts import NamedCutouts
 from training.pictures import splits
@@ -125,6 +125,23 @@ def test_a_set_is_one_of_cutouts_where_names_are_all_that_captions_are_of(column
     if texts:
         with refused(ValueError, 4, tmp_path, "training.cached_scenes"):
             Contents(source, data, 8, scenes=4)
+
+
+def test_one_picture_in_many_rows_is_all_on_one_side(preset, tmp_path):
+    """It is trained on or held out, never both: so nothing is held out, and whoever needs that says so."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        file = io.BytesIO()
+        PillowImage.new("RGB", (8, 8), "red").save(file, "AVIF")
+        for row in range(20):
+            for suffix, content in ((".avif", file.getvalue()), (".txt", f"caption {row}".encode())):
+                member = tarfile.TarInfo(f"{row:02d}{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    data = DataArguments(path=str(tmp_path))
+    assert [len(Pictures(load_split(data, split), data, 8)) for split in ("train", "validation")] == [20, 0]
+    with refused(ValueError, tmp_path, 1, 20, 2):
+        train_dvae.main([preset, "--data.path", str(tmp_path)])
+    assert validate_data.main([str(tmp_path), "--out", str(tmp_path / "report")]) == 1
 
 
 def test_a_set_of_one_picture_or_of_no_caption_is_refused(preset, tmp_path):

@@ -179,7 +179,13 @@ def test_a_stream_stops_past_the_share_with_both_numbers_and_needs_a_row_a_lane(
     with refused(ValueError, len(train), 60, 2, "num_workers"):
         StreamLoader(pictures, batch_size=5, seed=0, num_workers=2, processes=60)
     with refused(ValueError, "scenes=0.5", "data.streaming"):
-        DataArguments(streaming=True, scenes=0.5)
+        StreamedPictures(train, DataArguments(path=sets["csv"], streaming=True, scenes=0.5), 20)
+
+
+def test_a_presets_scenes_keep_no_captioned_pictures_from_streaming(preset, capsys):
+    """The set composes none: they are taken as 0, streamed or not."""
+    train_dvae.main([preset, "--data.scenes", "0.5", "--data.streaming", "true", "--training.steps", "1"])
+    assert holds(capsys.readouterr().out, "scenes", 0)
 
 
 @pytest.mark.parametrize("crop", ["center", "dalle"])

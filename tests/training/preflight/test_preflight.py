@@ -169,7 +169,7 @@ def test_what_training_refuses_is_not_planned(tmp_path, monkeypatch):
         plan("prior", args_of("prior", tmp_path, *flags), DryRun(engine="fsdp", steps=0), Path("nowhere"))
     argv = ["train_prior", str(ROOT / "training" / "configs" / "emoji_cpu.yaml"), "--training.mixed_precision"]
     monkeypatch.setattr(sys, "argv", [*argv, "bfloat16", "--dry_run"])
-    with refused(SystemExit, "mixed_precision='bfloat16'", "no", "fp16", "bf16"):
+    with refused(ValueError, "mixed_precision='bfloat16'", "no", "fp16", "bf16"):
         plan_or_train("prior", PriorTraining, print, "", KINDS)
 
 

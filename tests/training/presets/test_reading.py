@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from messages import holds
+from messages import holds, refused
 
 from training.adversaries.adversary_settings import PixelSettings
 from training.presets.reading import parse
-from training.presets.trainers import DVAETraining, PriorTraining, TokenizerTraining
+from training.presets.trainers import DVAETraining, PriorTraining, RerankerTraining, TokenizerTraining
 
 CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
 
@@ -36,13 +36,60 @@ def test_an_older_presets_key_is_read(tmp_path):
         (["training/configs/emoji_cpu.yaml", "--training.lrr", "1"], "training.lrr"),
         (["training/configs/emoji_cpu.yaml", "--training.lr", "fast"], "training.lr"),
         (["training/configs/nothing.yaml"], "training/configs/nothing.yaml"),
+        (["training/configs/emoji_cpu.yaml", "--training.pixel_adversary", "{strat: 3}"], "pixel_adversary.start"),
     ],
 )
 def test_a_typo_is_an_error_that_names_the_key(argv, key, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse("dvae", DVAETraining, argv)
-    assert stopped.value.code == 2
-    assert holds(capsys.readouterr().err, key)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and holds(said, key) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("--training.step", "--training.steps"),
+        ("--data.text", "--data.text_column"),
+        ("--output", "--output_dir"),
+        ("--steps", "--training.steps"),
+        ("--training.temperature_stesp", "--training.temperature_steps"),
+    ],
+)
+def test_a_part_of_a_flag_is_none_and_the_nearest_is_named(flag, meant, capsys):
+    for argv in ([flag, "10"], [f"{flag}=10"]):
+        with pytest.raises(SystemExit) as stopped:
+            parse("dvae", DVAETraining, ["training/configs/emoji_cpu.yaml", *argv])
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2 and holds(said, flag, meant) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "training_type", "flags", "parts"),
+    [
+        ("dvae", DVAETraining, ["--model.image_sise", "64"], ["image_sise", "image_size"]),
+        ("dvae", DVAETraining, ["--model.image_size", "30"], ["image_size=30", "downsample_factor=8"]),
+        ("prior", PriorTraining, ["--model.num_attention_heads", "7"], ["num_attention_heads=7", 320]),
+        ("prior", PriorTraining, ["--model.model_type", "gpt"], ["model_type='gpt'", "llama_prior"]),
+        ("prior", PriorTraining, ["--training.sampling", "{temprature: 1}"], ["temprature", "temperature"]),
+        ("reranker", RerankerTraining, ["--model.widht", "64"], ["widht", "width"]),
+        ("reranker", RerankerTraining, ["--model.width", "9"], ["width=9", 8]),
+    ],
+)
+@pytest.mark.parametrize("then", [[], ["--print_config"]], ids=["train", "print"])
+def test_a_model_that_cannot_be_is_refused_before_anything_is_read(section, training_type, flags, parts, then):
+    with refused(ValueError, *parts):
+        parse(section, training_type, ["training/configs/emoji_cpu.yaml", *flags, *then])
+
+
+def test_a_model_of_another_section_is_checked_before_this_one_trains(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("output_dir: x\nprior: {model: {hiden_size: 64}}\n")
+    with pytest.raises(SystemExit):
+        parse("tokenizer", TokenizerTraining, [str(path)])
+    assert holds(capsys.readouterr().err, path, "hiden_size", "hidden_size")
+    path.write_text("output_dir: x\nprior: {model: {hiden_size: 64}, training: {init_from: embedded}}\n")
+    assert parse("tokenizer", TokenizerTraining, [str(path)]).output_dir == "x", "it is not read"
 
 
 def test_a_config_holds_what_the_help_says(tmp_path, capsys):
@@ -54,10 +101,20 @@ def test_a_config_holds_what_the_help_says(tmp_path, capsys):
     assert holds(capsys.readouterr().out, "--config", "--output_dir", "--training.lr", "--model")
 
 
-@pytest.mark.parametrize(("text", "key"), [("dvea: {}", "dvea"), ("dvae: {training: {lern_rate: 1}}", "lern_rate")])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("dvea: {}", "dvea"),
+        ("dvae: {training: {lern_rate: 1}}", "lern_rate"),
+        ("dvae: {trainin: {lr: 1}}", "training.lr"),
+        ("dvae: 3", "dvae=3"),
+        ("dvae: {training: [", "YAML"),
+    ],
+)
 def test_a_wrong_key_in_a_preset_is_named(text, key, tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text(f"output_dir: x\n{text}\n")
     with pytest.raises(SystemExit):
         parse("dvae", DVAETraining, [str(path)])
-    assert holds(capsys.readouterr().err, key)
+    said = capsys.readouterr().err
+    assert holds(said, key) and said.count("\n") == 1

@@ -1,0 +1,103 @@
+"""A prior under a first stage that is not trained here: its public files are all that a run is given."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from messages import holds, refused
+from public_layouts import SIDE, as_deepseek, janus_vqvae, openai_pair
+from squares import draw_squares, write_preset
+
+from dvae import DVAE, VQGAN
+from pipelines import TextToImagePipeline
+from pipelines.checkpoints.first_stages import find_first_stage
+from training import compare_dvaes, finish, train_dvae, train_prior, train_tokenizer
+from training.evaluate import evaluate_pipeline
+from training.loop.pretrained import find_part, picture_size
+from training.pictures.data_arguments import DataArguments
+from training.preflight.plan import DryRun, plan
+from training.presets.reading import parse
+from training.presets.trainers import DVAETraining, PriorTraining
+
+
+@pytest.fixture(scope="module")
+def vqgan(tmp_path_factory):
+    """DeepSeek's layout; its settings say the pictures' side as transformers' do."""
+    folder = tmp_path_factory.mktemp("janus")
+    weights = {f"gen_vision_model.{name}": weight for name, weight in as_deepseek(janus_vqvae().state_dict()).items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    config = {"model_type": "multi_modality", "vq_config": {"num_patches": SIDE // 4, "channel_multiplier": [1, 1, 2]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def openai(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("openai")
+    for name, half in zip(("encoder", "decoder"), openai_pair(), strict=True):
+        torch.save(half, folder / f"{name}.pkl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(vqgan, tmp_path_factory):
+    """A prior of 4 steps over the VQGAN: its preset, the run's folder, and the flags."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "pictures").mkdir()
+    preset = write_preset(folder / "preset.yaml", draw_squares(folder / "pictures"), folder / "run")
+    train_tokenizer.main([preset])
+    flags = [preset, "--training.dvae", str(vqgan), "--training.steps", "4"]
+    train_prior.main(flags)
+    return preset, folder / "run", flags
+
+
+def test_a_prior_learns_on_the_codes_of_a_public_vqgan(trained, vqgan):
+    _, run, _ = trained
+    pipeline = TextToImagePipeline.from_pretrained(run / "pipeline")
+    assert isinstance(pipeline.dvae, VQGAN) and pipeline.prior.config.codebook_size == 24
+    pictures = torch.rand(2, 3, SIDE, SIDE)
+    given = find_first_stage(vqgan)
+    assert (pipeline.dvae.encode(pictures) == given.encode(pictures)).float().mean() > 0.8  # saved in half precision
+    assert pipeline.data[vqgan.name] == "as its owner says" and pipeline.license is None
+    assert not (run / "dvae").exists()
+
+
+def test_it_is_put_together_again_and_evaluated_by_what_it_has(trained):
+    preset, run, flags = trained
+    before = (run / "pipeline" / "model_index.json").read_text()
+    finish.main(flags)
+    assert json.loads((run / "pipeline" / "model_index.json").read_text()) == json.loads(before)
+    pipeline = TextToImagePipeline.from_pretrained(run / "pipeline")
+    data = DataArguments(path=parse("prior", PriorTraining, [preset]).data.path)
+    numbers = evaluate_pipeline(pipeline, data, 0, 4, torch.device("cpu"))
+    assert {"psnr", "perplexity", "codes_used", "validation_image_loss"} <= numbers.keys()
+    assert not {"elbo", "bits_per_dim"} & numbers.keys()
+    assert not any(name.startswith("surgery") for name in numbers)
+
+
+def test_its_plan_is_made_without_its_weights(trained, vqgan, tmp_path):
+    _, _, flags = trained
+    args = parse("prior", PriorTraining, [*flags, "--output_dir", str(tmp_path)])
+    assert holds(plan("prior", args, DryRun(gpus=1, steps=0), tmp_path / "none.yaml"), "prior", "fits")
+    assert picture_size(find_part(str(vqgan), "dvae")) == SIDE
+
+
+def test_a_vqgan_is_not_trained_here_and_openais_dvae_is(trained, vqgan, openai):
+    preset, _, _ = trained
+    with refused(ValueError, str(vqgan), "armchair_vqgan", "--training.dvae"):
+        train_dvae.main([preset, "--training.init_from", str(vqgan)])
+    training = parse("dvae", DVAETraining, [preset, "--training.init_from", str(openai)]).training
+    dvae = train_dvae.build(None, training, Accelerator(cpu=True))
+    assert isinstance(dvae, DVAE) and dvae.config.input_map == "shrunk"
+
+
+def test_first_stages_are_compared_side_by_side(vqgan, trained, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_dvaes, "load_extractor", lambda name: None)
+    monkeypatch.setattr(compare_dvaes, "frechet_distance", lambda features, real, fake: 0.5)
+    preset, _, _ = trained
+    path = parse("prior", PriorTraining, [preset]).data.path
+    compare_dvaes.main(
+        ["--models", f"[{vqgan}]", "--scorer", "none", "--data.path", path, "--out", str(tmp_path / "out.png")]
+    )
+    assert holds(capsys.readouterr().out, str(vqgan), 0.5) and (tmp_path / "out.png").exists()
