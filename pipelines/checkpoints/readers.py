@@ -12,9 +12,13 @@ from prior_transformer import StreamConfig
 
 from .janus import janus_config, read_janus
 from .known import Known, known_checkpoint
+from .mindalle import mindalle_config, read_mindalle
 
-READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {"janus": read_janus}
-CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config}
+READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {
+    "janus": read_janus,
+    "mindalle": read_mindalle,
+}
+CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config, "mindalle": mindalle_config}
 
 
 def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
