@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers.implementations import CharBPETokenizer
+from tokenizers import CharBPETokenizer
 from torch import Tensor
 
 from dvae import DVAEImageProcessor
