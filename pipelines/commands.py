@@ -39,8 +39,8 @@ def there_is_no(key: str, flags: Iterable[str]) -> str:
     name = f"--{key.lstrip('-')}"
 
     def likeness(flag: str) -> float:
-        ends = (text.lstrip("-").rpartition(".")[2] for text in (name, flag))
-        alike = SequenceMatcher(None, name, flag).ratio() + SequenceMatcher(None, *ends).ratio()
+        end, other = (text.lstrip("-").rpartition(".")[2] for text in (name, flag))
+        alike = SequenceMatcher(None, name, flag).ratio() + SequenceMatcher(None, end, other).ratio()
         return 2.0 if flag.startswith(name) else alike
 
     near = max(flags, key=likeness, default="")

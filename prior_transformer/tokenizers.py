@@ -12,6 +12,6 @@ TOKENIZERS: dict[str, type[PriorTokenizer]] = {kind.__name__: kind for kind in (
 
 
 def load_tokenizer(name: str | Path, **options: Any) -> PriorTokenizer:
-    """`from_pretrained` of whichever tokenizer a folder or Hub id holds, a `PriorTokenizer` unless it says other."""
+    """`from_pretrained` of whichever tokenizer a folder or Hub id holds; where it names none, a `PriorTokenizer`."""
     kind = get_tokenizer_config(str(name), **options).get("tokenizer_class")
     return TOKENIZERS.get(kind, PriorTokenizer).from_pretrained(name, **options)

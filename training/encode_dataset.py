@@ -1,6 +1,6 @@
 """Encodes a set once, for the prior to train on: pictures -> captions and codes, in shards.
 
-    accelerate launch -m training.encode_dataset PRESET [--data.crop dalle --training.crops 4 …]
+    python -m training.encode_dataset PRESET [--data.crop dalle --training.crops 4 …]
 
 It reads output_dir/dvae, or --training.dvae, and writes output_dir/codes, or --training.codes. Processes share the
 shards, and `--training.num_workers` of each decode and compose for its dVAE; shards that are finished are kept when it

@@ -1,6 +1,6 @@
 """Trains the dVAE: pictures -> codes -> pictures.
 
-    accelerate launch -m training.train_dvae training/configs/emoji_cpu.yaml [--training.steps 100 …] [--dry_run]
+    python -m training.train_dvae training/configs/emoji_cpu.yaml [--training.steps 100 …] [--dry_run]
 
 Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json), checkpoints and pictures beside it;
 the networks of adversaries, where the preset has any, in output_dir/adversaries.

@@ -1,6 +1,6 @@
 """Trains a GAN of pictures: noise -> pictures, against a patch discriminator.
 
-    accelerate launch -m training.train_gan training/configs/emoji_gan.yaml [--training.r1_gamma 1 …]
+    python -m training.train_gan training/configs/emoji_gan.yaml [--training.r1_gamma 1 …]
 
 Leaves output_dir/gan/generator (averaged weights), output_dir/gan/discriminator, checkpoints and pictures beside them.
 """

@@ -1,6 +1,6 @@
 """Trains the prior: text and codes -> codes; and saves the whole pipeline.
 
-    accelerate launch -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …] [--dry_run]
+    python -m training.train_prior training/configs/emoji_cpu.yaml [--training.steps 100 …] [--dry_run]
 
 Takes output_dir/dvae and output_dir/tokenizer, or what training.dvae and training.tokenizer name, or those of the
 pipeline that training.init_from names. Leaves output_dir/prior, output_dir/pipeline (what

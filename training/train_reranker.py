@@ -1,6 +1,6 @@
 """Trains the reranker: how well a picture goes with its caption, which best_of asks.
 
-    accelerate launch -m training.train_reranker training/configs/emoji_cpu.yaml [--training.steps 100 …]
+    python -m training.train_reranker training/configs/emoji_cpu.yaml [--training.steps 100 …]
 
 Takes output_dir/tokenizer, and the size of output_dir/dvae's pictures; or what training.tokenizer and training.dvae
 name. Leaves output_dir/reranker (averaged weights, its tokenizer, metrics.json), which training.train_prior and

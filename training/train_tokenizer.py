@@ -1,6 +1,6 @@
 """Learns the text tokens: a byte-level BPE of the captions as they are drawn in training.
 
-    accelerate launch -m training.train_tokenizer training/configs/emoji_cpu.yaml [--training.vocab_size 4096 …]
+    python -m training.train_tokenizer training/configs/emoji_cpu.yaml [--training.vocab_size 4096 …]
 
 Leaves output_dir/tokenizer. It takes one process and seconds; others that were launched beside it stop at once.
 """

@@ -27,16 +27,22 @@ def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str,
 
     dtype: of the weights; None is the stored one. Raises an OSError for the first tensor that is missing or wrong.
     """
-    known = known_checkpoint(folder)
+    known = _known(folder)
     with told(folder, known):
         return READERS[known.name](folder, dtype)
 
 
 def read_prior_config(folder: Path) -> StreamConfig:
     """The prior's alone, for which no weights need be there."""
-    known = known_checkpoint(folder)
+    known = _known(folder)
     with told(folder, known):
         return CONFIGS[known.name](folder)
+
+
+def _known(folder: Path) -> Known:
+    known = known_checkpoint(folder)
+    assert known is not None  # as the caller asked before
+    return known
 
 
 @contextmanager

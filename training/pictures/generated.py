@@ -1,6 +1,6 @@
 """A set that is a Python file: the `Composer` in it draws all pictures, its rows among them.
 
-    accelerate launch -m training.train_dvae PRESET --data.path shapes.py
+    python -m training.train_dvae PRESET --data.path shapes.py
 
 The file is run, as Python runs a file: give one of your own.
 """

@@ -32,7 +32,7 @@ class Flags(ArgumentParser):
     def add_settings(self, settings: type, name: str) -> None:
         """`--name.field` for each field of a dataclass, and what its docstrings say of it in the help."""
         self.add_class_arguments(settings, name)
-        self.groups[name].title = name
+        (self.groups or {})[name].title = name  # which would be the class's
         said = meanings(settings)
         for action in self._actions:
             group, _, field = action.dest.rpartition(".")

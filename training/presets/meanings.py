@@ -42,4 +42,4 @@ def settings_within(settings: type) -> dict[str, type]:
     """By field, the dataclass whose settings it takes, where it takes one."""
     hints = get_type_hints(settings)
     kinds = {field.name: (hints[field.name], *get_args(hints[field.name])) for field in fields(settings)}
-    return {name: kind for name, own in kinds.items() for kind in own if is_dataclass(kind)}
+    return {name: kind for name, own in kinds.items() for kind in own if isinstance(kind, type) and is_dataclass(kind)}
