@@ -4,7 +4,7 @@ torchao chooses the integers. On a GPU its own tensors compute with them; on a C
 matrix for every code, torch's kernels for packed weights do, on bfloat16 activations with float32 sums inside.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
     """
     if kind not in ("int8", "int4"):
         raise ValueError(f"kind={kind!r} of weights is unknown; pass 'int8' or 'int4'")
-    rows = {name: module.in_features for name, module in prior.named_modules() if _is_read_in_a_step(module, name)}
+    read = [(name, module) for name, module in prior.named_modules() if _is_read_in_a_step(module, name)]
+    rows = {name: cast(nn.Linear, module).in_features for name, module in read}
     if kind == "int4" and (broken := [name for name, size in rows.items() if size % GROUP_SIZE]):
         raise ValueError(
             f"int4 needs rows of whole groups of {GROUP_SIZE}, but those of {broken[0]} have {rows[broken[0]]}; "

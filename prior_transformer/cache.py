@@ -54,7 +54,7 @@ class PriorCache:
         """Row slots[i] becomes rows[i] of another cache, or of this one; both (n,) int64."""
         slots, rows = slots.to(self.keys.device), rows.to(self.keys.device)
         self.first, self.filled = min(self.first, other.first), max(self.filled, other.filled)
-        if self.present is not None:
+        if self.present is not None and other.present is not None:  # of one prior both are, or neither
             self.present[slots] = other.present[rows]
         for own, theirs in ((self.keys, other.keys), (self.values, other.values)):
             own[:, slots, :, : other.filled] = theirs[:, rows, :, : other.filled]
@@ -71,13 +71,17 @@ class Window:
     """
     W positions of each of the first R rows of a cache: where they are, and how their keys and values get there.
 
-    cells: their raster positions, int64 (W,) where all rows stand at one place, else (R, W). None for the text.
+    cells: their raster positions, int64 (W,) where all rows stand at one place, else (R, W). None for the text, which
+        has none: is_text.
     start, stop: the first position of the stream that is written, where it is one for all rows; where those that are
         read end. None of both: written wherever each row stands, all read, under a mask.
     """
 
+    cells: Tensor
+
     def __init__(self, cache: PriorCache, num_rows: int, cells: Tensor | None, start: int | None, stop: int | None):
-        self.cache, self.num_rows, self.cells, self.start = cache, num_rows, cells, start
+        self.cache, self.num_rows, self.start, self.is_text = cache, num_rows, start, cells is None
+        self.cells = cache.cells[:0] if cells is None else cells
         self.seen = slice(0 if stop is None else cache.first, stop)
         self.index = None if start is not None else self._index()
 
@@ -119,10 +123,11 @@ class Window:
 
     def masks(self) -> dict[str, Tensor | None]:
         """What they attend to, by a mask's name: bool (W, n) or (R, 1, W, n); None where all of it is."""
+        masks: dict[str, Tensor | None]
         if self.index is None:
             implied = {"full"} if len(self.cells) == 1 else set()
-            masks = self.cache.masks.items()
-            masks = {name: None if name in implied else mask[self.cells, self.seen] for name, mask in masks}
+            rows = self.cache.masks.items()
+            masks = {name: None if name in implied else mask[self.cells, self.seen] for name, mask in rows}
         else:
             masks = {name: mask[:, self.seen][self.cells][:, None] for name, mask in self.cache.masks.items()}
         if self.cache.present is None:

@@ -63,6 +63,7 @@ class LlamaEmbeddings(StreamEmbeddings):
         self.dropout = nn.Dropout(config.dropout)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
+        assert self.bos is not None  # a caption's prefix has one
         bos = self.bos.expand(text_ids.shape[0], 1, -1)
         return self.dropout(torch.cat([bos, self.text(text_ids)], dim=1))  # (B, 1 + T, D)
 

@@ -1,5 +1,7 @@
 """The prior of Llama's family: RMSNorm, SwiGLU and rotary positions; its parts are in llama_blocks.py."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ class LlamaPrior(StreamPrior):
     """
 
     config: LlamaPriorConfig
+    embeddings: Any  # one of EMBEDDINGS
 
     def __init__(self, config: LlamaPriorConfig):
         embeddings = EMBEDDINGS[config.text](config)

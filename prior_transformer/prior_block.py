@@ -66,7 +66,7 @@ class PriorAttention(nn.Module):
         query, key, value = self.heads(hidden_states, *turns)
         if window is not None:
             key, value = window.write(self.layer_idx, key, value)
-        if window is None or window.cells is None:
+        if window is None or window.is_text:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(
                 self.config._attn_implementation,  # pyright: ignore[reportArgumentType]  # None is answered, too
                 eager_attention_forward,

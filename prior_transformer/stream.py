@@ -259,6 +259,7 @@ class StreamPrior(PreTrainedModel):
 
     def text_logits(self, hidden_states: Tensor) -> Tensor:
         """(B, n, D) → (B, n, text_vocab_size): the text token that follows each position."""
+        assert self.text_head is not None  # its config `models_text`
         return self.text_head(hidden_states)
 
     # Training.
@@ -300,7 +301,9 @@ class StreamPrior(PreTrainedModel):
         padding: which of the prefix nobody sees, bool (B, prefix_length).
         """
         stop, device = inputs_embeds.shape[1], inputs_embeds.device
-        masks = {name: None if name == "full" else self._mask(name, 0, stop, device) for name in set(self.mask_names)}
+        masks: dict[str, Tensor | None] = {
+            name: None if name == "full" else self._mask(name, 0, stop, device) for name in set(self.mask_names)
+        }
         if padding is not None:
             seen = _seen(F.pad(padding, (0, stop - padding.shape[1])))
             masks = {name: seen if mask is None else seen & mask for name, mask in masks.items()}

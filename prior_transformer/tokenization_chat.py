@@ -96,7 +96,8 @@ class ChatTokenizer(PriorTokenizer):
             for piece in pieces
         ]
         head, tail = ids[: places[0]], ids[places[0] + 1 :]
-        return Frame(list(chain(*head)), *pieces[places[0]].split(PROMPT), list(chain(*tail)))
+        before, after = pieces[places[0]].split(PROMPT)
+        return Frame(list(chain(*head)), before, after, list(chain(*tail)))
 
     def _encode(self, prompts: list[str], bpe_dropout: float = 0.0) -> list[Encoding]:
         """Of the text that has the prompt in it."""

@@ -7,7 +7,7 @@ its encoder of pictures, and the head of text.
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -83,13 +83,13 @@ def config_of(folder: Path, tokenizer: ChatTokenizer) -> tuple[LlamaPriorConfig,
     """The prior's, and the side of the pictures in pixels."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if settings["model_type"] == "janus":
-        whole = JanusConfig(**settings)
+        whole: Any = JanusConfig(**settings)  # whose parts its class takes as dicts, and holds as configs
         llama, codes = whole.text_config, whole.vq_config
         sizes = (codes.num_embeddings, codes.embed_dim, codes.image_token_embed_dim)
         factor = 2 ** (len(codes.channel_multiplier) - 1)
         image_size = codes.num_patches * factor
     else:
-        llama, head = LlamaConfig(**settings["language_config"]), settings["gen_head_config"]["params"]
+        llama, head = cast(Any, LlamaConfig(**settings["language_config"])), settings["gen_head_config"]["params"]
         sizes = (
             head["image_token_size"],
             settings["gen_aligner_config"]["params"]["input_dim"],

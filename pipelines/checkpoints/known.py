@@ -1,23 +1,25 @@
 """Which public checkpoint a folder holds, by its settings alone, and which of its files are read. Light to import."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SETTINGS = ("*.json", "*.jinja", "*.txt")
+import yaml
+
+SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "tokenizer/*.json", "tokenizer/*.txt")
 
 
 @dataclass(frozen=True)
 class Known:
     """
-    name: the module here that reads it. is_one: by the folder's config.json. weights: what a repository is asked for,
-    the first of these that it has.
+    name: the module here that reads it. settings: the file that tells it, by is_one of what it holds. weights: what a
+    repository is asked for, the first of these that it has.
     """
 
     name: str
     title: str
+    settings: str
     is_one: Callable[[dict[str, Any]], bool]
     weights: tuple[str, ...]
 
@@ -28,14 +30,26 @@ def is_janus(config: dict[str, Any]) -> bool:
     return kind == "janus" or (kind == "multi_modality" and "gen_head_config" in config)
 
 
-KNOWN = (Known("janus", "Janus", is_janus, ("*.safetensors", "pytorch_model*.bin")),)
+def is_mindalle(config: dict[str, Any]) -> bool:
+    prior = config.get("stage2")
+    return isinstance(prior, dict) and prior.get("type") == "transformer1d" and "vocab_size_txt" in prior
+
+
+KNOWN = (
+    Known("janus", "Janus", "config.json", is_janus, ("*.safetensors", "pytorch_model*.bin")),
+    Known("mindalle", "minDALL-E", "config.yaml", is_mindalle, ("stage*_last.ckpt",)),
+)
 
 
 def known_checkpoint(folder: Path) -> Known | None:
     """None for a folder of anything else."""
-    path = folder / "config.json"
+    return next((known for known in KNOWN if known.is_one(read_settings(folder / known.settings))), None)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Of YAML, which JSON is, too; {} where there are none."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        return None
-    return next((known for known in KNOWN if isinstance(config, dict) and known.is_one(config)), None)
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (yaml.YAMLError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

@@ -12,9 +12,13 @@ from prior_transformer import StreamConfig
 
 from .janus import janus_config, read_janus
 from .known import Known, known_checkpoint
+from .mindalle import mindalle_config, read_mindalle
 
-READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {"janus": read_janus}
-CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config}
+READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {
+    "janus": read_janus,
+    "mindalle": read_mindalle,
+}
+CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config, "mindalle": mindalle_config}
 
 
 def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
@@ -23,16 +27,22 @@ def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str,
 
     dtype: of the weights; None is the stored one. Raises an OSError for the first tensor that is missing or wrong.
     """
-    known = known_checkpoint(folder)
+    known = _known(folder)
     with told(folder, known):
         return READERS[known.name](folder, dtype)
 
 
 def read_prior_config(folder: Path) -> StreamConfig:
     """The prior's alone, for which no weights need be there."""
-    known = known_checkpoint(folder)
+    known = _known(folder)
     with told(folder, known):
         return CONFIGS[known.name](folder)
+
+
+def _known(folder: Path) -> Known:
+    known = known_checkpoint(folder)
+    assert known is not None  # as the caller asked before
+    return known
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Text has a contrast of 4.5 or more to what lies below it, in the light and in th
 
 from typing import Any
 
-import gradio as gr
+from gradio.themes import Default
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
@@ -46,13 +46,16 @@ SCRIPT = """
   });
 }
 """
-FONTS = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}  # the system's: no fetching
+FONTS: dict[str, Any] = {
+    "font": ("system-ui", "sans-serif"),
+    "font_mono": ("ui-monospace", "monospace"),
+}  # the system's
 BUTTON = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
 
 
 def launch_options() -> dict[str, Any]:
     """For the `launch` of the page."""
-    theme = gr.themes.Default(primary_hue="emerald", secondary_hue="emerald", neutral_hue="stone", **FONTS).set(
+    theme = Default(primary_hue="emerald", secondary_hue="emerald", neutral_hue="stone", **FONTS).set(
         **BUTTON,
         **{f"{name}_dark": color for name, color in BUTTON.items()},
         color_accent="*primary_700",

@@ -37,7 +37,7 @@ LAST_SEED = 2**53 - 1  # the largest whole number that a browser holds exactly
 def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     """Returns the chosen picture, `Kept` or None, and the button that takes it to the editor."""
     kept, chosen, unfinished = gr.State([]), gr.State(None), gr.State(0)  # unfinished: tiles that are not whole yet
-    with gr.Row(elem_id="studio"):  # three parts, which page.py places by the width of the screen
+    with gr.Row(elem_id="studio"):  # three parts, which looks.py places by the width of the screen
         with gr.Column(elem_id="asked"):
             words = prompt_box("Prompt", value=EXAMPLES[0], elem_id="prompt")
             with gr.Row():
@@ -87,7 +87,6 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
         run,
         [kept, *asked.values(), *sliders.values()],
         [gallery, state, kept, unfinished, *shown],
-        state,
         lambda: studio.is_busy,
     )
     stop.click(halt, kept, [gallery, state, unfinished, goes_on], cancels=[painting], api_visibility="private")

@@ -88,7 +88,6 @@ def inpaint_tab(studio: Studio) -> tuple[gr.ImageEditor, gr.Textbox]:
         run,
         [editor, prompt, seed, number, best_of],
         [gallery, state, kept],
-        state,
         lambda: studio.is_busy,
     )
     stop.click(halt, kept, [gallery, state, goes_on], cancels=[painting], api_visibility="private")

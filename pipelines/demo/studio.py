@@ -63,8 +63,13 @@ class Studio:
         self.pipeline, self.name = pipeline, name
         self._folder = tempfile.TemporaryDirectory(prefix="armchair-page-", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
-        self.is_busy = False  # whether something is being painted
+        self._paintings = 0  # that have begun and not ended
         self._work, self._closed = threading.Lock(), False  # held while the pipeline works
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being painted."""
+        return self._paintings > 0
 
     def paint(self, prompt: str, negative_prompt: str = "", **options: Any) -> Iterator[Progress]:
         """The pictures of a prompt while they grow, a step a row of codes; options as in the pipeline's call."""
@@ -92,14 +97,14 @@ class Studio:
 
     def _grow(self, told: dict[str, str], prompt: str, **options: Any) -> Iterator[Progress]:
         """A stream of the pipeline; told: for the metadata of the pictures that are kept of it."""
-        start, self.is_busy = time.monotonic(), True
-        stream = self.pipeline.stream(prompt, progress_bar=False, **options)
+        start, stream = time.monotonic(), self.pipeline.stream(prompt, progress_bar=False, **options)
+        self._paintings += 1
         try:
             while step := self._step(stream, told):
                 output, kept = step
                 yield Progress(output.images, output.step, output.total, time.monotonic() - start, kept)
         finally:
-            self.is_busy = False
+            self._paintings -= 1
 
     def _step(
         self, stream: Iterator[TextToImagePipelineOutput], told: dict[str, str]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.events import Dependency
 from PIL import Image
 
@@ -131,8 +132,8 @@ def growing(now: Progress, prompt: str) -> list[tuple[Image.Image, str]]:
 
 
 def tiles(captioned_pictures: list[tuple], now: Progress) -> gr.Gallery:
-    """Up to four new pictures are shown large; one that was looked at alone no longer hides them."""
-    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4, selected_index=None)
+    """Up to four new pictures are shown large."""
+    return gr.Gallery(captioned_pictures, columns=2 if len(now.images) <= 4 else 4)
 
 
 def told(elem_id: str) -> gr.HTML:
@@ -143,28 +144,29 @@ def told(elem_id: str) -> gr.HTML:
 def in_turn(
     triggers: list[Callable],
     run: Callable,
-    inputs: list[gr.components.Component],
-    outputs: list[gr.components.Component],
-    state: gr.HTML,
+    inputs: list[Component],
+    outputs: list[Component],
     is_busy: Callable[[], bool],
 ) -> tuple[Dependency, gr.State]:
     """`run` paints once its turn has come. Until then the state has words, and so has a second click.
 
+    outputs: of `run`, the gallery and the state first. A picture of the gallery that is looked at alone makes way.
+
     Returns the painting, to be cancelled, and whether it goes on, to be made False then.
     """
-    painting = gr.State(False)
+    goes_on, (gallery, state, *_) = gr.State(False), outputs
 
-    def begin(already: bool) -> tuple[str, bool]:
+    def begin(already: bool) -> tuple[gr.Gallery, str, bool]:
         if already:
             words = "your last ones are not finished; wait for them, or press Stop"
             raise gr.Error(words, title="One after the other", print_exception=False)
-        return WAITING if is_busy() else BEGINS, True
+        return gr.Gallery(selected_index=None), WAITING if is_busy() else BEGINS, True
 
-    begun = gr.on(triggers, begin, painting, [state, painting], trigger_mode="multiple", **AT_ONCE)
-    run_then = begun.success(run, inputs, outputs, **ONE_BY_ONE)
-    run_then.success(lambda: False, None, painting, **AT_ONCE)
-    run_then.failure(lambda: ("", False), None, [state, painting], **AT_ONCE)
-    return run_then, painting
+    begun = gr.on(triggers, begin, goes_on, [gallery, state, goes_on], trigger_mode="multiple", **AT_ONCE)
+    painting = begun.success(run, inputs, outputs, **ONE_BY_ONE)
+    painting.success(lambda: False, None, goes_on, **AT_ONCE)
+    painting.failure(lambda: ("", False), None, [state, goes_on], **AT_ONCE)
+    return painting, goes_on
 
 
 def bar(step: int, total: int) -> str:

@@ -212,7 +212,7 @@ class SavedPipeline(ModelHubMixin):
         return cls(
             dvae=load_one_of(FIRST_STAGES, folder / "dvae", dtype=dtype),
             prior=prior,
-            tokenizer=load_component(TOKENIZERS[index.get("tokenizer", "PriorTokenizer")], folder / "tokenizer"),
+            tokenizer=load_component(TOKENIZERS.get(index.get("tokenizer"), PriorTokenizer), folder / "tokenizer"),
             image_processor=load_component(DVAEImageProcessor, folder / "image_processor"),
             sampling=index.get("sampling"),
             metrics=index.get("metrics"),

@@ -9,6 +9,7 @@ lost or wrong.
 import argparse
 import asyncio
 import base64
+import contextlib
 import io
 import itertools
 import re
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 
 import openai
@@ -29,6 +30,18 @@ from pipelines import TextToImagePipeline
 PROMPTS = ["an armchair shaped like an avocado", "red apple", "sailboat", "a cat face beside a red apple"]
 SEEDS = range(4)
 MAX_BATCH, MAX_QUEUE, AT_ONCE, OVERLOAD = 8, 24, 16, 4  # 24 may wait: two requests of ten, and some
+
+
+@contextlib.contextmanager
+def service(model: str | None, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """`python -m pipelines serve` on a free port, and the address that its clients are given."""
+    named = ["--model", model] if model else []
+    command = [sys.executable, "-m", "pipelines", "serve", "--port", "0", "--no-access-log", *options, *named]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield server.stdout.readline().split()[3], server
+    finally:
+        server.kill()
 
 
 @dataclass
@@ -154,19 +167,10 @@ def main() -> int:
     parser.add_argument("--model")
     parser.add_argument("--seconds", type=float, default=40.0, help="of overload")
     args = parser.parse_args()
-    model = ["--model", args.model] if args.model else []
-    limits = ["--max-batch", str(MAX_BATCH), "--max-queue", str(MAX_QUEUE)]
-    command = [sys.executable, "-m", "pipelines", "serve", "--port", "0", *limits, *model]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        address = server.stdout.readline().split()[3]
-        drain = subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)  # its access log
+    with service(args.model, "--max-batch", str(MAX_BATCH), "--max-queue", str(MAX_QUEUE)) as (address, server):
         rates, calm, pressed, memory = asyncio.run(measure(address, server.pid, args.seconds))
         server.terminate()
         code = server.wait(timeout=60)
-        drain.wait(timeout=10)
-    finally:
-        server.kill()
     wrong = count_wrong(TextToImagePipeline.from_pretrained(args.model), calm.painted + pressed.painted)
     lost = {answer: count for answer, count in pressed.answers.items() if answer not in (200, 429)}
     latency, fair = sorted(pressed.seconds), rates["fair"]

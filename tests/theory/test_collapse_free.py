@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from dvae import DVAE, DVAEConfig, FSQPosterior, IBQPosterior, LFQPosterior
 from dvae.lattice_posteriors import bit_entropy, entropy_of_logit
+from dvae.posteriors import entropy_penalty
 
 SIZES = {"image_size": 8, "downsample_factor": 2, "widths": [8, 8]}
 
@@ -139,11 +140,23 @@ def test_ibqs_gradient_reaches_every_entry_by_the_softmax_of_all():
     assert torch.equal(output.latents, posterior.embed(output.codes))
 
 
-def test_ibqs_loss_is_three_distances_of_one_value():
+def test_ibqs_loss_is_three_distances_of_one_value_and_two_entropies():
     posterior, x = made(IBQPosterior, 12, 4, commitment=0.25), features().double()
     output = posterior(x, 1.0)
     distance = (posterior.embed(output.codes) - posterior.head(x)).square().mean()
-    torch.testing.assert_close(output.auxiliary_loss, 2.25 * distance)
+    q = (output.logits / 0.01).softmax(1)
+    entropies = torch.special.entr(q).sum(1).mean() - torch.special.entr(q.mean((0, 2, 3))).sum()
+    torch.testing.assert_close(output.auxiliary_loss, 2.25 * distance + 0.05 * entropies)
+
+
+def test_the_entropy_penalty_is_least_where_each_is_sure_and_all_are_as_frequent():
+    """0 where all are alike, unsure or sure; −log K where they share the codes out."""
+    unsure, alike = torch.zeros(6, 3), 100 * torch.eye(3)[[1] * 6]
+    torch.testing.assert_close(entropy_penalty(unsure), torch.tensor(0.0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropy_penalty(alike), torch.tensor(0.0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropy_penalty(100 * torch.eye(3)), torch.tensor(-math.log(3)))
+    logits = (1e4 * torch.randn(5, 7, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    assert torch.autograd.grad(entropy_penalty(logits), logits)[0].isfinite().all()
 
 
 def test_ibq_starts_as_unsure_as_can_be():

@@ -40,6 +40,7 @@ def draw_flags(folder: Path) -> list[str]:
 @pytest.fixture
 def janus(tmp_path, monkeypatch) -> str:
     monkeypatch.setattr("training.loop.pretrained.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("pipelines.checkpoints.janus.TEXT_LENGTH", 48)
     save_transformers(tiny_janus(), tmp_path / "janus")
     return str(tmp_path / "janus")
 

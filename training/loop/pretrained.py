@@ -72,8 +72,7 @@ def is_pipeline(name: str) -> bool:
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
     if cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None:
         return True
-    config = cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False)
-    return config is not None and known_checkpoint(Path(config).parent) is not None
+    return known_checkpoint(fetch(name, {}, list(SETTINGS))) is not None
 
 
 def pipeline_folder(name: str) -> Path:
