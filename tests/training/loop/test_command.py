@@ -21,6 +21,14 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """What a command sets for its whole process is not set for the tests after it."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(command, "disable_progress_bars", lambda: None)
+    monkeypatch.setattr(command.logging, "disable_progress_bar", lambda: None)
+
+
 def fails(error: BaseException):
     def main():
         raise error
@@ -29,16 +37,14 @@ def fails(error: BaseException):
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, TypeError, ImportError, FloatingPointError])
-def test_a_mistake_is_a_line_and_exit_code_1(error, capsys, monkeypatch):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+def test_a_mistake_is_a_line_and_exit_code_1(error, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_command(fails(error("steps=0\n  trains nothing")))
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "error: steps=0 trains nothing\n"
 
 
-def test_of_a_config_it_is_the_reason(capsys, monkeypatch):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+def test_of_a_config_it_is_the_reason(capsys):
     with pytest.raises(SystemExit):
         run_command(lambda: DVAEConfig(image_size=30))
     said = capsys.readouterr().err
@@ -48,7 +54,6 @@ def test_of_a_config_it_is_the_reason(capsys, monkeypatch):
 
 
 def test_what_is_no_mistake_is_raised_and_so_is_all_in_development_mode(monkeypatch):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     with pytest.raises(KeyError):
         run_command(fails(KeyError("a bug")))
     monkeypatch.setattr(command, "sys", SimpleNamespace(flags=SimpleNamespace(dev_mode=True)))
@@ -57,8 +62,7 @@ def test_what_is_no_mistake_is_raised_and_so_is_all_in_development_mode(monkeypa
 
 
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (1, 1), (0, 0), ("a model", 0)])
-def test_the_exit_code_is_what_a_command_returns(result, code, monkeypatch):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+def test_the_exit_code_is_what_a_command_returns(result, code):
     done = []
     with pytest.raises(SystemExit) as stopped:
         run_command(lambda: result, lambda: done.append("after"))
@@ -67,7 +71,6 @@ def test_the_exit_code_is_what_a_command_returns(result, code, monkeypatch):
 
 def test_another_process_lets_the_first_one_speak(capsys, monkeypatch):
     waited = []
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.setattr(command.time, "sleep", waited.append)
     command.say("first")
     monkeypatch.setenv("RANK", "1")
