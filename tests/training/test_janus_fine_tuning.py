@@ -61,8 +61,8 @@ def fine_tune(janus: str, pictures: Path, run: Path, steps: int, **flags):
     return train_prior.main([*own, *argv])
 
 
-def test_one_command_from_a_checkpoint_to_an_adapter(janus, tmp_path):
-    """It loads alone, on the checkpoint itself, and paints as the pipeline that is left; codes alone are learned."""
+def test_one_command_from_a_checkpoint_to_an_adapter(hub, janus, tmp_path):
+    """Pushed and pulled it loads alone, on the checkpoint itself, and paints as the pipeline that is left."""
     pictures = tmp_path / "flags"
     pictures.mkdir()
     captions = draw_flags(pictures)
@@ -71,6 +71,8 @@ def test_one_command_from_a_checkpoint_to_an_adapter(janus, tmp_path):
     assert not any("text_loss" in name for line in lines for name in line)
     assert sum("image_loss" in line for line in lines) == 3
     tuned = TextToImagePipeline.from_pretrained(janus).load_adapter(tmp_path / "run" / "adapter")
+    tuned.push_adapter_to_hub("anna/flags", token="hf_anna")
+    tuned = TextToImagePipeline.from_pretrained(janus).load_adapter("anna/flags", cache_dir=tmp_path / "cache")
     left = TextToImagePipeline.from_pretrained(tmp_path / "run" / "pipeline")
     codes = torch.zeros(1, 16, dtype=torch.int64)
     logits = [one.prior(one.prior.join(one.encode_prompt(captions[0]), codes)).image_logits for one in (tuned, left)]
