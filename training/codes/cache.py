@@ -154,9 +154,9 @@ def encode_now(dvae: FirstStage, contents: Contents | PieceContents, device: tor
 
 @torch.no_grad()
 def encode(dvae: FirstStage, images: Tensor, device: torch.device) -> np.ndarray:
-    """uint8 (n, 3, S, S) → int32 (n, N), by argmax."""
+    """uint8 (n, 3, S, S) → int32 (n, N), by argmax; n may be 0, of which not every first stage makes anything."""
     codes = [np.empty((0, dvae.config.grid_size**2), np.int32)]
-    for part in images.split(at_once(images.shape[-1])):
+    for part in () if len(images) == 0 else images.split(at_once(images.shape[-1])):
         codes.append(dvae.encode(to_pixel_values(part, device)).flatten(1).to(torch.int32).cpu().numpy())
     return np.concatenate(codes)
 

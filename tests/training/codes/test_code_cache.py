@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from messages import holds, refused
 from processes import ENVIRONMENT, ROOT, launch, run_processes
 
-from dvae import DVAEImageProcessor
+from dvae import DVAE, DVAEConfig, DVAEImageProcessor
 from training import encode_dataset
 from training.codes import cache as code_cache
 from training.codes import views
@@ -364,3 +364,9 @@ def test_codes_of_scenes_that_were_drawn_otherwise_are_refused(tiny_dvae, tmp_pa
     after = CodeCache(tmp_path, tiny_dvae, Contents(source, data, 16, scenes=4)).settings()
     assert {name for name in before if before[name] != after[name]} == {"layout"}
     assert CodeCache(tmp_path, tiny_dvae, Contents(source, data, 16)).settings()["layout"] == 0
+
+
+def test_of_no_picture_there_are_no_codes():
+    """As of a shard's rest: also of a first stage that folds pixels into channels, which makes nothing of nothing."""
+    dvae = DVAE(DVAEConfig(image_size=16, downsample_factor=4, widths=[8] * 3, resampling="shuffle", codebook_size=8))
+    assert code_cache.encode(dvae, torch.empty(0, 3, 16, 16, dtype=torch.uint8), torch.device("cpu")).shape == (0, 16)
