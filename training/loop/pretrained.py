@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 from torch import nn
 from transformers import PreTrainedConfig
@@ -16,7 +17,7 @@ from transformers.utils.hub import cached_file
 from dvae import DVAE, DVAEConfig, FirstStage
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
-from pipelines.checkpoints.known import SETTINGS, known_checkpoint
+from pipelines.checkpoints.known import SETTINGS, TELLING, known_checkpoint
 from pipelines.checkpoints.readers import read_prior_config
 from pipelines.folder.locate import EMBEDDED, INDEX_NAME, fetch, find_pipeline, known_at, public_name, read_index
 from pipelines.folder.whole import settled
@@ -26,6 +27,7 @@ from .fingerprints import codes_digests, digest_of, tokenizer_digest
 from .loop_training import LoopTraining
 from .provenance import Fact, check_facts, files_of, read_provenance
 
+CONVERSION = 1  # of public checkpoints; one more whenever a reader of them makes something else
 EMBEDDED_NAME = "embedded"
 UNKNOWN_LICENCE = "as its owner says"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
@@ -72,7 +74,7 @@ def is_pipeline(name: str) -> bool:
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
     if cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None:
         return True
-    return known_checkpoint(fetch(name, {}, list(SETTINGS))) is not None
+    return known_checkpoint(fetch(name, {}, list(TELLING))) is not None
 
 
 def pipeline_folder(name: str) -> Path:
@@ -82,13 +84,17 @@ def pipeline_folder(name: str) -> Path:
     if name == EMBEDDED_NAME:
         return EMBEDDED
     folder = find_pipeline(name)
-    if known_at(folder) is None:
+    known = known_at(folder)
+    if known is None:
         return folder
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    told = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-    converted = Path(HF_HOME) / "armchair" / f"{public_name(name).replace('/', '--')}-{digest_of(told)}"
-    if not (settled(converted) / INDEX_NAME).is_file():
-        TextToImagePipeline.from_pretrained(folder).save_pretrained(converted)
+    files = {path for pattern in (*SETTINGS, *known.weights) for path in folder.glob(pattern)}
+    told = {str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(files)}
+    key = digest_of({"files": told, "version": CONVERSION})
+    converted = Path(HF_HOME) / "armchair" / f"{public_name(name).replace('/', '--')}-{key}"
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{converted}.lock"):  # of several processes one converts, the others find it
+        if not (settled(converted) / INDEX_NAME).is_file():
+            TextToImagePipeline.from_pretrained(folder).save_pretrained(converted)
     return converted
 
 
