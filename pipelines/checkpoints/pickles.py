@@ -12,7 +12,7 @@ import math
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from .stored import Stored, StoredTensor, extent
 
 LIMIT = 2**23  # bytes of pickle, beside the tensors: a model of 7 B has a tenth of one MiB
+COPIED = 2**20  # values that calls were given, together, which may name the same ones again and again
 NAME_LIMIT, LARGEST, DIMENSIONS = 512, 2**63, 64  # letters of a name; no number or rank of a tensor is above these
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of torch's older form
 TRANSPARENT = ("_parameters", "_buffers", "_modules")  # where a module keeps what its state dict names without them
@@ -148,7 +149,11 @@ def _read_older(path: Path) -> Any:
     begin = head.tell()
     read(head)  # for the sizes of its storages, which come last
     keys = read(head)
-    if not isinstance(keys, list) or len(keys) != len(sizes) or not all(key in sizes for key in keys):
+    if (
+        not isinstance(keys, list)
+        or len(keys) != len(sizes)
+        or not all(isinstance(key, str) and key in sizes for key in keys)
+    ):
         raise Unreadable("its storages are not those that its pickle names")
     starts, place, end = {}, head.tell(), path.stat().st_size
     for key in keys:
@@ -175,11 +180,11 @@ def named(whole: Any) -> tuple[dict[str, StoredTensor], dict[str, str]]:
         if isinstance(value, Foreign):
             foreign[prefix] = value.name
         parts = value.state if isinstance(value, Foreign) else value
-        if isinstance(parts, list | tuple):
-            parts = dict(enumerate(parts))
-        if not isinstance(parts, dict) or id(value) in seen:
+        if not isinstance(parts, dict | list | tuple) or id(value) in seen:
             continue
         seen.add(id(value))
+        if not isinstance(parts, dict):
+            parts = dict(enumerate(parts))
         for key, part in reversed(parts.items()):
             hidden = isinstance(value, Foreign) and key in TRANSPARENT
             name = prefix if hidden else f"{prefix}.{key}".removeprefix(".")
@@ -202,6 +207,7 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
         try:
             for opcode, argument, _ in pickletools.genops(file):
                 if opcode.name != "STOP":  # the last one, or genops raises
@@ -209,7 +215,7 @@ class Machine:
             return self.stack.pop()
         except Unreadable:
             raise
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise Unreadable(f"its pickle is broken ({type(error).__name__}: {error})") from error
 
     def step(self, name: str, argument: Any) -> None:
@@ -230,7 +236,9 @@ class Machine:
             stack.append(stack[-1])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             parts = argument.split(" ", 1) if name == "GLOBAL" else self.last(2)
-            stack.append(Foreign(" ".join(map(str, parts))))
+            if not all(isinstance(part, str) for part in parts):
+                raise Unreadable("its pickle names a class by what is no text")
+            stack.append(Foreign(" ".join(parts)))
         elif name in MADE:
             count = MADE[name]
             stack.append(made(name, self.popped() if count is None else self.last(count)))
@@ -247,6 +255,7 @@ class Machine:
             (state,) = self.last(1)
             for part in state if isinstance(state, tuple) else (state,):  # attributes, and those of slots
                 if isinstance(part, dict) and isinstance(stack[-1], Foreign):
+                    self.count(part)
                     stack[-1].state.update(part)
         elif name == "BINPERSID":
             stack.append(self.storage(stack.pop()))
@@ -275,6 +284,8 @@ class Machine:
         _, kind, key, _, count, *view = told
         if view not in ([], [None]):
             return Foreign("a view of a storage")
+        if not isinstance(key, str | int):
+            return Foreign("a storage without a key")
         if not isinstance(kind, Foreign) or kind.name not in STORAGES or not isinstance(count, int) or count < 0:
             return Foreign(kind.name if isinstance(kind, Foreign) else "a storage")
         dtype = STORAGES[kind.name]
@@ -284,20 +295,31 @@ class Machine:
         """What a call stands for: a tensor, a dict, or a `Foreign` of its name that holds what it was given."""
         name = function.name if isinstance(function, Foreign) else type(function).__name__
         given = list(given) if isinstance(given, list | tuple) else [given]
+        self.count(given)
         if name == "torch._utils _rebuild_tensor_v2" and len(given) >= 4 and isinstance(given[0], Storage):
             return self.tensor(*given[:4])
         if name.startswith("torch._utils _rebuild_parameter") and given and isinstance(given[0], StoredTensor):
             return given[0]
         if name == "collections OrderedDict":
-            return dict(given[0]) if given and isinstance(given[0], dict) else {}
+            items = given[0] if given and isinstance(given[0], dict) else {}
+            self.count(items)
+            return dict(items)
         return Foreign(name, dict(enumerate(given)))
 
+    def count(self, given: Collection[Any]) -> None:
+        """Raises an `Unreadable` where a pickle hands out more than one of a model would."""
+        self.copied += len(given)
+        if self.copied > COPIED:
+            raise Unreadable(f"its pickle hands {self.copied} values to calls, over {COPIED}")
+
     def tensor(self, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> StoredTensor:
+        if not isinstance(shape, tuple) or not isinstance(stride, tuple):
+            raise Unreadable("a tensor whose shape or stride is no tuple")
         numbers = [offset, *shape, *stride]
         if not len(shape) == len(stride) <= DIMENSIONS or not all(
             isinstance(number, int) and 0 <= number < LARGEST for number in numbers
         ):
-            raise Unreadable(f"a tensor of shape {shape} and stride {stride} at {offset}")
+            raise Unreadable(f"a tensor of {len(shape)} sizes and {len(stride)} strides that are none of a tensor")
         elements, last = math.prod(shape), offset + (0 if 0 in shape else extent(shape, stride))
         if max(elements, last) > storage.count:
             raise Unreadable(f"a tensor of {elements} elements that ends at {last} in a storage of {storage.count}")

@@ -12,7 +12,7 @@ from messages import refused
 from safetensors.torch import save_file
 from torch import nn
 
-from pipelines.checkpoints.pickles import LIMIT, read_pickle
+from pipelines.checkpoints.pickles import LIMIT, MAGIC, PROTOCOL, read_pickle
 from pipelines.checkpoints.stored import read_safetensors
 
 DTYPES = [
@@ -132,6 +132,10 @@ def rewritten(path, change):
 
 
 NESTED = b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."
+HANDED = b"\x80\x02(" + b"N" * 100_000 + b"tq\x000" + b"ca\nb\nh\x00R0" * 20 + b"N."  # one tuple to twenty calls
+STORED = b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n%bX\x03\x00\x00\x00cpuK\x01tQ."
+DEEP = STORED % (b"N" + b"\x85" * 5000)  # a storage's key within 5,000 tuples
+WIDE = STORED % (b"N" + b"2\x86" * 60)  # and one of 2 to the 60th parts
 LAUGHS = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (i + 1, i, i) for i in range(100)) + b"."
 
 
@@ -147,6 +151,10 @@ LAUGHS = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (i + 1, i, i) for i in r
         (lambda pickled: b"\x80\x04\x82\x01.", ["EXT1"]),
         (lambda pickled: b"\x80\x02r\xff\xff\xff\xff.", ["broken"]),  # a memo of 4 billion places
         (lambda pickled: b"\x80\x02\x8e" + b"\xff" * 7 + b"\x7f.", ["broken"]),  # 9 exabytes of bytes
+        (lambda pickled: HANDED, [2**20]),
+        (lambda pickled: DEEP, ["key"]),
+        (lambda pickled: WIDE, ["key"]),
+        (lambda pickled: b"\x80\x04))\x93.", ["text"]),  # a class named by two tuples
         (lambda pickled: NESTED, ["list"]),
         (lambda pickled: LAUGHS, ["list"]),
         (lambda pickled: b"\x80\x02]q\x00h\x00a.", ["list"]),  # a list that holds itself
@@ -197,6 +205,10 @@ def test_files_that_are_none_are_refused(tmp_path, save):
         path.write_bytes(content)
         with refused(OSError, str(path)):
             read_pickle(path)
+    older = [MAGIC, PROTOCOL, {"little_endian": True}, {}, [[1]]]  # whose storages have keys that are none
+    path.write_bytes(b"".join(map(pickle.dumps, older)))
+    with refused(OSError, "storages"):
+        read_pickle(path)
     with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("saved/data.pkl", pickle.dumps({"a": 1}))
     with refused(OSError, "compressed"):
