@@ -65,7 +65,8 @@ class FSQPosterior(LatticePosterior):
         return torch.tanh(z + math.atanh(offset / half)) * half - offset
 
     def digits(self, logits: Tensor) -> Tensor:
-        return logits.round().long() + self.levels // 2
+        digits = logits.round().long() + self.levels // 2
+        return digits.clamp(0, self.levels - 1)  # past 1,000 levels the half step around them is more than one
 
     def points(self, digits: Tensor) -> Tensor:
         half = self.levels // 2

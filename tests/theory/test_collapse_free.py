@@ -54,6 +54,15 @@ def test_fsq_rounds_what_a_tanh_bounds_to_every_level_and_no_other(levels):
     assert posterior.encode(torch.zeros(1, 5, 1, 1, dtype=torch.float64)).item() == levels // 2, "the middle, at z = 0"
 
 
+def test_fsq_of_many_levels_has_no_code_that_is_none():
+    """Past 1,000 the half step around them is more than one."""
+    posterior = made(FSQPosterior, 2048, 1)
+    with torch.no_grad():
+        posterior.head.weight.fill_(1)
+    x = torch.tensor([-20.0, 20.0]).double().expand(1, 5, 1, 2)
+    assert posterior.encode(x).flatten().tolist() == [0, 2047]
+
+
 def test_fsq_takes_the_gradient_of_what_it_rounds():
     """dL/dz of latents = round(f(z)) / ⌊L/2⌋ is w · f′(z) / ⌊L/2⌋, f′ = half · (1 − tanh²)."""
     posterior, x = made(FSQPosterior, 5**2, 2), features().double().requires_grad_()
