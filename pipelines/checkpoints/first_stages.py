@@ -138,7 +138,10 @@ def told_size(folder: Path) -> int | None:
     minDALL-E's YAML; of Janus in transformers' layout its codes along a side.
     """
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        settings = settings_of(path)
+        try:
+            settings = settings_of(path)
+        except OSError:  # of something else, with tags of its own
+            continue
         if isinstance(size := value_of(settings, ["model", "params", "ddconfig", "resolution"]), int):
             return size
         if isinstance(size := value_of(settings, ["stage1", "hparams", "resolution"]), int):

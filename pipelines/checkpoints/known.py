@@ -1,5 +1,6 @@
 """Which public checkpoint a folder holds, by its settings alone, and which of its files are read. Light to import."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ KNOWN = (
     Known("janus", "Janus", "config.json", is_janus, ("*.safetensors", "pytorch_model*.bin")),
     Known("mindalle", "minDALL-E", "config.yaml", is_mindalle, ("stage*_last.ckpt",)),
 )
+TELLING = tuple({known.settings: None for known in KNOWN})  # the files that tell which one it is
 
 
 def known_checkpoint(folder: Path) -> Known | None:
@@ -47,9 +49,12 @@ def known_checkpoint(folder: Path) -> Known | None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Of YAML, which JSON is, too; {} where there are none."""
+    """Of JSON or YAML; {} where there are none."""
+    if not path.is_file():
+        return {}
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (yaml.YAMLError, ValueError):
+        text = path.read_text(encoding="utf-8")
+        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ..checkpoints.known import SETTINGS, Known, known_checkpoint
+from ..checkpoints.known import SETTINGS, TELLING, Known, known_checkpoint
 from ..drawing.settings import SamplingSettings
 from .whole import settled
 
@@ -58,7 +58,7 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
     elif str(name) and Path(name).is_dir():
         folder = Path(name)
     elif isinstance(name, str) and is_hub_id(name):
-        folder = fetch(name, hub_options, [*_HUB_FILES, *SETTINGS])
+        folder = fetch(name, hub_options, [*_HUB_FILES, *TELLING])
         if (known := known_at(folder)) is not None:
             folder = _fetch_weights(name, hub_options, known)
     else:

@@ -57,6 +57,13 @@ def write_taming(folder, weights, name="last.ckpt"):
     (folder / "model.yaml").write_text(f"model:\n  params:\n    ddconfig: {{resolution: {SIDE}}}\n")
 
 
+def write_taming_among_others(folder, weights):
+    """Settings of other programs lie beside it, one of them with tags of its own."""
+    write_taming(folder, weights)
+    (folder / "a.yml").write_text("a: !Ref b\n")
+    (folder / "b.yaml").write_text("- c\n")
+
+
 def write_mindalle(folder, weights):
     write_taming(folder, weights, "stage1_last.ckpt")
     (folder / "model.yaml").unlink()
@@ -73,6 +80,7 @@ LAYOUTS = {
     "janus, deepseek": (write_deepseek, "normalised_vq", 384),
     "llamagen": (write_llamagen, "normalised_vq", 256),
     "taming": (write_taming, "vq", SIDE),
+    "taming among others": (write_taming_among_others, "vq", SIDE),
     "taming gumbel": (write_gumbel, "gumbel", 256),
     "mindalle": (write_mindalle, "vq", SIDE),
 }
