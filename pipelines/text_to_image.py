@@ -44,8 +44,8 @@ class TextToImagePipeline(EditingPipeline):
             seed: an int s gives the pictures of every prompt the seeds s, s + 1, …. A list has one an image. None
                 draws fresh ones. The output holds them. A picture depends on its prompt and seed, not its neighbours.
             window: how many codes of a picture one pass looks at, guessed ones that it finds right or draws anew. The
-                picture is the same, code for code. None takes what is measured to be the fastest; 1 draws one code
-                after the other.
+                picture is the same in float32, code for code. In other dtypes each width rounds otherwise, and paints
+                its own. None takes in float32 what is measured to be the fastest, else 1: one code after the other.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W).
             progress_bar: whether to show how many codes are drawn.
             callback: called as callback(i, codes (B, i + 1)) after each code.

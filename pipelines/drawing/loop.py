@@ -60,7 +60,8 @@ def draw_codes(
         posterior_logits, strength: (B, N, K), what a picture says of its codes, −inf for never; they are drawn from
             posterior^(1 − strength) · prior^strength, normalised, for variations of that picture.
         window: how many codes of a picture one pass looks at; the pictures are the same. 1 draws one after the other.
-            None takes what is measured to be the fastest.
+            None takes what is measured to be the fastest, and 1 of a prior that is not in float32, whose roundings
+            differ by the width of a look.
 
     Yields:
         first the fixed codes, then the codes so far after each drawn one, several of which may come from one pass.
@@ -97,7 +98,7 @@ def _draw(rows: Rows, each: Each, settings: SamplingSettings, strength: float) -
     given = each.given
     cells = torch.arange(given.shape[1], device=given.device)
     codes, done = each.codes.where(given, -1), 0
-    yield Drawn(done, codes, rows.passes)
+    yield Drawn(done, codes.clone(), rows.passes)
     drawn, busy = (~given).any(dim=0).tolist(), (~given).any(dim=1).nonzero()[:, 0]
     if len(busy) == 0:
         return

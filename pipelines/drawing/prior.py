@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 
@@ -42,3 +43,13 @@ class Prior(Protocol):
         nothing, and any code may stand there. cache: of this prior's own `read`, or what is made of one.
         """
         ...
+
+
+def rounds_alike(prior: Prior) -> bool:
+    """
+    Whether looks of every width give logits whose differences are of the last bits of float32, which the chance in a
+    code hardly ever meets: of float32 weights alone. Of bfloat16 they decide codes.
+    """
+    weights = prior.state_dict().values() if isinstance(prior, torch.nn.Module) else ()
+    exact = all(weight.dtype == torch.float32 for weight in weights if weight.is_floating_point())
+    return exact and not getattr(prior, "quantized", None)

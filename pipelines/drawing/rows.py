@@ -2,7 +2,7 @@
 
 A code is argmax(logits + the noise of its key): a function of the codes before it. So a look at W guessed codes of a
 row tells which of them stand: those up to the first that does not come out as guessed, and that one as it came out.
-The picture is that of the loop that draws one code after the other, code for code, in fewer passes.
+In float32 the picture is that of the loop that draws one code after the other, code for code, in fewer passes.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .pace import RUN, SETTLED, clock_of, pace_of
-from .prior import Cache, Prior
+from .prior import Cache, Prior, rounds_alike
 from .sampling import filter_logits, guide
 from .settings import SamplingSettings
 from .state import State, draw_noise
@@ -61,13 +61,15 @@ class Streams(NamedTuple):
 
 
 class Rows:
-    """Draws with a prior, whatever rows are there. window: W, None for what is measured to be the fastest.
+    """Draws with a prior, whatever rows are there. window: W, None for what is measured to be the fastest, or 1 where
+    a look at several codes rounds otherwise than one at each: a picture may not depend on what was measured.
 
     passes: how many looks it took so far.
     """
 
     def __init__(self, prior: Prior, window: int | None = None):
-        self.prior, self.window, self.passes = prior, window, 0
+        self.prior, self.passes = prior, 0
+        self.window = 1 if window is None and not rounds_alike(prior) else window
         self._pace = pace_of(prior)
         self._run = (1, RUN)  # the window of now, and of how many passes it was
         self._new_names = itertools.count()
@@ -238,6 +240,9 @@ class Rows:
             self._rows[index] = self._rows[-1]
             self._rows.pop()
             self._streams = None
+        if not self._rows:  # nor is their memory kept
+            self._num_slots = 0
+            del self._state, self._cache
 
     def _free(self, index: int, slot: int) -> None:
         """The last slot's content comes into this one, which a row leaves."""

@@ -222,3 +222,22 @@ def test_a_pace_is_one_priors_and_forgotten_when_it_changes(tiny_pipeline):
     before = pace_of(prior)
     forget_pace(prior)
     assert pace_of(prior) is not before
+
+
+def test_outside_float32_a_picture_waits_for_no_measurement(tiny_pipeline):
+    """Looks of other widths round otherwise, so that what is measured would decide what is painted."""
+    half = copy.deepcopy(tiny_pipeline).to(torch.bfloat16)
+    output, again, one_by_one = (
+        half("an armchair", seed=0, window=window, progress_bar=False) for window in (None, None, 1)
+    )
+    assert output.passes == again.passes == one_by_one.passes == half.prior.config.grid_size**2 - 1
+    assert torch.equal(output.codes, again.codes) and torch.equal(output.codes, one_by_one.codes)
+    assert Rows(tiny_pipeline.prior).window is None and Rows(half.prior, window=8).window == 8
+
+
+def test_rows_that_are_done_keep_no_memory(tiny_prior, text_ids):
+    rows, given = Rows(tiny_prior), torch.zeros(3, 16) > 0
+    names = rows.add(text_ids, draw_keys([0, 1, 2], 16), SamplingSettings(), codes=given.long(), given=given)
+    resting = [rows.take(name) for name in names]
+    assert len(rows) == 0 and not hasattr(rows, "_cache") and not hasattr(rows, "_state")
+    assert [rows.put(each) for each in resting] == names and len(rows) == 3

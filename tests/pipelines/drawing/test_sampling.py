@@ -11,6 +11,7 @@ from messages import refused
 from torch import Tensor
 
 from pipelines.drawing.keys import draw_by_keys, draw_keys
+from pipelines.drawing.loop import draw_codes
 from pipelines.drawing.sampling import filter_logits, guide
 from pipelines.drawing.settings import SamplingSettings
 from prior_transformer import PriorTransformer
@@ -149,6 +150,11 @@ def test_a_picture_that_is_sure_of_its_codes_keeps_them(prior, text_ids, strengt
     sure = torch.full((3, 16, 32), -torch.inf).scatter(2, codes[:, :, None], 0.0)
     keys = draw_keys([1, 2, 3], 16)
     assert torch.equal(generate_codes(prior, text_ids, keys, posterior_logits=sure, strength=strength), codes)
+
+
+def test_what_was_drawn_so_far_stays_as_it_was(prior, text_ids):
+    first, *_, last = draw_codes(prior, text_ids, draw_keys([0, 1, 2], 16))
+    assert first.done == 0 and (first.codes == -1).all() and (last.codes >= 0).all()
 
 
 def test_the_callers_tensors_are_left_alone(prior, text_ids):
