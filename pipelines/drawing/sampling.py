@@ -26,6 +26,7 @@ def filter_logits(
     """
     rows, size = logits.shape
     temperature, top_p, min_p = (_column(value, rows, torch.float64) for value in (temperature, top_p, min_p))
+    temperature = temperature.to(logits.dtype)  # in which the smallest are 0
     top_k = _column(top_k, rows, torch.int64)
     top_k = top_k.where((top_k > 0) & (top_k < size), size).where(temperature > 0, 1)
     temperature = temperature.where(temperature > 0, 1)

@@ -42,6 +42,13 @@ def test_each_row_may_have_its_own_settings():
         assert torch.equal(together[i], filter_logits(logits[i : i + 1], t, k, p, m)[0])
 
 
+@pytest.mark.parametrize("temperature", [1e-50, 1e-45, 1e-30])
+def test_the_least_temperatures_are_their_limit(temperature):
+    logits = torch.tensor([[0.1, 2.0, 0.3, 1.9]])
+    filtered = filter_logits(logits, temperature, top_k=2)
+    assert filtered.softmax(dim=-1).tolist() == [[0, 1, 0, 0]]
+
+
 def test_filters_leave_ties_and_the_callers_logits_alone():
     logits = torch.zeros(2, 8)
     assert (filter_logits(logits, 1, 0, 5e-324).isfinite().sum(-1) == 1).all()  # a top-p that is 0 in float32
