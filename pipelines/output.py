@@ -21,8 +21,8 @@ class TextToImagePipelineOutput:
     prompts, seeds: one an image; an image's own prompt and seed, with the same settings, paint it again.
     sampling: the settings in force.
     step, total: codes done, and codes of a picture; equal but in a stream's first items.
-    passes: how often the prior looked at codes to draw them; fewer than codes, as it may look at several of each.
     scores: float32 (B,), of the pictures that best_of kept, higher is better; None without it.
+    passes: how often the prior looked at codes to draw them; fewer than codes, as it may look at several of each.
     """
 
     images: Any  # Images; which of them, output_type says
@@ -32,8 +32,8 @@ class TextToImagePipelineOutput:
     sampling: SamplingSettings
     step: int
     total: int
-    passes: int
     scores: Tensor | None = None
+    passes: int = 0
 
     def __getitem__(self, index: int) -> Images:
         """output[0] is output.images, as of diffusers' outputs."""

@@ -79,6 +79,7 @@ class StreamPrior(PreTrainedModel):
     embeddings: StreamEmbeddings
     mask_names: list[str]  # of each layer, first to last
     default_sampling: dict[str, Any]  # how whoever sampled it last did, if that is known
+    stored_dtype: bool  # whether a pipeline of it keeps its dtype, if one said so
     quantized: Literal["int8", "int4"]  # what its weights were turned into, if they were
     base_model_prefix = ""
     main_input_name = "input_ids"

@@ -95,16 +95,17 @@ class SavedPipeline(ModelHubMixin):
         self.license = license
         self.language = language
         self.samples = samples
-        self.stored_dtype = stored_dtype
+        self.stored_dtype = stored_dtype or getattr(prior, "stored_dtype", False)
         self._hub_mixin_config = None  # model_index.json says it all: no config.json beside it
 
     @property
     def components(self) -> dict[str, Any]:
         """The parts by name: `TextToImagePipeline(**pipeline.components)` is another one, which paints the same.
 
-        The prior takes along how it is sampled. The card is not carried over: with another part it would be untrue.
+        The prior takes along how it is sampled, and whether its dtype is kept. The card is not carried over: with
+        another part it would be untrue.
         """
-        self.prior.default_sampling = asdict(self.sampling)
+        self.prior.default_sampling, self.prior.stored_dtype = asdict(self.sampling), self.stored_dtype
         return self.parts
 
     @property
@@ -137,6 +138,7 @@ class SavedPipeline(ModelHubMixin):
         self.prior.to(*args, **kwargs)
         if self.reranker is not None:
             self.reranker.to(*args, **kwargs)
+        forget_pace(self.prior)
         return self
 
     def quantize(self, kind: Kind) -> Self:
@@ -243,11 +245,13 @@ class SavedPipeline(ModelHubMixin):
                 f"load_adapter(…), merge_adapter() and quantize({self.quantized!r})"
             )
         load_adapter(self.prior, name, any_base=any_base, **hub_options)
+        forget_pace(self.prior)
         return self
 
     def merge_adapter(self) -> Self:
         """Add the adapter to the prior's weights: it paints the same and can be saved as any pipeline."""
         merge_adapter(self.prior)
+        forget_pace(self.prior)
         return self
 
     def save_adapter(self, folder: str | Path) -> None:

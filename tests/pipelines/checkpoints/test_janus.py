@@ -21,6 +21,7 @@ from tiny_janus import (
 
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
+from pipelines.checkpoints.known import known_checkpoint
 from pipelines.folder.locate import find_pipeline
 from prior_transformer import LlamaPrior
 
@@ -168,6 +169,18 @@ def test_a_wrong_tensor_is_named_with_both_shapes(folder, name, weight, told, tm
     changed = change(folder, tmp_path, **{name: weight})
     with refused(OSError, name.removeprefix("model.vqmodel."), "Janus", *told):
         TextToImagePipeline.from_pretrained(changed)
+
+
+def test_another_pipeline_of_its_parts_keeps_the_stored_dtype_too(pipeline, tmp_path):
+    TextToImagePipeline(**pipeline.components).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())["stored_dtype"] is True
+
+
+def test_settings_are_known_however_they_are_indented(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "janus"}, indent="\t"))
+    assert known_checkpoint(tmp_path).name == "janus"
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert known_checkpoint(tmp_path) is None
 
 
 def test_what_is_not_whole_is_refused_in_a_line(folder, tmp_path):
