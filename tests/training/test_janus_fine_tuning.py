@@ -100,14 +100,18 @@ def test_a_start_is_converted_once_and_planned_without_its_weights(janus, tmp_pa
 
 
 @pytest.mark.slow
-def test_it_paints_a_flag_that_it_saw(janus, tmp_path):
+@pytest.mark.seeds(1)
+def test_it_paints_flags_that_it_saw(janus, tmp_path, seed, record_property):
+    """Half of the 24 code for code, greedily; untrained it paints none."""
     pictures = tmp_path / "flags"
     pictures.mkdir()
     captions = draw_flags(pictures)
-    fine_tune(janus, pictures, tmp_path / "run", steps=600)
+    fine_tune(janus, pictures, tmp_path / "run", steps=600, seed=seed)
     tuned = TextToImagePipeline.from_pretrained(janus).load_adapter(tmp_path / "run" / "adapter")
     images = [Image.open(pictures / f"{i}.png").convert("RGB") for i in range(24)]
     expected = tuned.encode_images(images)
     output = tuned(captions, temperature=0, guidance_scale=1, progress_bar=False, seed=0)
     right = (output.codes == expected).float().mean(dim=(1, 2))
-    assert right.mean() > 0.95 and right.max() == 1
+    record_property("flags", (right == 1).sum().item())
+    record_property("codes", right.mean().item())
+    assert (right == 1).sum() >= 12 and right.mean() > 0.75
