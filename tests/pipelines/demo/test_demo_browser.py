@@ -150,7 +150,7 @@ def test_what_is_refused_is_said_on_the_page(visitor, tmp_path):
     page.fill("#prompt textarea", " ")
     page.click("#paint")
     page.wait_for_selector("text=there is no prompt", timeout=60_000)
-    assert page.inner_text("#state") == ""
+    page.wait_for_function("document.querySelector('#state').innerText.trim() === ''", timeout=60_000)
     page.get_by_role("tab", name="Reconstruct").click()
     (tmp_path / "letter.png").write_text("no picture")
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "letter.png")
