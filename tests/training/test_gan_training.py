@@ -75,6 +75,7 @@ def test_resumed_equals_not_stopped_and_seeds_differ(preset, tmp_path):
     assert not all(torch.equal(value, other[key]) for key, value in whole.items())
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_equal_weights(preset, tmp_path):
     """With R1, whose own backward goes through DDP, and unrolled steps, which go around it."""
     report = tmp_path / "digests.json"

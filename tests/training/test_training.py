@@ -238,6 +238,7 @@ def test_a_resumed_runs_codebook_is_filled_once(preset, tmp_path):
     train_dvae.main([*resume, "--training.steps", "7", "--training.autoencoder_steps", "3"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainer", "flags"), [("train_dvae", []), ("train_dvae", WITH_ADVERSARIES), ("train_prior", [])]
 )
