@@ -18,7 +18,7 @@ from pipelines.checkpoints.first_stages import find_first_stage
 
 from .codes.cache import at_once
 from .evaluation.feature_metrics import Extractor, frechet_distance, load_extractor
-from .evaluation.validation import evaluate_dvae
+from .evaluation.validation import evaluate_dvae, through_codes
 from .loop.command import run_command
 from .loop.losses import high_frequency_power
 from .pictures.data_arguments import DataArguments
@@ -74,8 +74,7 @@ def compare(
     """
     numbers, _ = evaluate_dvae(dvae, pictures, pixel_values.device)
     parts = pixel_values.split(min(64, at_once(pixel_values.shape[-1])))
-    codes = torch.cat([dvae.encode(part) for part in parts])
-    reconstructed = torch.cat([dvae.reconstruct(part) for part in parts])
+    codes, reconstructed = map(torch.cat, zip(*[through_codes(dvae, part) for part in parts], strict=True))
     power = high_frequency_power(reconstructed).mean() / high_frequency_power(pixel_values).mean()
     usage = codebook_usage(count_codes(codes, dvae.config.codebook_size))
     numbers |= usage | {

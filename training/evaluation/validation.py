@@ -26,6 +26,13 @@ def validation_images(pictures: Pictures, limit: int) -> Tensor:
 
 
 @torch.no_grad()
+def through_codes(dvae: FirstStage, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, S, S) -> codes (B, h, w), and the pictures made of them; encoded once, but for a style beside them."""
+    codes = dvae.encode(pixel_values)
+    return codes, dvae.reconstruct(pixel_values) if dvae.config.style_size else dvae.decode(codes)
+
+
+@torch.no_grad()
 def evaluate_dvae(
     dvae: FirstStage, pictures: Pictures, device: torch.device, limit: int = 512, batch_size: int = 64
 ) -> tuple[dict[str, float], Tensor]:
@@ -40,7 +47,7 @@ def evaluate_dvae(
     pairs, found = torch.empty(0), validation_images(pictures, limit)
     for images in found.split(min(batch_size, at_once(found.shape[-1]))):
         pixel_values = to_pixel_values(images, device)
-        codes, reconstructed = dvae.encode(pixel_values), dvae.reconstruct(pixel_values)
+        codes, reconstructed = through_codes(dvae, pixel_values)
         counts += count_codes(codes, dvae.config.codebook_size)
         sums["psnr"].append(psnr(pixel_values, reconstructed))
         if isinstance(dvae, DVAE):
