@@ -52,12 +52,24 @@ class PriorMLP(nn.Module):
         assert config.intermediate_size is not None  # the config fills it in
         self.hidden = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = ResidualLinear(config.intermediate_size, config.hidden_size)
+        self.approximate = "tanh" if config.hidden_act == "gelu_pytorch_tanh" else "none"
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.output(F.gelu(self.hidden(hidden_states)))
+        return self.output(F.gelu(self.hidden(hidden_states), approximate=self.approximate))
 
 
 def prior_block(config: PriorTransformerConfig, layer_idx: int) -> PriorBlock:
-    """Pre-LN."""
-    norm = partial(nn.LayerNorm, config.hidden_size, eps=config.layer_norm_eps)
-    return PriorBlock(norm, PriorAttention(config, layer_idx, config.attention_bias), PriorMLP(config), config.dropout)
+    norm, sandwich = partial(layer_norm, config), config.layer_norms == "sandwich"
+    attention = PriorAttention(config, layer_idx, config.attention_bias)
+    return PriorBlock(norm, attention, PriorMLP(config), config.dropout, sandwich)
+
+
+def last_norm(config: PriorTransformerConfig) -> nn.Module:
+    """After the last block: one, or of sandwiches two, one after the other."""
+    if config.layer_norms == "sandwich":
+        return nn.Sequential(layer_norm(config), layer_norm(config))
+    return layer_norm(config)
+
+
+def layer_norm(config: PriorTransformerConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -16,7 +16,10 @@ class PriorTransformerConfig(StreamConfig):
     intermediate_size: width of the MLP, 4 × hidden_size unless given.
     attention_pattern: "full" (causal), or "dalle": the paper's row, column and convolutional masks (see masks.py).
     bos: whether the stream begins with a learned BOS; without one nothing predicts the first text token.
-    attention_bias: whether queries, keys, values and attention's output have biases.
+    attention_bias: whether queries, keys, values and attention's output have biases. head_bias: whether the heads do.
+    layer_norms: "pre": one before each branch, and one after the last block; "sandwich": one behind each branch, too
+        (arXiv 2105.13290, section 2.4), and a second after the last block, as ruDALL-E has it.
+    hidden_act: of the MLP, "gelu", or "gelu_pytorch_tanh", the approximation by tanh.
     image_positions: how a code's place is embedded: "grid", its row's vector plus its column's; "table", its own.
     conv_kernel_size: side of the last layer's convolutional mask, for "dalle" alone.
     conv_edges: where that mask's square leaves a row: "wrapped", the paper's, goes on at the next one; "clipped" ends.
@@ -31,6 +34,9 @@ class PriorTransformerConfig(StreamConfig):
     attention_pattern: Literal["full", "dalle"] = "full"
     bos: bool = True
     attention_bias: bool = False
+    head_bias: bool = False
+    layer_norms: Literal["pre", "sandwich"] = "pre"
+    hidden_act: Literal["gelu", "gelu_pytorch_tanh"] = "gelu"
     image_positions: Literal["grid", "table"] = "grid"
     conv_kernel_size: int = 11
     conv_edges: Literal["wrapped", "clipped"] = "wrapped"

@@ -1,9 +1,9 @@
 """The paper's prior: learned positions, LayerNorm, GELU, and its masks; its parts are in blocks.py."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .blocks import PriorEmbeddings, prior_block
+from .blocks import PriorEmbeddings, last_norm, prior_block
 from .configuration_prior_transformer import PriorTransformerConfig
 from .masks import attention_mask, layer_mask_names
 from .stream import PriorOutput, StreamPrior
@@ -19,7 +19,7 @@ class PriorTransformer(StreamPrior):
     def __init__(self, config: PriorTransformerConfig):
         embeddings = PriorEmbeddings(config)
         layers = [prior_block(config, i) for i in range(config.num_hidden_layers)]
-        super().__init__(config, embeddings, layers, nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps))
+        super().__init__(config, embeddings, layers, last_norm(config), head_bias=config.head_bias)
         self.mask_names = layer_mask_names(config.attention_pattern, config.num_hidden_layers, config.conv_edges)
 
     def _mask(self, name: str, start: int, stop: int, device: torch.device) -> Tensor:

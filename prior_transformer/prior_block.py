@@ -88,21 +88,31 @@ class PriorAttention(nn.Module):
 
 class PriorBlock(GradientCheckpointingLayer):
     """
-    x + attention(norm(x)), then x + mlp(norm(x)).
+    x + attention(norm(x)), then x + mlp(norm(x)); sandwich: each branch is normalised once more before it is added.
 
-    norm: makes one of the two. context: what attention needs to know of the places, its mask and whatever its
+    norm: makes one of these. context: what attention needs to know of the places, its mask and whatever its
     `heads` takes; the prior makes it, its blocks hand it on.
     """
 
-    def __init__(self, norm: Callable[[], nn.Module], attention: PriorAttention, mlp: nn.Module, dropout: float):
+    def __init__(
+        self,
+        norm: Callable[[], nn.Module],
+        attention: PriorAttention,
+        mlp: nn.Module,
+        dropout: float,
+        sandwich: bool = False,
+    ):
         super().__init__()
         self.attention_norm = norm()
         self.attention = attention
+        self.attended_norm = norm() if sandwich else nn.Identity()
         self.mlp_norm = norm()
         self.mlp = mlp
+        self.output_norm = norm() if sandwich else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_states: Tensor, *context: Tensor | None, window: Window | None = None) -> Tensor:
         attended = self.attention(self.attention_norm(hidden_states), *context, window=window)
-        hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+        hidden_states = hidden_states + self.dropout(self.attended_norm(attended))
+        output = self.mlp(self.mlp_norm(hidden_states))
+        return hidden_states + self.dropout(self.output_norm(output))

@@ -94,6 +94,7 @@ class StreamPrior(PreTrainedModel):
         layers: list[PriorBlock],
         norm: nn.Module,
         image_head: nn.Module | None = None,
+        head_bias: bool = False,
     ):
         super().__init__(config)
         self._compile_options: dict[str, Any] = {}
@@ -104,8 +105,8 @@ class StreamPrior(PreTrainedModel):
         self.norm = norm
         self.text_head = None
         if config.models_text:
-            self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=False)
-        self.image_head = image_head or nn.Linear(config.hidden_size, config.codebook_size, bias=False)
+            self.text_head = nn.Linear(config.hidden_size, config.text_vocab_size, bias=head_bias)
+        self.image_head = image_head or nn.Linear(config.hidden_size, config.codebook_size, bias=head_bias)
         self.post_init()
 
     @torch.no_grad()

@@ -10,6 +10,15 @@ KINDS = {
     "full": {"attention_pattern": "full"},
     "dalle": {"attention_pattern": "dalle", "conv_kernel_size": 3},
     "table": {"attention_pattern": "full", "bos": False, "attention_bias": True, "image_positions": "table"},
+    "sandwich": {
+        "attention_pattern": "dalle",
+        "conv_kernel_size": 3,
+        "conv_edges": "clipped",
+        "attention_bias": True,
+        "head_bias": True,
+        "layer_norms": "sandwich",
+        "hidden_act": "gelu_pytorch_tanh",
+    },
     "sequence": {"model_type": "llama_prior", "rope": "sequence", "qk_norm": False},
     "grid": {"model_type": "llama_prior", "rope": "grid", "num_key_value_heads": 1},
     "chat": {
