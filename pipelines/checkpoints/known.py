@@ -1,4 +1,4 @@
-"""Which public checkpoint a folder holds, by its settings alone, and which of its files are read. Light to import."""
+"""Which public checkpoint a folder holds, by its settings or a file's name, and what is read of it. Light."""
 
 import json
 from collections.abc import Callable
@@ -14,14 +14,14 @@ SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "tokenizer/*.json", "tokeniz
 @dataclass(frozen=True)
 class Known:
     """
-    name: the module here that reads it. settings: the file that tells it, by is_one of what it holds. weights: what a
-    repository is asked for, the first of these that it has.
+    name: the module here that reads it. told_by: the file that tells it, by is_one of what it holds as settings, or by
+        being there at all. weights: what a repository is asked for, the first of these that it has.
     """
 
     name: str
     title: str
-    settings: str
-    is_one: Callable[[dict[str, Any]], bool]
+    told_by: str
+    is_one: Callable[[dict[str, Any]], bool] | None
     weights: tuple[str, ...]
 
 
@@ -39,13 +39,18 @@ def is_mindalle(config: dict[str, Any]) -> bool:
 KNOWN = (
     Known("janus", "Janus", "config.json", is_janus, ("*.safetensors", "pytorch_model*.bin")),
     Known("mindalle", "minDALL-E", "config.yaml", is_mindalle, ("stage*_last.ckpt",)),
+    Known("rudalle", "ruDALL-E", "pytorch_model_v3.bin", None, ("pytorch_model_v3.bin",)),
 )
-TELLING = tuple({known.settings: None for known in KNOWN})  # the files that tell which one it is
+TELLING = tuple({known.told_by: None for known in KNOWN})  # the files that tell which one it is
 
 
 def known_checkpoint(folder: Path) -> Known | None:
     """None for a folder of anything else."""
-    return next((known for known in KNOWN if known.is_one(read_settings(folder / known.settings))), None)
+    return next((known for known in KNOWN if _is_one(known, folder / known.told_by)), None)
+
+
+def _is_one(known: Known, path: Path) -> bool:
+    return path.is_file() if known.is_one is None else known.is_one(read_settings(path))
 
 
 def read_settings(path: Path) -> dict[str, Any]:

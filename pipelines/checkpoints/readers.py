@@ -13,12 +13,18 @@ from prior_transformer import StreamConfig
 from .janus import janus_config, read_janus
 from .known import Known, known_checkpoint
 from .mindalle import mindalle_config, read_mindalle
+from .rudalle import read_rudalle, rudalle_config
 
 READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {
     "janus": read_janus,
     "mindalle": read_mindalle,
+    "rudalle": read_rudalle,
 }
-CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config, "mindalle": mindalle_config}
+CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {
+    "janus": janus_config,
+    "mindalle": mindalle_config,
+    "rudalle": rudalle_config,
+}
 
 
 def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
@@ -33,7 +39,7 @@ def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str,
 
 
 def read_prior_config(folder: Path) -> StreamConfig:
-    """The prior's alone, for which no weights need be there."""
+    """The prior's alone, by settings: no weights need be there but those of a checkpoint that has no settings."""
     known = _known(folder)
     with told(folder, known):
         return CONFIGS[known.name](folder)

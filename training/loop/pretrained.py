@@ -99,10 +99,10 @@ def pipeline_folder(name: str) -> Path:
 
 
 def start_config(start: str) -> StreamConfig:
-    """Of the prior that a run starts from; of a public checkpoint by its settings: no weights need be there."""
+    """Of the prior that a run starts from; of a public checkpoint that has settings no weights need be there."""
     folder = Path(start) if Path(start).is_dir() else None
     if folder is None and start != EMBEDDED_NAME and is_pipeline(start):
-        folder = fetch(start, {}, [INDEX_NAME, *SETTINGS])
+        folder = fetch(start, {}, [INDEX_NAME, *SETTINGS, *TELLING])
     if folder is not None and known_at(folder) is not None:
         return read_prior_config(folder)
     return load_prior_config(find_part(start, "prior"))
