@@ -1,4 +1,4 @@
-"""Which public checkpoint a folder holds, by its settings or a file's name, and what is read of it. Light."""
+"""Which public checkpoint a folder holds, by its settings or names, and which files are read. Light to import."""
 
 import json
 from collections.abc import Callable
@@ -14,43 +14,55 @@ SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "tokenizer/*.json", "tokeniz
 @dataclass(frozen=True)
 class Known:
     """
-    name: the module here that reads it. told_by: the file that tells it, by is_one of what it holds as settings, or by
-        being there at all. weights: what a repository is asked for, the first of these that it has.
+    name: the module here that reads it. telling: the file of a repository that tells it. is_one: whether a folder is
+    one. weights: what a repository is asked for, the first of these that it has. others: what else a folder is asked.
     """
 
     name: str
     title: str
-    told_by: str
-    is_one: Callable[[dict[str, Any]], bool] | None
+    telling: str
+    is_one: Callable[[Path], bool]
     weights: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+    def files(self, folder: Path) -> list[Path]:
+        """Those that its reader may read."""
+        patterns = (*SETTINGS, *self.weights, *self.others)
+        return sorted({path for pattern in patterns for path in folder.glob(pattern)})
 
 
-def is_janus(config: dict[str, Any]) -> bool:
+def is_janus(folder: Path) -> bool:
     """In transformers' layout, or in DeepSeek's, whose JanusFlow has no head for codes."""
+    config = read_settings(folder / "config.json")
     kind = config.get("model_type")
     return kind == "janus" or (kind == "multi_modality" and "gen_head_config" in config)
 
 
-def is_mindalle(config: dict[str, Any]) -> bool:
-    prior = config.get("stage2")
+def is_mindalle(folder: Path) -> bool:
+    prior = read_settings(folder / "config.yaml").get("stage2")
     return isinstance(prior, dict) and prior.get("type") == "transformer1d" and "vocab_size_txt" in prior
+
+
+RUDALLE_PRIOR = "pytorch_model_v3.bin"
+RUDALLE_CODES, RUDALLE_WORDS = "vqgan.gumbelf8-sber.model.ckpt", "bpe.model"
+
+
+def is_rudalle(folder: Path) -> bool:
+    """By the name of its third version's weights, which have no settings."""
+    return (folder / RUDALLE_PRIOR).is_file()
 
 
 KNOWN = (
     Known("janus", "Janus", "config.json", is_janus, ("*.safetensors", "pytorch_model*.bin")),
     Known("mindalle", "minDALL-E", "config.yaml", is_mindalle, ("stage*_last.ckpt",)),
-    Known("rudalle", "ruDALL-E", "pytorch_model_v3.bin", None, ("pytorch_model_v3.bin",)),
+    Known("rudalle", "ruDALL-E", RUDALLE_PRIOR, is_rudalle, (RUDALLE_PRIOR,), others=(RUDALLE_CODES, RUDALLE_WORDS)),
 )
-TELLING = tuple({known.told_by: None for known in KNOWN})  # the files that tell which one it is
+TELLING = tuple({known.telling: None for known in KNOWN})  # the files that tell which one it is
 
 
 def known_checkpoint(folder: Path) -> Known | None:
     """None for a folder of anything else."""
-    return next((known for known in KNOWN if _is_one(known, folder / known.told_by)), None)
-
-
-def _is_one(known: Known, path: Path) -> bool:
-    return path.is_file() if known.is_one is None else known.is_one(read_settings(path))
+    return next((known for known in KNOWN if known.is_one(folder)), None)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

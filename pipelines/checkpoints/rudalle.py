@@ -17,13 +17,13 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 
 from ..folder.locate import fetch
 from .filling import Made, Source, fill, find
+from .known import RUDALLE_CODES, RUDALLE_PRIOR, RUDALLE_WORDS
 from .pickles import read_pickle
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
 TITLE = "ruDALL-E"
-PRIOR, FIRST_STAGE, TOKENIZER = "pytorch_model_v3.bin", "vqgan.gumbelf8-sber.model.ckpt", "bpe.model"
-ELSEWHERE = {FIRST_STAGE: "sberbank-ai/rudalle-utils", TOKENIZER: "shonenkov/rudalle-utils"}
+ELSEWHERE = {RUDALLE_CODES: "sberbank-ai/rudalle-utils", RUDALLE_WORDS: "shonenkov/rudalle-utils"}
 HEADS = 16  # which no tensor's shape tells
 PAD, BOS, SPECIAL = 0, 2, ("<PAD>", "<UNK>", "<BOS>", "<EOS>")  # by id
 SPACES = r"[ \t\n\v\f\r▁]+"
@@ -51,20 +51,22 @@ INSIDE = {
 }
 
 
-def read_rudalle(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
+def read_rudalle(folder: Path, dtype: torch.dtype | None, hub_options: dict[str, Any]) -> dict[str, Any]:
     """
-    What a pipeline is made of, by the names of its arguments. dtype: of the weights; None is the stored one.
+    What a pipeline is made of, by the names of its arguments.
+
+    dtype: of the weights; None is the stored one. hub_options: token, cache_dir, …, for what lies elsewhere.
 
     Raises an OSError for the first tensor that is missing or has another shape.
     """
-    stored = read_pickle(folder / PRIOR)
+    stored = read_pickle(folder / RUDALLE_PRIOR)
     config = config_of(stored)
     check_masks(stored, config)
-    tokenizer = read_tokenizer(find_file(folder, TOKENIZER), config)
+    tokenizer = read_tokenizer(find_file(folder, RUDALLE_WORDS, hub_options), config)
     with torch.device("meta"):
         prior = PriorTransformer(config)
     fill(prior, {name: source_of(name, config) for name in prior.state_dict()}, stored, TITLE, dtype)
-    dvae = read_first_stage(find_file(folder, FIRST_STAGE), config.grid_size, dtype)
+    dvae = read_first_stage(find_file(folder, RUDALLE_CODES, hub_options), config.grid_size, dtype)
     return {
         "dvae": dvae,
         "prior": prior.eval(),
@@ -79,17 +81,17 @@ def read_rudalle(folder: Path, dtype: torch.dtype | None = None) -> dict[str, An
 
 def rudalle_config(folder: Path) -> PriorTransformerConfig:
     """Of the prior, by the shapes of its tensors: there are no settings."""
-    return config_of(read_pickle(folder / PRIOR))
+    return config_of(read_pickle(folder / RUDALLE_PRIOR))
 
 
-def find_file(folder: Path, name: str) -> Path:
+def find_file(folder: Path, name: str, hub_options: dict[str, Any]) -> Path:
     """Beside the weights, or where its authors keep it."""
     path = folder / name
     if not path.is_file():
-        remedy = f"put {name} beside {folder / PRIOR}"
-        path = fetch(ELSEWHERE[name], {}, [name], remedy) / name
+        remedy = f"put {name} beside {folder / RUDALLE_PRIOR}"
+        path = fetch(ELSEWHERE[name], hub_options, [name], remedy) / name
     if not path.is_file():
-        raise FileNotFoundError(f"{ELSEWHERE[name]!r} has no {name}; put it beside {folder / PRIOR}")
+        raise FileNotFoundError(f"{ELSEWHERE[name]!r} has no {name}; put it beside {folder / RUDALLE_PRIOR}")
     return path
 
 

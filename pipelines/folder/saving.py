@@ -203,7 +203,8 @@ class SavedPipeline(ModelHubMixin):
             local_files_only=local_files_only,
         )
         if known_at(folder) is not None:
-            return cls(**read_checkpoint(folder, dtype), stored_dtype=True)
+            elsewhere = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+            return cls(**read_checkpoint(folder, dtype, **elsewhere), stored_dtype=True)
         index = read_index(folder)
         if dtype is None:
             dtype = "auto" if index.get("stored_dtype") else torch.float32

@@ -87,8 +87,8 @@ def pipeline_folder(name: str) -> Path:
     known = known_at(folder)
     if known is None:
         return folder
-    files = {path for pattern in (*SETTINGS, *known.weights) for path in folder.glob(pattern)}
-    told = {str(path.relative_to(folder)): [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(files)}
+    stats = {str(path.relative_to(folder)): path.stat() for path in known.files(folder)}
+    told = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     key = digest_of({"files": told, "version": CONVERSION})
     converted = Path(HF_HOME) / "armchair" / f"{public_name(name).replace('/', '--')}-{key}"
     converted.parent.mkdir(parents=True, exist_ok=True)
