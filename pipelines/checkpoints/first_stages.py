@@ -20,6 +20,7 @@ from dvae import (
 
 from ..folder.locate import fetch, is_hub_id
 from ..folder.whole import settled
+from .known import RUDALLE_CODES
 from .openai_dvae import holds_openai_dvae, openai_dvae_config, read_openai_dvae
 from .pickles import read_pickle
 from .stored import Stored, read_safetensors
@@ -29,7 +30,8 @@ SETTINGS = ["config.json", "*.yaml", "*.yml"]
 OPENAI = ("encoder.pkl", "decoder.pkl")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 # What a repository is asked for, one after the other: what holds a first stage alone, then whole models
-FILES = [["vq*.pt", "encoder.pkl", "decoder.pkl", "stage1*.ckpt", "last.ckpt"], ["*.safetensors"], ["*.bin", "*.ckpt"]]
+ALONE = ["vq*.pt", "encoder.pkl", "decoder.pkl", "stage1*.ckpt", "last.ckpt", RUDALLE_CODES]
+FILES = [ALONE, ["*.safetensors"], ["*.bin", "*.ckpt"]]
 REMEDY = (
     "pass a first stage's folder, file or Hub id: ours, a VQGAN's, or encoder.pkl and decoder.pkl of OpenAI's dVAE"
 )
@@ -135,7 +137,8 @@ def joined(paths: list[Path]) -> Stored:
 def told_size(folder: Path) -> int | None:
     """
     What the settings beside a checkpoint say of its pictures' side: the `resolution` of taming-transformers' and
-    minDALL-E's YAML; of Janus in transformers' layout its codes along a side.
+    minDALL-E's YAML; of Janus in transformers' layout its codes along a side, in DeepSeek's that of the pictures that
+    it reads.
     """
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
@@ -151,7 +154,8 @@ def told_size(folder: Path) -> int | None:
     multipliers = value_of(settings, ["vq_config", "channel_multiplier"])
     if isinstance(side := value_of(settings, ["vq_config", "num_patches"]), int) and isinstance(multipliers, list):
         return side * 2 ** (len(multipliers) - 1)
-    return None
+    side = value_of(settings, ["vision_config", "params", "image_size"])
+    return side if isinstance(side, int) else None
 
 
 def settings_of(path: Path) -> Any:

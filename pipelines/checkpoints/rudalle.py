@@ -66,7 +66,7 @@ def read_rudalle(folder: Path, dtype: torch.dtype | None, hub_options: dict[str,
     with torch.device("meta"):
         prior = PriorTransformer(config)
     fill(prior, {name: source_of(name, config) for name in prior.state_dict()}, stored, TITLE, dtype)
-    dvae = read_first_stage(find_file(folder, RUDALLE_CODES, hub_options), config.grid_size, dtype)
+    dvae = read_first_stage(find_codes(folder, hub_options), config.grid_size, dtype)
     return {
         "dvae": dvae,
         "prior": prior.eval(),
@@ -82,6 +82,11 @@ def read_rudalle(folder: Path, dtype: torch.dtype | None, hub_options: dict[str,
 def rudalle_config(folder: Path) -> PriorTransformerConfig:
     """Of the prior, by the shapes of its tensors: there are no settings."""
     return config_of(read_pickle(folder / RUDALLE_PRIOR))
+
+
+def find_codes(folder: Path, hub_options: dict[str, Any]) -> Path:
+    """The file of its VQGAN."""
+    return find_file(folder, RUDALLE_CODES, hub_options)
 
 
 def find_file(folder: Path, name: str, hub_options: dict[str, Any]) -> Path:

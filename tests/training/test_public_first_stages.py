@@ -7,14 +7,18 @@ import torch
 from accelerate import Accelerator
 from messages import holds, refused
 from public_layouts import SIDE, as_deepseek, janus_vqvae, openai_pair
+from safetensors.torch import load_file, save_file
 from squares import draw_squares, write_preset
+from tiny_janus import save_deepseek, save_transformers, tiny_janus
+from tiny_mindalle import GPT, save_mindalle
+from tiny_rudalle import RuDALLE, save_rudalle
 
 from dvae import DVAE, VQGAN
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage
 from training import compare_dvaes, finish, train_dvae, train_prior, train_tokenizer
 from training.evaluate import evaluate_pipeline
-from training.loop.pretrained import find_part, picture_size
+from training.loop.pretrained import find_part, picture_size, sources_of
 from training.pictures.data_arguments import DataArguments
 from training.preflight.plan import DryRun, plan
 from training.presets.reading import parse
@@ -101,3 +105,55 @@ def test_first_stages_are_compared_side_by_side(vqgan, trained, capsys, tmp_path
         ["--models", f"[{vqgan}]", "--scorer", "none", "--data.path", path, "--out", str(tmp_path / "out.png")]
     )
     assert holds(capsys.readouterr().out, str(vqgan), 0.5) and (tmp_path / "out.png").exists()
+
+
+def save_rudalle_without_prior(folder):
+    save_rudalle(RuDALLE(), folder)
+    torch.save({}, folder / "pytorch_model_v3.bin")
+
+
+def save_mindalle_without_prior(folder):
+    save_mindalle(GPT(), folder)
+    (folder / "stage2_last.ckpt").unlink()
+
+
+def save_janus_without_prior(folder):
+    save_transformers(tiny_janus(), folder)
+    keep(folder, lambda name: name.startswith("model.vqmodel."))
+
+
+def save_deepseek_without_prior(folder):
+    save_deepseek(tiny_janus(levels=5), folder)
+    path = folder / "pytorch_model.bin"
+    torch.save({name: weight for name, weight in torch.load(path).items() if name.startswith("gen_vision")}, path)
+
+
+def keep(folder, wanted):
+    path = folder / "model.safetensors"
+    save_file({name: weight for name, weight in load_file(path).items() if wanted(name)}, path)
+
+
+WHOLE = {
+    "Janus by DeepSeek": (save_janus_without_prior, 16, "DeepSeek"),
+    "Janus by DeepSeek, its layout": (save_deepseek_without_prior, 64, "DeepSeek"),
+    "minDALL-E by Kakao Brain": (save_mindalle_without_prior, SIDE, "CC-BY-NC-SA"),
+    "ruDALL-E Malevich by Sber AI": (save_rudalle_without_prior, 256, "Apache"),
+}
+
+
+@pytest.mark.parametrize("title", WHOLE)
+def test_of_a_whole_checkpoint_the_first_stage_alone_is_read(title, trained, tmp_path, monkeypatch):
+    """Its prior need not be there; nothing is converted; the card says what it is of."""
+    monkeypatch.setattr("training.loop.pretrained.HF_HOME", str(tmp_path / "home"))
+    save, side, licence = WHOLE[title]
+    save(tmp_path / "whole")
+    name = str(tmp_path / "whole")
+    with refused(OSError, name):
+        TextToImagePipeline.from_pretrained(name)
+    dvae = find_first_stage(find_part(name, "dvae"))
+    assert isinstance(dvae, VQGAN) and dvae.config.image_size == side
+    (source,) = sources_of([name]).items()
+    assert source[0] == title.partition(",")[0] and licence in source[1]
+    args = parse("prior", PriorTraining, [trained[0], "--training.dvae", name, "--output_dir", str(tmp_path / "run")])
+    assert holds(plan("prior", args, DryRun(gpus=1, steps=0), tmp_path / "none.yaml"), "prior", "fits")
+    assert not (tmp_path / "home").exists()

@@ -18,7 +18,7 @@ from dvae import DVAE, DVAEConfig, FirstStage
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
 from pipelines.checkpoints.known import SETTINGS, TELLING, known_checkpoint
-from pipelines.checkpoints.readers import read_prior_config
+from pipelines.checkpoints.readers import first_stage_file, read_prior_config, read_sources
 from pipelines.folder.locate import EMBEDDED, INDEX_NAME, fetch, find_pipeline, known_at, public_name, read_index
 from pipelines.folder.whole import settled
 from prior_transformer import PriorTokenizer, StreamConfig, load_prior_config, load_tokenizer
@@ -54,8 +54,11 @@ def find_part(name: str, part: str) -> str:
     What `from_pretrained` of a part ("dvae", "prior", "tokenizer") is to be given.
 
     name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id; of
-        a public first stage also its file. A pipeline may be a public checkpoint.
+        a public first stage also its file. A pipeline may be a public checkpoint, whose first stage is read where it
+        lies, and nothing else of it.
     """
+    if part == "dvae" and (public := public_at(name)) is not None:
+        return str(first_stage_file(public) or name)
     if is_pipeline(name):
         return str(pipeline_folder(name) / part)
     return str(settled(name)) if Path(name).is_dir() else name
@@ -66,15 +69,25 @@ def is_pipeline(name: str) -> bool:
     Whether a folder, or a repository on the Hub, is one of a whole pipeline, or of a public checkpoint. Raises an
     OSError where neither is.
     """
+    return _is_saved(name) or public_at(name) is not None
+
+
+def public_at(name: str) -> Path | None:
+    """The folder of a public checkpoint, of a repository with what tells it alone; None of anything else."""
+    if _is_saved(name):
+        return None
+    folder = Path(name) if Path(name).exists() else fetch(name, {}, list(TELLING))
+    return None if known_checkpoint(folder) is None else folder
+
+
+def _is_saved(name: str) -> bool:
     if name == EMBEDDED_NAME:
         return True
     if Path(name).exists():
-        return (settled(name) / INDEX_NAME).is_file() or known_at(Path(name)) is not None
+        return (settled(name) / INDEX_NAME).is_file()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
-    if cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None:
-        return True
-    return known_checkpoint(fetch(name, {}, list(TELLING))) is not None
+    return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
 
 
 def pipeline_folder(name: str) -> Path:
@@ -114,10 +127,10 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
     pipeline that it starts from; or output_dir's.
     """
     wanted = getattr(training, part)
-    if wanted is None and training.init_from and is_pipeline(training.init_from):
-        wanted = training.init_from
     if wanted is not None:
         return find_part(wanted, part)
+    if training.init_from and is_pipeline(training.init_from):
+        return str(pipeline_folder(training.init_from) / part)
     folder = settled(output_dir / part)
     if not (folder / "config.json").exists() and not (folder / "tokenizer.json").exists():
         raise FileNotFoundError(
@@ -163,9 +176,9 @@ def facts_of_start(start: str, parts: Collection[str]) -> dict[str, Fact]:
         return {name: fact for name, fact in read_provenance(start).items() if name in parts}
     found: dict[str, Fact] = {}
     if "tokenizer" in parts:
-        found["tokenizer"] = tokenizer_digest(load_tokenizer(find_part(start, "tokenizer")))
+        found["tokenizer"] = tokenizer_digest(load_tokenizer(pipeline_folder(start) / "tokenizer"))
     if "dvae" in parts:
-        found["dvae"] = codes_digests(find_first_stage(find_part(start, "dvae"), dtype=torch.float32))
+        found["dvae"] = codes_digests(find_first_stage(pipeline_folder(start) / "dvae", dtype=torch.float32))
     return found
 
 
@@ -205,8 +218,11 @@ def check_own_parts(
 def sources_of(names: list[str]) -> dict[str, str]:
     """What the pipelines among these models were trained on, {source: licence}, which a model made of them is, too."""
     sources: dict[str, str] = {}
-    for name in filter(is_pipeline, names):
-        sources |= read_index(pipeline_folder(name)).get("data") or {}
+    for name in names:
+        if (public := public_at(name)) is not None:
+            sources |= read_sources(public)
+        elif is_pipeline(name):
+            sources |= read_index(pipeline_folder(name)).get("data") or {}
     return sources
 
 

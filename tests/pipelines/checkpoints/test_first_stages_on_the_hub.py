@@ -3,7 +3,7 @@
 import torch
 from huggingface_hub import HfApi
 from messages import refused
-from public_layouts import SIDE, as_deepseek, janus_vqvae
+from public_layouts import SIDE, as_deepseek, as_gumbel, janus_vqvae
 
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config
 
@@ -31,6 +31,16 @@ def test_what_holds_a_first_stage_alone_is_fetched_and_no_more(hub, tmp_path):
     assert fetched == {"vq_ds16_t2i.pt"}
     with refused(OSError, "anna/vq"):
         find_first_stage("anna/vq", cache_dir=tmp_path / "other", token=BERT)
+
+
+def test_of_rudalles_two_the_plain_one_is_fetched(hub, tmp_path):
+    """The other one's decoder is a network of another kind, and its name comes first."""
+    state = {"state_dict": as_gumbel(janus_vqvae().state_dict())}
+    other = {"state_dict": {"encoder.conv_in.weight": torch.zeros(9)}}
+    names = {"vqgan__gumbelf8-sber__model__ckpt": state, "vqgan__gumbelf8-sber-dwt__model__ckpt": other}
+    push(tmp_path, **names)
+    vqgan = find_first_stage("anna/vq", cache_dir=tmp_path / "cache", token=ANNA)
+    assert vqgan.config.posterior == "gumbel" and vqgan.config.image_size == 256
 
 
 def test_a_repository_without_one_is_refused(hub, tmp_path):
