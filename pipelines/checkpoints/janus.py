@@ -129,9 +129,31 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
     for token in (bos, pad, boi):
         if tokenizer.token_to_id(token) is None:
             raise OSError(f"{str(path)!r}, taken for {TITLE}'s, has no token {token!r}")
-    user, assistant = ROLES if tokenizer.token_to_id(ROLES[0]) is not None else PLAIN_ROLES
+    user, assistant = roles_of(folder, tokenizer)
     template = f"{bos}{user}: {{prompt}}\n\n{assistant}:{boi}"
     return ChatTokenizer(tokenizer_object=tokenizer, pad_token=pad, model_max_length=TEXT_LENGTH, template=template)
+
+
+def roles_of(folder: Path, tokenizer: Tokenizer) -> tuple[str, str]:
+    """
+    Who speaks in the chat: as its chat template has it, where there is one; else Janus-1.3B is known by its card or by
+    having no tokens for Janus-Pro's roles. Its config.json is that of Janus-Pro-1B, and it may have the tokens, too.
+    """
+    if template := chat_template_of(folder):
+        return ROLES if ROLES[0] in template else PLAIN_ROLES
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8", errors="replace").lower() if path.is_file() else ""
+    first = "janus-pro" not in card and ("janus-1.3b" in card or "deepseek-llm-1.3b" in card)
+    return PLAIN_ROLES if first or tokenizer.token_to_id(ROLES[0]) is None else ROLES
+
+
+def chat_template_of(folder: Path) -> str:
+    """As transformers saves it, in a file of its own or among settings; "" where there is none."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    told = (_json(folder / name).get("chat_template") for name in ("chat_template.json", "tokenizer_config.json"))
+    return next((template for template in told if isinstance(template, str)), "")
 
 
 def weights_of(folder: Path) -> Stored:

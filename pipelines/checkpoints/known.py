@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "tokenizer/*.json", "tokenizer/*.txt")
+SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "README.md", "tokenizer/*.json", "tokenizer/*.txt")
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_a_start_is_converted_once_and_planned_without_its_weights(janus, tmp_pa
     folder = pipeline_folder(janus)
     written = (folder / "prior" / "model.safetensors").stat().st_mtime_ns
     assert find_part(janus, "prior") == str(folder / "prior") and pipeline_folder(janus) == folder
-    (Path(janus) / "README.md").write_text("a note")
+    (Path(janus) / "notes.md").write_text("a note")
     assert pipeline_folder(janus) == folder, "what nobody reads changes nothing"
     assert (folder / "prior" / "model.safetensors").stat().st_mtime_ns == written
     (Path(janus) / "tokenizer").mkdir()

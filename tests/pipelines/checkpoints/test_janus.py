@@ -21,6 +21,7 @@ from tiny_janus import (
 
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
+from pipelines.checkpoints.janus import tokenizer_of
 from pipelines.checkpoints.known import known_checkpoint
 from pipelines.folder.locate import find_pipeline
 from prior_transformer import LlamaPrior
@@ -91,6 +92,50 @@ def test_greedy_codes_and_pixels_are_those_of_transformers(janus, pipeline):
         pixels = janus.decode_image_tokens(codes)[0]
         pixels = pixels if pixels.shape[0] == 3 else pixels.permute(2, 0, 1)
         torch.testing.assert_close(output.images[i], ((pixels + 1) / 2).clamp(0, 1), atol=1e-4, rtol=0)
+
+
+PRO = "{% for message in messages %}<|User|>: {{ message }}\n\n<|Assistant|>:{% endfor %}"
+CARDS = {
+    "Janus-1.3B": "Janus is constructed based on the DeepSeek-LLM-1.3b-base, trained on 500B text tokens.",
+    "tuned": "---\nbase_model: deepseek-ai/Janus-1.3B\n---",
+    "Janus-Pro": "Janus-Pro is constructed based on the DeepSeek-LLM-1.5b-base and goes beyond Janus-1.3B.",
+    "another": "A fine model.",
+}
+PLAIN = PRO.replace("<|User|>", "User").replace("<|Assistant|>", "Assistant")
+
+
+@pytest.mark.parametrize(
+    ("files", "plain"),
+    [
+        ({}, False),
+        ({"README.md": CARDS["Janus-1.3B"]}, True),
+        ({"README.md": CARDS["tuned"]}, True),
+        ({"README.md": CARDS["Janus-Pro"]}, False),
+        ({"README.md": CARDS["another"]}, False),
+        ({"README.md": CARDS["Janus-1.3B"], "chat_template.jinja": PRO}, False),
+        ({"chat_template.jinja": PLAIN}, True),
+        ({"chat_template.json": json.dumps({"chat_template": PLAIN})}, True),
+    ],
+)
+def test_a_prompt_stands_in_the_chat_that_the_checkpoint_learned(folder, tmp_path, files, plain):
+    """That of Janus-Pro has tokens for its two roles; that of Janus-1.3B plain names, although it may have these."""
+    for path in folder.glob("tokenizer*"):
+        shutil.copy(path, tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    tokenizer = tokenizer_of(tmp_path)
+    (ids,) = tokenizer.encode_captions(["a cat"])
+    user, assistant = ("User", "Assistant") if plain else SPECIAL[-2:]
+    text = f"{SPECIAL[0]}{user}: a cat\n\n{assistant}:{SPECIAL[4]}"
+    expected = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    assert ids[ids != PAD_ID].tolist() == expected
+    assert (SPECIAL.index("<|User|>") in expected) is not plain
+
+
+def test_without_tokens_for_the_roles_their_names_are_plain(tmp_path):
+    save_tokenizer(tmp_path, SPECIAL[:-2])
+    tokenizer = tokenizer_of(tmp_path)
+    assert tokenizer.init_kwargs["template"] == f"{SPECIAL[0]}User: {{prompt}}\n\nAssistant:{SPECIAL[4]}"
 
 
 def test_only_what_painting_needs_is_there(janus, pipeline):
