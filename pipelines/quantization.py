@@ -7,12 +7,14 @@ matrix for every code, torch's kernels for packed weights do, on bfloat16 activa
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prior_transformer import StreamPrior
 
 Kind = Literal["int8", "int4"]
 GROUP_SIZE = 32  # weights of a row that share a scale in int4
+BLOCK = 16  # rows that torch's int4 kernel for a CPU takes together, and weights of a row that its int8 kernel does
 
 
 def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
@@ -22,7 +24,8 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
 
     Raises:
         ImportError: without torchao.
-        ValueError: for another kind, or rows of a matrix that groups do not fill.
+        ValueError: for another kind, or rows of a matrix that groups do not fill; in int4 on a CPU also for a
+            number of rows that blocks of 16 do not.
     """
     if kind not in ("int8", "int4"):
         raise ValueError(f"kind={kind!r} of weights is unknown; pass 'int8' or 'int4'")
@@ -33,6 +36,13 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
             f"int4 needs rows of whole groups of {GROUP_SIZE}, but those of {broken[0]} have {rows[broken[0]]}; "
             f"pass 'int8'"
         )
+    if kind == "int4" and prior.device.type == "cpu":
+        counts = {name: cast(nn.Linear, module).out_features for name, module in read}
+        if broken := [name for name, count in counts.items() if count % BLOCK]:
+            raise ValueError(
+                f"int4 on a CPU needs whole blocks of {BLOCK} rows, but {broken[0]} has {counts[broken[0]]}; "
+                f"pass 'int8'"
+            )
     torchao = _torchao()
     prior.requires_grad_(False)
     prior.quantized = kind
@@ -87,17 +97,19 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(PackedLinear):
-    """W[o, i] ≈ weight[o, i] · scale[o]."""
+    """W[o, i] ≈ weight[o, i] · scale[o]. Rows end in zeros: where one ends within a block, torch's kernel reads on."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear)
         from torchao.quantization import Int8Tensor, PerRow
 
         quantized = Int8Tensor.from_hp(linear.weight.detach().float().contiguous(), granularity=PerRow())
-        self.register_buffer("weight", quantized.qdata)  # (out, in) int8
+        self.spare = -self.in_features % BLOCK
+        self.register_buffer("weight", F.pad(quantized.qdata, (0, self.spare)))  # (out, in + spare) int8
         self.register_buffer("scale", quantized.scale.flatten().bfloat16())  # (out,)
 
     def multiply(self, rows: Tensor) -> Tensor:
+        rows = F.pad(rows, (0, self.spare)) if self.spare else rows
         return torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale.bfloat16())
 
 

@@ -1,10 +1,12 @@
 """Everything works on a checkpoint brought in: prompts of unequal length, guided and not, alone and among others."""
 
 import base64
+import copy
 import io
 
 import pytest
 import torch
+from messages import refused
 from PIL import Image
 from running_server import client_of, running_server
 from tiny_janus import save_transformers, tiny_janus
@@ -126,10 +128,15 @@ def test_between_two_prompts(pipeline):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_quantised(pipeline, kind, tmp_path):
+def test_quantised(pipeline, kind):
+    """In int4 codes that are no whole blocks, which no public checkpoint has, are refused."""
     pytest.importorskip("torchao")
-    save_transformers(tiny_janus(), tmp_path)
-    smaller = TextToImagePipeline.from_pretrained(tmp_path).quantize(kind)
+    smaller = copy.deepcopy(pipeline)
+    if kind == "int4" and pipeline.prior.config.codebook_size == 24:
+        with refused(ValueError, 24, 16, "'int8'"):
+            smaller.quantize(kind)
+        return
+    smaller.quantize(kind)
     together, alone = quiet(smaller, PROMPTS, seed=[1, 2]), quiet(smaller, PROMPTS[1], seed=2)
     assert torch.equal(together.codes[1], alone.codes[0])
 
