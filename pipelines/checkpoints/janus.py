@@ -137,7 +137,7 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
 def roles_of(folder: Path, tokenizer: Tokenizer) -> tuple[str, str]:
     """
     Who speaks in the chat: as its chat template has it, where there is one; else Janus-1.3B is known by its card or by
-    having no tokens for Janus-Pro's roles. Its config.json is that of Janus-Pro-1B, and it may have the tokens, too.
+    having no tokens for Janus-Pro's roles: its sizes are those of Janus-Pro-1B, and it may have the tokens, too.
     """
     if template := chat_template_of(folder):
         return ROLES if ROLES[0] in template else PLAIN_ROLES

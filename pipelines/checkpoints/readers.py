@@ -71,6 +71,6 @@ def told(folder: Path, known: Known) -> Iterator[None]:
     """Whatever settings of another shape raise inside is an OSError that says what the folder was taken for."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError, StrictDataclassError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise OSError(f"{str(folder)!r}, taken for {known.title}, cannot be read ({reason})") from error

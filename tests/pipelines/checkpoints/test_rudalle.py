@@ -102,6 +102,7 @@ def test_it_becomes_a_folder_of_ours_and_a_start(folder, pipeline, tmp_path):
         ("transformer.layers.2.before_second_addition_layernorm.bias", None, []),
         ("transformer.layers.1.mlp.dense_4h_to_h.weight", torch.zeros(32, 127), [128, 127]),
         ("to_logits.1.bias", torch.zeros(7), [7]),
+        ("text_pos_embeddings.weight", torch.tensor(1.0), []),
         ("image_col_embeddings.weight", torch.zeros(GRID - 1, 32), [GRID, GRID - 1]),
         ("text_embeddings.weight", torch.zeros(TEXT + 11, 32), [11, len(WORDS) - 1]),
         ("transformer.conv_mask", torch.ones(TEXT + GRID**2, TEXT + GRID**2).tril(), []),
@@ -113,7 +114,7 @@ def test_a_wrong_tensor_is_named_with_both_shapes(rudalle, folder, tmp_path, nam
     weights = rudalle.weights | rudalle.masks | {name: weight}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     torch.save(weights, tmp_path / "changed" / "pytorch_model_v3.bin")
-    names = [] if name.startswith("text") else [name]
+    names = [] if name.startswith("text_") else [name]
     with refused(OSError, "ruDALL-E", *names, *told):
         TextToImagePipeline.from_pretrained(tmp_path / "changed")
 
@@ -121,7 +122,7 @@ def test_a_wrong_tensor_is_named_with_both_shapes(rudalle, folder, tmp_path, nam
 def test_a_tokenizer_that_is_not_whole_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "cut")
     text = (folder / "bpe.model").read_text()
-    for broken, told in ((text[: text.rindex("1")], [24, 28]), ("", []), ("a b", [])):
+    for broken, told in ((text[: text.rindex("1")], [24, 28]), ("", []), ("a b", []), (text.replace("9601", "9" * 20), [])):
         (tmp_path / "cut" / "bpe.model").write_text(broken)
         with refused(OSError, "ruDALL-E", *told):
             TextToImagePipeline.from_pretrained(tmp_path / "cut")
