@@ -122,7 +122,12 @@ def test_a_wrong_tensor_is_named_with_both_shapes(rudalle, folder, tmp_path, nam
 def test_a_tokenizer_that_is_not_whole_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "cut")
     text = (folder / "bpe.model").read_text()
-    for broken, told in ((text[: text.rindex("1")], [24, 28]), ("", []), ("a b", []), (text.replace("9601", "9" * 20), [])):
+    for broken, told in (
+        (text[: text.rindex("1")], [24, 28]),
+        ("", []),
+        ("a b", []),
+        (text.replace("9601", "9" * 20), []),
+    ):
         (tmp_path / "cut" / "bpe.model").write_text(broken)
         with refused(OSError, "ruDALL-E", *told):
             TextToImagePipeline.from_pretrained(tmp_path / "cut")
