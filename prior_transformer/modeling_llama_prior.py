@@ -9,6 +9,7 @@ from .configuration_llama_prior import LlamaPriorConfig
 from .llama_blocks import EMBEDDINGS, MLP, RMSNorm, llama_block, rotations
 from .masks import full_mask
 from .stream import StreamPrior
+from .text_encoder import TextEncoder
 
 
 class LlamaPrior(StreamPrior):
@@ -27,6 +28,10 @@ class LlamaPrior(StreamPrior):
         if config.image_head_size:
             head = MLP(config.hidden_size, config.image_head_size, config.codebook_size)
         super().__init__(config, embeddings, layers, norm, head)
+
+    def read_through(self, encoder: TextEncoder) -> None:
+        """What makes features of text ids from now on, for text="features"; its weights are no part of the prior's."""
+        self.embeddings.encoder = encoder
 
     def null(self, captions: Tensor) -> Tensor:
         return super().null(captions) if self.config.text == "caption" else self.embeddings.null(captions)

@@ -41,7 +41,7 @@ class StreamEmbeddings(nn.Module):
     """What a prior's embeddings have; `PriorEmbeddings` and `LlamaEmbeddings` say how. Shapes as in `StreamPrior`."""
 
     bos: nn.Parameter | None  # (D,); None where the text brings its own
-    text: nn.Embedding
+    text: nn.Embedding | None  # None where a text encoder has it
     image: nn.Embedding
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
@@ -113,14 +113,16 @@ class StreamPrior(PreTrainedModel):
         """N(0, initializer_range²); divided by sqrt(2 · layers) in the projections that end a residual branch."""
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, StreamEmbeddings) and module.bos is not None:
-            init.normal_(module.bos, std=std)
+        if isinstance(module, StreamEmbeddings):
+            for weight in module.parameters(recurse=False):
+                init.normal_(weight, std=std)
         elif isinstance(module, ResidualLinear):
             init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The text's, which Accelerate's FSDP2 shards apart from the blocks; the codes' are `embeddings.image`."""
-        return self.embeddings.text
+        """The text's, or else the codes', which Accelerate's FSDP2 shards apart from the blocks."""
+        text = self.embeddings.text
+        return self.embeddings.image if text is None else text
 
     # What a subclass says of the places.
 
