@@ -12,28 +12,35 @@ from prior_transformer import StreamConfig
 
 from .janus import janus_config, read_janus
 from .known import Known, known_checkpoint
+from .llamagen import llamagen_config, read_llamagen
 from .mindalle import mindalle_config, read_mindalle
 
-READERS: dict[str, Callable[[Path, torch.dtype | None], dict[str, Any]]] = {
-    "janus": read_janus,
-    "mindalle": read_mindalle,
+READERS: dict[str, Callable[[Path, torch.dtype | None, dict[str, Any]], dict[str, Any]]] = {
+    "janus": lambda folder, dtype, _: read_janus(folder, dtype),
+    "mindalle": lambda folder, dtype, _: read_mindalle(folder, dtype),
+    "llamagen": read_llamagen,
 }
-CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {"janus": janus_config, "mindalle": mindalle_config}
+CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {
+    "janus": janus_config,
+    "mindalle": mindalle_config,
+    "llamagen": llamagen_config,
+}
 
 
-def read_checkpoint(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]:
+def read_checkpoint(folder: Path, dtype: torch.dtype | None = None, **hub_options: Any) -> dict[str, Any]:
     """
     What a pipeline is made of, by the names of its arguments, of a folder that `known_checkpoint` knows.
 
-    dtype: of the weights; None is the stored one. Raises an OSError for the first tensor that is missing or wrong.
+    dtype: of the weights; None is the stored one. hub_options: token, cache_dir, local_files_only, of a part that lies
+        in a repository of its own. Raises an OSError for the first tensor that is missing or wrong.
     """
     known = _known(folder)
     with told(folder, known):
-        return READERS[known.name](folder, dtype)
+        return READERS[known.name](folder, dtype, hub_options)
 
 
 def read_prior_config(folder: Path) -> StreamConfig:
-    """The prior's alone, for which no weights need be there."""
+    """The prior's alone, for which no weights of Janus and minDALL-E need be there."""
     known = _known(folder)
     with told(folder, known):
         return CONFIGS[known.name](folder)
