@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from .configuration_llama_prior import LlamaPriorConfig
 from .llama_blocks import EMBEDDINGS, MLP, RMSNorm, llama_block, rotations
@@ -28,6 +29,11 @@ class LlamaPrior(StreamPrior):
         if config.image_head_size:
             head = MLP(config.hidden_size, config.image_head_size, config.codebook_size)
         super().__init__(config, embeddings, layers, norm, head)
+
+    @property
+    def text_encoder(self) -> PreTrainedModel | None:
+        encoder = self.embeddings.encoder if self.config.text == "features" else None
+        return None if encoder is None else encoder.model
 
     def read_through(self, encoder: TextEncoder) -> None:
         """What makes features of text ids from now on, for text="features"; its weights are no part of the prior's."""

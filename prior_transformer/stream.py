@@ -119,6 +119,11 @@ class StreamPrior(PreTrainedModel):
         elif isinstance(module, ResidualLinear):
             init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
 
+    @property
+    def text_encoder(self) -> PreTrainedModel | None:
+        """What it reads text through, which is no part of its weights; None where it reads the ids themselves."""
+        return None
+
     def get_input_embeddings(self) -> nn.Embedding:
         """The text's, or else the codes', which Accelerate's FSDP2 shards apart from the blocks."""
         text = self.embeddings.text

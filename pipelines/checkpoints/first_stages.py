@@ -20,6 +20,7 @@ from dvae import (
 
 from ..folder.locate import fetch, is_hub_id
 from ..folder.whole import settled
+from .known import named, told_side
 from .openai_dvae import holds_openai_dvae, openai_dvae_config, read_openai_dvae
 from .pickles import read_pickle
 from .stored import Stored, read_safetensors
@@ -135,8 +136,10 @@ def joined(paths: list[Path]) -> Stored:
 def told_size(folder: Path) -> int | None:
     """
     What the settings beside a checkpoint say of its pictures' side: the `resolution` of taming-transformers' and
-    minDALL-E's YAML; of Janus in transformers' layout its codes along a side.
+    minDALL-E's YAML; of Janus in transformers' layout its codes along a side; of LlamaGen the name of its prior.
     """
+    for path in named(folder, "t2i_"):
+        return told_side(path)
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             settings = settings_of(path)

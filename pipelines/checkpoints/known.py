@@ -1,6 +1,7 @@
 """Which public checkpoint a folder holds, by its settings or names, and which files are read. Light to import."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,15 @@ SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "tokenizer/*.json", "tokeniz
 class Known:
     """
     name: the module here that reads it. telling: the file of a repository that tells it. is_one: whether a folder is
-    one. weights: what a repository is asked for, the first of these that it has. others: what else a folder is asked.
+    one. data: what it was made of, {source: licence}. weights: what a repository is asked for, the first of these that
+    it has. others: what else a folder is asked for.
     """
 
     name: str
     title: str
     telling: str
     is_one: Callable[[Path], bool]
+    data: dict[str, str]
     weights: tuple[str, ...]
     others: tuple[str, ...] = ()
 
@@ -56,18 +59,38 @@ def named(folder: Path, start: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"{start}*") if path.suffix in (".pt", ".safetensors"))
 
 
-KNOWN = (
-    Known("janus", "Janus", "config.json", is_janus, ("*.safetensors", "pytorch_model*.bin")),
-    Known("mindalle", "minDALL-E", "config.yaml", is_mindalle, ("stage*_last.ckpt",)),
-    Known(
-        "llamagen",
-        "LlamaGen",
-        LLAMAGEN_CODES,
-        is_llamagen,
-        ("t2i_XL_stage1_256.pt", "t2i_XL_stage2_512.pt"),
-        ("t2i_*", "vq_*", "*/*.json", "*/*.safetensors"),
-    ),
+def told_side(prior: Path) -> int | None:
+    """Of the pictures in pixels, which the name of a LlamaGen's prior ends with; None where it does not."""
+    found = re.search(r"_(\d+)$", prior.stem)
+    return None if found is None else int(found[1])
+
+
+JANUS = Known(
+    name="janus",
+    title="Janus",
+    telling="config.json",
+    is_one=is_janus,
+    data={"Janus by DeepSeek": "DeepSeek Model License, which allows commercial use and forbids some uses"},
+    weights=("*.safetensors", "pytorch_model*.bin"),
 )
+MINDALLE = Known(
+    name="mindalle",
+    title="minDALL-E",
+    telling="config.yaml",
+    is_one=is_mindalle,
+    data={"minDALL-E by Kakao Brain": "CC-BY-NC-SA 4.0: not for commercial use"},
+    weights=("stage*_last.ckpt",),
+)
+LLAMAGEN = Known(
+    name="llamagen",
+    title="LlamaGen",
+    telling=LLAMAGEN_CODES,
+    is_one=is_llamagen,
+    data={"LlamaGen by Peize Sun et al.": "MIT"},
+    weights=("t2i_XL_stage1_256.pt", "t2i_XL_stage2_512.pt"),
+    others=("t2i_*", "vq_*", "*/*.json", "*/*.safetensors"),
+)
+KNOWN = (JANUS, MINDALLE, LLAMAGEN)
 TELLING = tuple({known.telling: None for known in KNOWN})  # the files that tell which one it is
 
 

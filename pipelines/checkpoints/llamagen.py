@@ -3,7 +3,6 @@
 There are no settings beside the tensors: their shapes tell the sizes, and a file's name the side of the pictures.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from prior_transformer import EncoderTokenizer, LlamaPrior, LlamaPriorConfig
 from ..folder.locate import fetch
 from .filling import Made, Source, fill, find
 from .first_stages import joined
-from .known import named, read_settings
+from .known import LLAMAGEN, LLAMAGEN_CODES, named, read_settings, told_side
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
-TITLE = "LlamaGen"
+TITLE = LLAMAGEN.title
 T5 = "google/flan-t5-xl"
 T5_FILES = ["config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json"]
 T5_REMEDY = f"put the files of {T5} into a folder t5 beside the checkpoint, or go online for once"
@@ -30,7 +29,7 @@ PAD, EOS = "<pad>", "</s>"
 HEAD_SIZE = 64  # of its priors of text up to 1.4 B, XL among them
 TOP_K = 1000
 LICENCE = "mit"
-DATA = {"LlamaGen by Peize Sun et al.": "MIT", "flan-t5 by Google, its text encoder": "Apache 2.0"}
+T5_DATA = {"flan-t5 by Google, its text encoder": "Apache 2.0"}
 
 AROUND = {
     "embeddings.image": "tok_embeddings",
@@ -82,7 +81,7 @@ def read_llamagen(folder: Path, dtype: torch.dtype | None, hub_options: dict[str
         "image_processor": DVAEImageProcessor(image_size),
         "text_encoder": encoder_of(t5, dtype),
         "sampling": {"guidance_scale": 7.5, "top_k": min(TOP_K, config.codebook_size)},
-        "data": DATA,
+        "data": LLAMAGEN.data | T5_DATA,
         "license": LICENCE,
         "language": "en",
     }
@@ -99,18 +98,18 @@ def llamagen_config(folder: Path) -> LlamaPriorConfig:
 def parts_of(folder: Path) -> tuple[Stored, Stored, int]:
     """The tensors of the prior and of the VQGAN, and the side of the pictures in pixels. Of two stages the first."""
     priors, codes = named(folder, "t2i_"), named(folder, "vq_")
-    for files, name in ((priors, "t2i_XL_stage1_256.pt"), (codes, "vq_ds16_t2i.pt")):
+    for files, name in ((priors, LLAMAGEN.weights[0]), (codes, LLAMAGEN_CODES)):
         if not files:
             raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no file such as {name}")
-    side = re.search(r"_(\d+)$", priors[0].stem)
+    side = told_side(priors[0])
     if side is None:
         raise OSError(
             f"{str(priors[0])!r}, taken for {TITLE}'s: its name must end with the side of its pictures in pixels, as "
-            f"t2i_XL_stage1_256.pt does"
+            f"{LLAMAGEN.weights[0]} does"
         )
     stored = joined([priors[0]])
     whole = any(name.startswith("model.") for name in stored)  # as the authors pack it
-    return stored.under("model.") if whole else stored, joined([codes[0]]), int(side[1])
+    return stored.under("model.") if whole else stored, joined([codes[0]]), side
 
 
 def config_of(stored: Stored, codes: VQGANConfig, tokenizer: EncoderTokenizer) -> LlamaPriorConfig:

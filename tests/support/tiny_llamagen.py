@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
-WIDTH, HEADS, LAYERS, CODES, TEXT, FEATURES, GRID = 128, 2, 2, 24, 20, 24, 4
+WIDTH, HEADS, LAYERS, CODES, TEXT, FEATURES, GRID = 128, 2, 2, 24, 48, 24, 4
 PAD_ID, EOS_ID = 0, 1
 PIECES = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz\"',-", "▁a", "at", "▁cat"]
 

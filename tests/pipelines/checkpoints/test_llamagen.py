@@ -72,7 +72,7 @@ def test_prompts_are_cleaned_and_padded_on_the_left(pipeline):
 
 
 def test_a_long_prompt_loses_its_end_and_an_empty_one_is_no_text(pipeline):
-    with pytest.warns(UserWarning, match=r"'k l.* z'"):
+    with pytest.warns(UserWarning, match=r"'y z'"):
         (ids,) = pipeline.encode_prompt(" ".join("abcdefghijklmnopqrstuvwxyz"))
     assert ids[-1] == EOS_ID and (ids != PAD_ID).all()
     null = len(PIECES)
