@@ -11,7 +11,8 @@ examples:
   python -m pipelines convert deepseek-community/Janus-Pro-1B --out janus
   python -m pipelines "a red bicycle" --model janus
 
-Known by their files: Janus-Pro-1B and 7B and Janus-1.3B, in DeepSeek's layout or transformers', and minDALL-E.
+Known by their files: Janus-Pro-1B and 7B and Janus-1.3B, in DeepSeek's layout or transformers', LlamaGen's
+text-to-image models, and minDALL-E.
 The folder holds what painting needs, in the stored dtype, as safetensors; nothing in a checkpoint is run.
 """
 

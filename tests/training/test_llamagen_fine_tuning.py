@@ -44,6 +44,8 @@ def test_one_command_from_a_checkpoint_to_an_adapter_and_a_pipeline(llamagen, tm
     finish.main(flags)
     again = TextToImagePipeline.from_pretrained(run / "pipeline")
     assert torch.equal(again.prior(again.prior.join(ids, codes)).image_logits, logits[1])
+    with refused(ValueError, "bpe_dropout=0.1", 0):
+        fine_tune(llamagen, pictures, tmp_path / "other", 2, bpe_dropout=0.1)
     with refused(ValueError, "feature_size=24", str(run / "prior")):
         fine_tune(str(run / "prior"), pictures, tmp_path / "other", 2, dvae=llamagen, tokenizer=llamagen)
 
