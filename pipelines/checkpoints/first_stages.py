@@ -138,8 +138,8 @@ def told_size(folder: Path) -> int | None:
     What the settings beside a checkpoint say of its pictures' side: the `resolution` of taming-transformers' and
     minDALL-E's YAML; of Janus in transformers' layout its codes along a side; of LlamaGen the name of its prior.
     """
-    for path in named(folder, "t2i_"):
-        return told_side(path)
+    if priors := named(folder, "t2i_"):
+        return told_side(priors[0])
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             settings = settings_of(path)

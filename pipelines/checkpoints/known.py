@@ -55,8 +55,9 @@ def is_llamagen(folder: Path) -> bool:
 
 
 def named(folder: Path, start: str) -> list[Path]:
-    """The files of tensors whose names start so."""
-    return sorted(path for path in folder.glob(f"{start}*") if path.suffix in (".pt", ".safetensors"))
+    """The files of tensors whose names start so, of two of one name the safetensors first."""
+    found = [path for path in folder.glob(f"{start}*") if path.suffix in (".pt", ".safetensors")]
+    return sorted(found, key=lambda path: (path.stem, path.suffix == ".pt"))
 
 
 def told_side(prior: Path) -> int | None:

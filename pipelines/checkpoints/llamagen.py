@@ -97,7 +97,7 @@ def llamagen_config(folder: Path) -> LlamaPriorConfig:
 
 def parts_of(folder: Path) -> tuple[Stored, Stored, int]:
     """The tensors of the prior and of the VQGAN, and the side of the pictures in pixels. Of two stages the first."""
-    priors, codes = named(folder, "t2i_"), named(folder, "vq_")
+    priors, codes = named(folder, "t2i_"), named(folder, Path(LLAMAGEN_CODES).stem) or named(folder, "vq_")
     for files, name in ((priors, LLAMAGEN.weights[0]), (codes, LLAMAGEN_CODES)):
         if not files:
             raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no file such as {name}")

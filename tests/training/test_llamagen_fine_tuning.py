@@ -56,6 +56,8 @@ def test_its_plan_says_that_the_encoder_comes_on_top(llamagen, tmp_path):
     args = parse("prior", PriorTraining, [*flags, "--training.lora", "{rank: 4}"])
     page = plan("prior", args, DryRun(gpus=1, gib=16, steps=1), Path("none"))
     assert "fits 16 GiB" in page and "text encoder" in page and "measured here" in page
+    with refused(ValueError, "engine", "ddp"):
+        plan("prior", parse("prior", PriorTraining, flags), DryRun(engine="fsdp"), Path("none"))
 
 
 def test_its_vqgan_is_read_where_it_lies(llamagen, tmp_path, monkeypatch):

@@ -98,6 +98,8 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
     if lora and dry_run.engine == "fsdp":
         raise ValueError("an adapter trains under DDP, not FSDP, which shards a model: take engine: ddp")
     subject = dvae_subject(args.model, training) if section == "dvae" else prior_subject(args, preset)
+    if subject.has_encoder and dry_run.engine == "fsdp":
+        raise ValueError("a prior that reads features of text trains under DDP, not FSDP: take engine: ddp")
     precision = mixed_precision(training.mixed_precision)
     here = step_of(subject, training, precision, DryRun(gpus=1))
     there = step_of(subject, training, training.mixed_precision, dry_run)

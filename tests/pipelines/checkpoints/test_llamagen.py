@@ -199,9 +199,10 @@ def test_parts_that_do_not_belong_together_are_refused(pipeline, tiny_pipeline):
         TextToImagePipeline(**tiny_pipeline.parts, text_encoder=pipeline.text_encoder)
 
 
-def test_tensors_as_safetensors_are_read_and_its_vqgan_alone_is_a_first_stage(folder, pipeline, tmp_path):
+def test_tensors_as_safetensors_come_first_and_what_is_another_model_is_left(folder, pipeline, tmp_path):
     shutil.copytree(folder, tmp_path / "other")
-    (tmp_path / "other" / PRIOR).unlink()
+    for name in (PRIOR, "vq_ds16_c2i.pt", "t2i_XL_stage2_32.pt"):
+        (tmp_path / "other" / name).write_bytes(b"not read")
     save_file(tiny_weights(), (tmp_path / "other" / PRIOR).with_suffix(".safetensors"))
     assert known_checkpoint(tmp_path / "other").name == "llamagen"
     loaded = TextToImagePipeline.from_pretrained(tmp_path / "other").prior.state_dict()
