@@ -1,8 +1,15 @@
-"""Run by torchrun in test_streaming.py: three processes draw an epoch, and again with a stop half-way."""
+"""Run by torchrun in test_streaming.py: three processes draw an epoch, and again with a stop half-way.
+
+One that stands still, or a worker of it, says where, and ends before the others give it up.
+"""
 
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,9 +41,20 @@ def draw(path: str, num_workers: int, batches: int) -> list[dict]:
     return states
 
 
+def tell_where() -> None:
+    """PYTHONFAULTHANDLER, which processes.py sets, shows of each what its threads do."""
+    for worker in multiprocessing.active_children():
+        if worker.pid is not None:
+            os.kill(worker.pid, signal.SIGABRT)
+    os.abort()
+
+
 def main() -> None:
+    watch = threading.Timer(200, tell_where)
+    watch.daemon = True
+    watch.start()
     path, batches, report = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=250))
     states = [draw(path, num_workers, batches) for num_workers in (0, 2)]
     if dist.get_rank() == 0:
         Path(report).write_text(json.dumps(states))

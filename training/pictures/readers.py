@@ -202,7 +202,10 @@ def content_digest(path: str, changed: int) -> str:
 
 
 class ParquetReader(Reader):
-    """A unit is a row group."""
+    """
+    A unit is a row group, read by one thread: a lane has no more to itself, and workers are forked from a process that
+    has read, where threads of a pool could hold what the worker waits for.
+    """
 
     def __init__(self, path: str, root: str | None = None):
         super().__init__(path, root)
@@ -213,7 +216,7 @@ class ParquetReader(Reader):
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         with named(self.path, "Parquet"), open_binary(self.path) as file:
-            table = pq.ParquetFile(file).read_row_group(unit, columns=self.in_file(columns))
+            table = pq.ParquetFile(file).read_row_group(unit, columns=self.in_file(columns), use_threads=False)
         return TableRows(table, self.path, self.first(unit), self.root)
 
 
@@ -288,7 +291,7 @@ class LinesReader(Reader):
 
 def parquet_table(file: IO[bytes], path: str) -> pa.Table:
     with named(path, "Parquet"):
-        return pq.ParquetFile(file).read()
+        return pq.ParquetFile(file).read(use_threads=False)
 
 
 TABLES = {".jsonl": json_table, ".json": json_table, ".csv": csv_table, ".parquet": parquet_table}
