@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     set_seed(training.seed, device_specific=True)
     dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
-    tokenizer.encode_captions(["a caption"], bpe_dropout=training.bpe_dropout)  # refused here, not in the first batch
+    tokenizer.encode_captions([""], bpe_dropout=training.bpe_dropout)  # refused here, not in the first batch
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_settings(SamplingSettings(**training.sampling), prior)
     fit_scenes(args, KINDS, accelerator.print)
