@@ -40,6 +40,24 @@ def check_stream(prior: Any, tokenizer: Any) -> None:
     )
 
 
+def check_text_encoder(prior: Any, text_encoder: Any) -> None:
+    """Raises ValueError unless there is one that fits a prior which reads features of text, and else none."""
+    size = prior.config.feature_size
+    if (size is None) != (text_encoder is None):
+        raise ValueError(
+            f"prior.config.feature_size={size} but text_encoder={type(text_encoder).__name__}: a prior that reads "
+            f"features of text needs one, and no other takes one"
+        )
+    if text_encoder is None:
+        return
+    _check_equal([("text_encoder.config.d_model", text_encoder.config.d_model), ("prior.config.feature_size", size)])
+    rows, largest = text_encoder.config.vocab_size, prior.config.text_vocab_size - 2
+    if largest >= rows:
+        raise ValueError(
+            f"text ids up to {largest} are above the {rows} of text_encoder; pass parts that were trained together"
+        )
+
+
 def _check_equal(pairs: list[tuple[str, int]]) -> None:
     for (left, a), (right, b) in zip(pairs[::2], pairs[1::2], strict=True):
         if a != b:

@@ -11,8 +11,8 @@ examples:
   python -m pipelines convert deepseek-community/Janus-Pro-1B --out janus
   python -m pipelines "a red bicycle" --model janus
 
-Known by their files: Janus-Pro-1B and 7B and Janus-1.3B, in DeepSeek's layout or transformers', minDALL-E, and
-ruDALL-E Malevich (v3).
+Known by their files: Janus-Pro-1B and 7B and Janus-1.3B, in DeepSeek's layout or transformers', LlamaGen's
+text-to-image models, minDALL-E, and ruDALL-E Malevich (v3).
 The folder holds what painting needs, in the stored dtype, as safetensors; nothing in a checkpoint is run.
 """
 

@@ -16,7 +16,9 @@ from .modeling_llama_prior import LlamaPrior
 from .modeling_prior_transformer import PriorTransformer, PriorTransformerOutput
 from .priors import PRIORS, build_prior, load_prior, load_prior_config, prior_class, prior_config
 from .stream import PriorOutput, StreamPrior
+from .text_encoder import TextEncoder
 from .tokenization_chat import ChatTokenizer
+from .tokenization_encoder import EncoderTokenizer
 from .tokenization_prior import PriorTokenizer
 from .tokenizers import TOKENIZERS, load_tokenizer
 
@@ -24,6 +26,7 @@ __all__ = [
     "PRIORS",
     "TOKENIZERS",
     "ChatTokenizer",
+    "EncoderTokenizer",
     "LlamaPrior",
     "LlamaPriorConfig",
     "PriorOutput",
@@ -33,6 +36,7 @@ __all__ = [
     "PriorTransformerOutput",
     "StreamConfig",
     "StreamPrior",
+    "TextEncoder",
     "attention_mask",
     "build_prior",
     "clipped_convolutional_mask",

@@ -14,6 +14,8 @@ from .stream import StreamEmbeddings
 class PriorEmbeddings(StreamEmbeddings):
     """A token's embedding plus its position's: text by index, codes by row and column or by index. BOS is a vector."""
 
+    text: nn.Embedding
+
     def __init__(self, config: PriorTransformerConfig):
         super().__init__()
         self.grid_size = config.grid_size

@@ -97,6 +97,11 @@ class StreamConfig(CheckedConfig):
         return True
 
     @property
+    def feature_size(self) -> int | None:
+        """Width of what a text encoder makes of a text id; None where the prior reads the ids themselves."""
+        return None
+
+    @property
     def prefix_length(self) -> int:
         """1 + T, BOS and the text: the positions before the first code."""
         return 1 + self.text_length

@@ -4,11 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from .configuration_llama_prior import LlamaPriorConfig
 from .llama_blocks import EMBEDDINGS, MLP, RMSNorm, llama_block, rotations
 from .masks import full_mask
 from .stream import StreamPrior
+from .text_encoder import TextEncoder
 
 
 class LlamaPrior(StreamPrior):
@@ -27,6 +29,15 @@ class LlamaPrior(StreamPrior):
         if config.image_head_size:
             head = MLP(config.hidden_size, config.image_head_size, config.codebook_size)
         super().__init__(config, embeddings, layers, norm, head)
+
+    @property
+    def text_encoder(self) -> PreTrainedModel | None:
+        encoder = self.embeddings.encoder if self.config.text == "features" else None
+        return None if encoder is None else encoder.model
+
+    def read_through(self, encoder: TextEncoder) -> None:
+        """What makes features of text ids from now on, for text="features"; its weights are no part of the prior's."""
+        self.embeddings.encoder = encoder
 
     def null(self, captions: Tensor) -> Tensor:
         return super().null(captions) if self.config.text == "caption" else self.embeddings.null(captions)

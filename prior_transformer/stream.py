@@ -41,7 +41,7 @@ class StreamEmbeddings(nn.Module):
     """What a prior's embeddings have; `PriorEmbeddings` and `LlamaEmbeddings` say how. Shapes as in `StreamPrior`."""
 
     bos: nn.Parameter | None  # (D,); None where the text brings its own
-    text: nn.Embedding
+    text: nn.Embedding | None  # None where a text encoder has it
     image: nn.Embedding
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
@@ -114,14 +114,21 @@ class StreamPrior(PreTrainedModel):
         """N(0, initializer_range²); divided by sqrt(2 · layers) in the projections that end a residual branch."""
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, StreamEmbeddings) and module.bos is not None:
-            init.normal_(module.bos, std=std)
+        if isinstance(module, StreamEmbeddings):
+            for weight in module.parameters(recurse=False):
+                init.normal_(weight, std=std)
         elif isinstance(module, ResidualLinear):
             init.normal_(module.weight, std=std / (2 * self.config.num_hidden_layers) ** 0.5)
 
+    @property
+    def text_encoder(self) -> PreTrainedModel | None:
+        """What it reads text through, which is no part of its weights; None where it reads the ids themselves."""
+        return None
+
     def get_input_embeddings(self) -> nn.Embedding:
-        """The text's, which Accelerate's FSDP2 shards apart from the blocks; the codes' are `embeddings.image`."""
-        return self.embeddings.text
+        """The text's, or else the codes', which Accelerate's FSDP2 shards apart from the blocks."""
+        text = self.embeddings.text
+        return self.embeddings.image if text is None else text
 
     # What a subclass says of the places.
 
@@ -248,11 +255,12 @@ class StreamPrior(PreTrainedModel):
 
     def store_by_columns(self) -> None:
         """
-        Lay each projection's weight out column after column, its values and shape as they were: one row of float32
-        times a matrix then reads memory faster on a CPU, at batch 1 by a sixth and at batch 2 by a quarter.
+        Lay the weight of each projection that does not narrow out column after column, its values and shape as they
+        were: few rows of float32 times a matrix read memory faster on a CPU where its longer side is contiguous, at
+        batch 1 by a sixth and at batch 2 by a quarter.
         """
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.out_features >= module.in_features:
                 module.weight.data = module.weight.data.t().contiguous().t()
 
     def image_logits(self, hidden_states: Tensor) -> Tensor:

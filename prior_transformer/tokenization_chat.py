@@ -61,7 +61,7 @@ class ChatTokenizer(PriorTokenizer):
                 warn_of_lost_words(captions[i], len(kept), text_length)
             ids = torch.tensor(self._ids(encoding), device="cpu")
             if captions[i] == "":
-                ids[1:-1] = self.pad_token_id
+                ids = self._empty(ids, text_length)
             text_ids[i, text_length - len(ids) :] = ids
         return text_ids
 
@@ -103,6 +103,11 @@ class ChatTokenizer(PriorTokenizer):
         """Of the text that has the prompt in it."""
         texts = [self.frame.before + prompt + self.frame.after for prompt in prompts]
         return self._encoder(bpe_dropout).encode_batch(texts, add_special_tokens=False)
+
+    def _empty(self, ids: Tensor, text_length: int) -> Tensor:
+        """Of the empty caption, as many ids as it has, from those of a template without a prompt."""
+        ids[1:-1] = self.pad_token_id
+        return ids
 
     def _ids(self, encoding: Encoding) -> list[int]:
         return self.frame.head + encoding.ids + self.frame.tail

@@ -103,7 +103,11 @@ class PriorTokenizer(TokenizersBackend):
             encoder = copy.deepcopy(self.backend_tokenizer)
             encoder.no_truncation()
             encoder.no_padding()
-            encoder.model.dropout = bpe_dropout or None
+            if isinstance(encoder.model, models.BPE):
+                encoder.model.dropout = bpe_dropout or None
+            elif bpe_dropout:
+                kind = type(encoder.model).__name__
+                raise ValueError(f"bpe_dropout={bpe_dropout} must be 0 for this vocabulary, a {kind}, which is no BPE")
             self._encoders[bpe_dropout] = encoder
         self._encoders[bpe_dropout].encode_special_tokens = True  # "<pad>" in a caption is text; copies forget this
         return self._encoders[bpe_dropout]

@@ -6,9 +6,12 @@ from typing import Any
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .tokenization_chat import ChatTokenizer
+from .tokenization_encoder import EncoderTokenizer
 from .tokenization_prior import PriorTokenizer
 
-TOKENIZERS: dict[str, type[PriorTokenizer]] = {kind.__name__: kind for kind in (PriorTokenizer, ChatTokenizer)}
+TOKENIZERS: dict[str, type[PriorTokenizer]] = {
+    kind.__name__: kind for kind in (PriorTokenizer, ChatTokenizer, EncoderTokenizer)
+}
 
 
 def load_tokenizer(name: str | Path, **options: Any) -> PriorTokenizer:

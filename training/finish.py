@@ -27,7 +27,7 @@ from prior_transformer import PriorTokenizer, StreamPrior, load_prior, load_toke
 from .codes.cached import captions_of
 from .loop.command import run_command
 from .loop.fingerprints import codes_digests, tokenizer_digest
-from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, sources_of
+from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, read_through_encoder, sources_of
 from .loop.provenance import check_facts, files_of, read_provenance
 from .pictures.data_arguments import DataArguments
 from .presets.reading import parse
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     dvae = find_first_stage(part_of_run("dvae", args.training, output_dir), dtype=torch.float32)
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", args.training, output_dir))
+    read_through_encoder(prior, tokenizer, args.training)
     check_prior(output_dir / "prior", dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
@@ -91,8 +92,7 @@ def save_pipeline(
             told.pop(RERANKER, None)
     known = about(data.path)
     own = known.sources if known else {public_name(data.path): UNKNOWN_LICENCE}
-    starts = [name for name in (training.init_from, training.dvae) if name]
-    sources = sources_of(starts) | brought_in(training.dvae) | own
+    sources = sources_of([training.init_from] if training.init_from else []) | brought_in(training.dvae) | own
     pipeline = TextToImagePipeline(
         dvae,
         prior,
@@ -105,6 +105,7 @@ def save_pipeline(
         license=known.license if known and sources == known.sources else None,
         language=known.language if known and sources == known.sources else None,
         reranker=reranker,
+        text_encoder=prior.text_encoder,
     ).to(prior.device)
     pipeline.samples = page(pipeline, known.prompts if known else prompts or ["a picture"])
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(output_dir / "pipeline")

@@ -41,7 +41,15 @@ from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
 from .loop.fingerprints import codes_digests, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
-from .loop.pretrained import check_own_parts, check_start, find_part, freeze, lora_config, part_of_run
+from .loop.pretrained import (
+    check_own_parts,
+    check_start,
+    find_part,
+    freeze,
+    lora_config,
+    part_of_run,
+    read_through_encoder,
+)
 from .loop.provenance import check_facts, model_fact, save_provenance
 from .loop.run import Run
 from .loop.run_log import HELDOUT_SPLIT, save_numbers
@@ -66,6 +74,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     set_seed(training.seed, device_specific=True)
     dvae = find_first_stage(part_of_run("dvae", training, output_dir), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
+    tokenizer.encode_captions([""], bpe_dropout=training.bpe_dropout)  # refused here, not in the first batch
     prior = build(args.model, training, dvae.to(accelerator.device), tokenizer, accelerator)
     check_settings(SamplingSettings(**training.sampling), prior)
     fit_scenes(args, KINDS, accelerator.print)
@@ -92,6 +101,7 @@ def build(
         check_components(dvae, prior, tokenizer, DVAEImageProcessor(dvae.config.image_size))
         check_stream(prior, tokenizer)
         check_start(training, dvae, tokenizer, accelerator.print)
+        read_features(prior, tokenizer, training, accelerator)
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")
             add_adapter(prior, lora_config(training.lora, base=training.init_from))
@@ -111,11 +121,21 @@ def build(
         raise ValueError(f"model has {asked}, but the dVAE and the tokenizer have {there}: leave them out")
     with same_draws(training.seed):
         prior = build_prior(prior_config({**model, **fitting}))
+    read_features(prior, tokenizer, training, accelerator)
     accelerator.print(
         f"prior: {prior.num_parameters() / 1e6:.2f} M parameters, {prior.config.stream_length} positions"
     )
     freeze(prior, training.freeze)
     return fast(prior, accelerator)
+
+
+def read_features(
+    prior: StreamPrior, tokenizer: PriorTokenizer, training: PriorTraining, accelerator: Accelerator
+) -> None:
+    """A prior that reads features of text gets its encoder, frozen, which is no part of what Accelerate moves."""
+    if prior.config.feature_size is not None:
+        need_whole_weights(accelerator, "a prior that reads features of text")
+        read_through_encoder(prior.to(accelerator.device), tokenizer, training)
 
 
 def fast(prior: StreamPrior, accelerator: Accelerator) -> StreamPrior:

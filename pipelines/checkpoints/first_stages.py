@@ -20,7 +20,7 @@ from dvae import (
 
 from ..folder.locate import fetch, is_hub_id
 from ..folder.whole import settled
-from .known import RUDALLE_CODES
+from .known import RUDALLE_CODES, named, told_side
 from .openai_dvae import holds_openai_dvae, openai_dvae_config, read_openai_dvae
 from .pickles import read_pickle
 from .stored import Stored, read_safetensors
@@ -138,8 +138,10 @@ def told_size(folder: Path) -> int | None:
     """
     What the settings beside a checkpoint say of its pictures' side: the `resolution` of taming-transformers' and
     minDALL-E's YAML; of Janus in transformers' layout its codes along a side, in DeepSeek's that of the pictures that
-    it reads.
+    it reads; of LlamaGen the name of its prior.
     """
+    if priors := named(folder, "t2i_"):
+        return told_side(priors[0])
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             settings = settings_of(path)

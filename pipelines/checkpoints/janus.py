@@ -19,16 +19,16 @@ from prior_transformer import ChatTokenizer, LlamaPrior, LlamaPriorConfig
 
 from .filling import Made, Source, fill
 from .first_stages import groups_of, joined
+from .known import JANUS
 from .stored import Stored
 from .vqgans import read_vqgan
 
-TITLE = "Janus"
+TITLE = JANUS.title
 TEXT_LENGTH = 256  # of a prompt in its chat; what is not used costs nothing
 SPECIAL = {"bos": "<｜begin▁of▁sentence｜>", "pad": "<｜▁pad▁｜>", "boi": "<begin_of_image>"}
 ROLES = ("<|User|>", "<|Assistant|>")  # of Janus-Pro
 PLAIN_ROLES = ("User", "Assistant")  # of Janus-1.3B
 SAMPLING = {"guidance_scale": 5.0}
-DATA = {"Janus by DeepSeek": "DeepSeek Model License, which allows commercial use and forbids some uses"}
 
 TRANSFORMERS = {
     "trunk": "model.language_model.",
@@ -68,7 +68,7 @@ def read_janus(folder: Path, dtype: torch.dtype | None = None) -> dict[str, Any]
         "tokenizer": tokenizer,
         "image_processor": DVAEImageProcessor(image_size),
         "sampling": SAMPLING,
-        "data": DATA,
+        "data": JANUS.data,
         "license": "other",
         "language": "en",
     }

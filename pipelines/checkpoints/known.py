@@ -1,6 +1,7 @@
 """Which public checkpoint a folder holds, by its settings or names, and which files are read. Light to import."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,15 @@ SETTINGS = ("*.json", "*.jinja", "*.txt", "*.yaml", "README.md", "tokenizer/*.js
 class Known:
     """
     name: the module here that reads it. telling: the file of a repository that tells it. is_one: whether a folder is
-    one. weights: what a repository is asked for, the first of these that it has. others: what else a folder is asked.
+    one. data: what it was made of, {source: licence}. weights: what a repository is asked for, the first of these that
+    it has. others: what else a folder is asked for.
     """
 
     name: str
     title: str
     telling: str
     is_one: Callable[[Path], bool]
+    data: dict[str, str]
     weights: tuple[str, ...]
     others: tuple[str, ...] = ()
 
@@ -43,6 +46,26 @@ def is_mindalle(folder: Path) -> bool:
     return isinstance(prior, dict) and prior.get("type") == "transformer1d" and "vocab_size_txt" in prior
 
 
+LLAMAGEN_CODES = "vq_ds16_t2i.pt"
+
+
+def is_llamagen(folder: Path) -> bool:
+    """By the names of its files, which have no settings: of its prior, or of its VQGAN."""
+    return bool(named(folder, "t2i_")) or (folder / LLAMAGEN_CODES).is_file()
+
+
+def named(folder: Path, start: str) -> list[Path]:
+    """The files of tensors whose names start so, of two of one name the safetensors first."""
+    found = [path for path in folder.glob(f"{start}*") if path.suffix in (".pt", ".safetensors")]
+    return sorted(found, key=lambda path: (path.stem, path.suffix == ".pt"))
+
+
+def told_side(prior: Path) -> int | None:
+    """Of the pictures in pixels, which the name of a LlamaGen's prior ends with; None where it does not."""
+    found = re.search(r"_(\d+)$", prior.stem)
+    return None if found is None else int(found[1])
+
+
 RUDALLE_PRIOR = "pytorch_model_v3.bin"
 RUDALLE_CODES, RUDALLE_WORDS = "vqgan.gumbelf8-sber.model.ckpt", "bpe.model"
 
@@ -52,11 +75,41 @@ def is_rudalle(folder: Path) -> bool:
     return (folder / RUDALLE_PRIOR).is_file()
 
 
-KNOWN = (
-    Known("janus", "Janus", "config.json", is_janus, ("*.safetensors", "pytorch_model*.bin")),
-    Known("mindalle", "minDALL-E", "config.yaml", is_mindalle, ("stage*_last.ckpt",)),
-    Known("rudalle", "ruDALL-E", RUDALLE_PRIOR, is_rudalle, (RUDALLE_PRIOR,), others=(RUDALLE_CODES, RUDALLE_WORDS)),
+JANUS = Known(
+    name="janus",
+    title="Janus",
+    telling="config.json",
+    is_one=is_janus,
+    data={"Janus by DeepSeek": "DeepSeek Model License, which allows commercial use and forbids some uses"},
+    weights=("*.safetensors", "pytorch_model*.bin"),
 )
+MINDALLE = Known(
+    name="mindalle",
+    title="minDALL-E",
+    telling="config.yaml",
+    is_one=is_mindalle,
+    data={"minDALL-E by Kakao Brain": "CC-BY-NC-SA 4.0: not for commercial use"},
+    weights=("stage*_last.ckpt",),
+)
+LLAMAGEN = Known(
+    name="llamagen",
+    title="LlamaGen",
+    telling=LLAMAGEN_CODES,
+    is_one=is_llamagen,
+    data={"LlamaGen by Peize Sun et al.": "MIT"},
+    weights=("t2i_XL_stage1_256.pt", "t2i_XL_stage2_512.pt"),
+    others=("t2i_*", "vq_*", "*/*.json", "*/*.safetensors"),
+)
+RUDALLE = Known(
+    name="rudalle",
+    title="ruDALL-E",
+    telling=RUDALLE_PRIOR,
+    is_one=is_rudalle,
+    data={"ruDALL-E Malevich by Sber AI": "Apache License 2.0, as its code"},
+    weights=(RUDALLE_PRIOR,),
+    others=(RUDALLE_CODES, RUDALLE_WORDS),
+)
+KNOWN = (JANUS, MINDALLE, LLAMAGEN, RUDALLE)
 TELLING = tuple({known.telling: None for known in KNOWN})  # the files that tell which one it is
 
 

@@ -12,17 +12,16 @@ from dvae import DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig
 
 from .filling import Made, Source, fill
-from .known import read_settings
+from .known import MINDALLE, read_settings
 from .pickles import read_pickle
 from .vqgans import read_vqgan
 
-TITLE = "minDALL-E"
+TITLE = MINDALLE.title
 FIRST_STAGE, PRIOR = "stage1_last.ckpt", "stage2_last.ckpt"
 TOKENIZER = ("tokenizer/bpe-16k-vocab.json", "tokenizer/bpe-16k-merges.txt")
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 TOP_K = 256
 LICENCE = "cc-by-nc-sa-4.0"
-DATA = {"minDALL-E by Kakao Brain": "CC-BY-NC-SA 4.0: not for commercial use"}
 
 AROUND = {
     "embeddings.text_position": "pos_emb_txt",
@@ -58,7 +57,7 @@ def read_mindalle(folder: Path, dtype: torch.dtype | None = None) -> dict[str, A
         "tokenizer": tokenizer,
         "image_processor": DVAEImageProcessor(image_size),
         "sampling": {"top_k": min(TOP_K, config.codebook_size)},
-        "data": DATA,
+        "data": MINDALLE.data,
         "license": LICENCE,
         "language": "en",
     }

@@ -10,25 +10,24 @@ from huggingface_hub.errors import StrictDataclassError
 
 from prior_transformer import StreamConfig
 
-from .janus import DATA as JANUS_DATA
 from .janus import janus_config, read_janus
 from .known import Known, known_checkpoint
-from .mindalle import DATA as MINDALLE_DATA
+from .llamagen import llamagen_config, read_llamagen
 from .mindalle import mindalle_config, read_mindalle
-from .rudalle import DATA as RUDALLE_DATA
-from .rudalle import find_codes, read_rudalle, rudalle_config
+from .rudalle import read_rudalle, rudalle_config
 
 READERS: dict[str, Callable[[Path, torch.dtype | None, dict[str, Any]], dict[str, Any]]] = {
     "janus": lambda folder, dtype, _: read_janus(folder, dtype),
     "mindalle": lambda folder, dtype, _: read_mindalle(folder, dtype),
+    "llamagen": read_llamagen,
     "rudalle": read_rudalle,
 }
 CONFIGS: dict[str, Callable[[Path], StreamConfig]] = {
     "janus": janus_config,
     "mindalle": mindalle_config,
+    "llamagen": llamagen_config,
     "rudalle": rudalle_config,
 }
-DATA = {"janus": JANUS_DATA, "mindalle": MINDALLE_DATA, "rudalle": RUDALLE_DATA}
 
 
 def read_checkpoint(folder: Path, dtype: torch.dtype | None = None, **hub_options: Any) -> dict[str, Any]:
@@ -48,16 +47,6 @@ def read_prior_config(folder: Path) -> StreamConfig:
     known = _known(folder)
     with told(folder, known):
         return CONFIGS[known.name](folder)
-
-
-def read_sources(folder: Path) -> dict[str, str]:
-    """What the checkpoint is called, and its licence, as its pipeline's `data` says."""
-    return DATA[_known(folder).name]
-
-
-def first_stage_file(folder: Path) -> Path | None:
-    """The file of the first stage, where its authors may keep it in another repository; None of one that is here."""
-    return find_codes(folder, {}) if _known(folder).name == "rudalle" else None
 
 
 def _known(folder: Path) -> Known:

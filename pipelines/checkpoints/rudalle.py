@@ -17,7 +17,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 
 from ..folder.locate import fetch
 from .filling import Made, Source, fill, find
-from .known import RUDALLE_CODES, RUDALLE_PRIOR, RUDALLE_WORDS
+from .known import RUDALLE, RUDALLE_CODES, RUDALLE_PRIOR, RUDALLE_WORDS
 from .pickles import read_pickle
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
@@ -29,7 +29,6 @@ PAD, BOS, SPECIAL = 0, 2, ("<PAD>", "<UNK>", "<BOS>", "<EOS>")  # by id
 SPACES = r"[ \t\n\v\f\r▁]+"
 SAMPLING = {"top_k": 2048, "top_p": 0.995}
 LICENCE = "apache-2.0"
-DATA = {"ruDALL-E Malevich by Sber AI": "Apache License 2.0, as its code"}
 MASKS = {"row": "row_mask", "column": "col_mask", "clipped_convolutional": "conv_mask"}
 
 AROUND = {
@@ -73,7 +72,7 @@ def read_rudalle(folder: Path, dtype: torch.dtype | None, hub_options: dict[str,
         "tokenizer": tokenizer,
         "image_processor": DVAEImageProcessor(dvae.config.image_size),
         "sampling": SAMPLING | {"top_k": min(SAMPLING["top_k"], config.codebook_size)},
-        "data": DATA,
+        "data": RUDALLE.data,
         "license": LICENCE,
         "language": "ru",
     }

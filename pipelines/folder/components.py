@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -41,6 +42,13 @@ def load_one_of(classes: dict[str, type], folder: Path, **options: Any) -> Any:
         reason = f"its config.json names none of the model types {', '.join(classes)}: {type(error).__name__}: {error}"
         raise OSError(f"{str(folder)!r} cannot be loaded ({reason}); {REMEDY}") from error
     return load_component(component_class, folder, **options)
+
+
+def load_text_encoder(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    """What a prior reads prompts through, in evaluation mode; raises as `load_component` does."""
+    from transformers import T5EncoderModel
+
+    return load_component(T5EncoderModel, folder, dtype=dtype)
 
 
 def lfs_pointer(folder: Path) -> Path | None:

@@ -11,8 +11,8 @@ EMBEDDED = Path(__file__).parents[1] / "embedded"
 INDEX_NAME = "model_index.json"
 SAMPLES_NAME = "samples.png"
 COMPONENT_NAMES = ("dvae", "prior", "tokenizer", "image_processor")
-RERANKER = "reranker"  # a component that a pipeline may do without
-OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, RERANKER)
+RERANKER, TEXT_ENCODER = OPTIONAL_NAMES = ("reranker", "text_encoder")  # components that a pipeline may do without
+OWN_NAMES = (INDEX_NAME, SAMPLES_NAME, "README.md", "config.json", *COMPONENT_NAMES, *OPTIONAL_NAMES)
 REMEDY = (
     "pass a folder written by save_pretrained or of a known checkpoint, a Hub id such as 'user/model', or nothing for "
     "the embedded model"
@@ -32,7 +32,7 @@ PART_FILES = (
 _HUB_FILES = [  # JSON and safetensors, never a pickle or code
     INDEX_NAME,
     SAMPLES_NAME,
-    *(f"{name}/*{end}" for name in (*COMPONENT_NAMES, RERANKER) for end in (".json", ".safetensors", ".txt")),
+    *(f"{name}/*{end}" for name in (*COMPONENT_NAMES, *OPTIONAL_NAMES) for end in (".json", ".safetensors", ".txt")),
 ]
 
 
@@ -83,7 +83,7 @@ def _fetch_weights(repo_id: str, hub_options: dict, known: Known) -> Path:
 
 def pipeline_files(folder: Path) -> list[Path]:
     """The files of a saved pipeline that it is loaded from, and its samples: not what else lies in its folder."""
-    names = [*COMPONENT_NAMES, RERANKER] if read_index(folder).get(RERANKER) else COMPONENT_NAMES
+    names = component_names(read_index(folder))
     found = [folder / INDEX_NAME, folder / SAMPLES_NAME]
     found += [path for name in names for pattern in PART_FILES for path in sorted((folder / name).glob(pattern))]
     return [path for path in found if path.is_file()]
@@ -108,8 +108,7 @@ def read_index(folder: Path) -> dict:
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind != "TextToImagePipeline":
         raise OSError(f"{str(folder)!r} holds a {kind}, not a TextToImagePipeline; {REMEDY}")
-    names = [*COMPONENT_NAMES, RERANKER] if index.get(RERANKER) else COMPONENT_NAMES
-    missing = [name for name in names if not (folder / name).is_dir()]
+    missing = [name for name in component_names(index) if not (folder / name).is_dir()]
     if missing:
         raise FileNotFoundError(f"{str(folder)!r} is incomplete, it lacks {', '.join(missing)}; {REMEDY}")
     try:
@@ -119,10 +118,15 @@ def read_index(folder: Path) -> dict:
     return index
 
 
-def has_reranker(folder: Path) -> bool:
-    """Whether a saved pipeline lies there, with a reranker of its own."""
+def component_names(index: dict) -> list[str]:
+    """Of the pipeline that has this model_index.json."""
+    return [*COMPONENT_NAMES, *(name for name in OPTIONAL_NAMES if index.get(name))]
+
+
+def has_component(folder: Path, name: str) -> bool:
+    """Whether a saved pipeline lies there, with one of this name."""
     try:
-        return bool(read_index(folder).get(RERANKER))
+        return name in component_names(read_index(folder))
     except OSError:
         return False
 

@@ -120,6 +120,8 @@ def _architecture(pipeline: Any) -> dict[str, str]:
     parts = {"dVAE": pipeline.dvae.config.summary, "prior": pipeline.prior.config.summary}
     if pipeline.reranker is not None:
         parts["reranker"] = f"contrastive, {_count(pipeline.reranker)} parameters; best_of and rank ask it"
+    if (encoder := pipeline.text_encoder) is not None:
+        parts["text encoder"] = f"{type(encoder).__name__} of {_count(encoder)} parameters, frozen"
     return parts
 
 

@@ -9,28 +9,31 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from PIL import Image
+from transformers import PreTrainedModel
 
 from dvae import FIRST_STAGES, DVAEImageProcessor, FirstStage
-from prior_transformer import PRIORS, TOKENIZERS, PriorTokenizer, StreamPrior
+from prior_transformer import PRIORS, TOKENIZERS, LlamaPrior, PriorTokenizer, StreamPrior, TextEncoder
 
 from ..checkpoints.readers import read_checkpoint
-from ..checks import check_components, check_stream
+from ..checks import check_components, check_stream, check_text_encoder
 from ..drawing.pace import forget_pace
 from ..drawing.settings import SamplingSettings
 from ..habits import OF_LOADING, check_names
 from ..judges.small_clip import SmallCLIP
 from ..quantization import Kind, quantize_prior, quantized_kind
 from .adapters import has_adapter, load_adapter, merge_adapter, push_adapter, save_adapter
-from .components import load_component, load_one_of, load_samples, save_component
+from .components import load_component, load_one_of, load_samples, load_text_encoder, save_component
 from .locate import (
     COMPONENT_NAMES,
     INDEX_NAME,
+    OPTIONAL_NAMES,
     OWN_NAMES,
     RERANKER,
     SAMPLES_NAME,
+    TEXT_ENCODER,
     check_own_folder,
     find_pipeline,
-    has_reranker,
+    has_component,
     known_at,
     read_index,
 )
@@ -55,6 +58,8 @@ class SavedPipeline(ModelHubMixin):
         language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
         reranker: what `best_of` and `rank` ask beside the prior; it reads the tokenizer's ids. None: they do without.
+        text_encoder: what a prior that reads features of text reads them through, from the tokenizer's ids, such as
+            transformers' `T5EncoderModel`. None for any other prior.
         stored_dtype: whether `from_pretrained` keeps the dtype of its files unless told otherwise, as for a large
             model; else it takes float32.
 
@@ -77,16 +82,21 @@ class SavedPipeline(ModelHubMixin):
         language: str | None = None,
         samples: Image.Image | None = None,
         reranker: SmallCLIP | None = None,
+        text_encoder: PreTrainedModel | None = None,
         stored_dtype: bool = False,
     ):
         check_components(dvae, prior, tokenizer, image_processor, reranker)
         if isinstance(prior, StreamPrior):  # another one may read something else
             check_stream(prior, tokenizer)
+            check_text_encoder(prior, text_encoder)
+        if isinstance(prior, LlamaPrior) and text_encoder is not None:
+            prior.read_through(TextEncoder(text_encoder, tokenizer.pad_token_id))
         self.dvae = dvae
         self.prior = prior
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.reranker = reranker
+        self.text_encoder = text_encoder
         own = getattr(prior, "default_sampling", {}) if sampling is None else sampling
         self.sampling = SamplingSettings(**own)
         self.metrics = metrics or {}
@@ -117,7 +127,8 @@ class SavedPipeline(ModelHubMixin):
             "tokenizer": self.tokenizer,
             "image_processor": self.image_processor,
         }
-        return parts if self.reranker is None else parts | {RERANKER: self.reranker}
+        others = {RERANKER: self.reranker, TEXT_ENCODER: self.text_encoder}
+        return parts | {name: part for name, part in others.items() if part is not None}
 
     @property
     def quantized(self) -> Kind | None:
@@ -134,10 +145,9 @@ class SavedPipeline(ModelHubMixin):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move the models to a device or dtype, as `torch.nn.Module.to` does; returns the pipeline itself."""
-        self.dvae.to(*args, **kwargs)
-        self.prior.to(*args, **kwargs)
-        if self.reranker is not None:
-            self.reranker.to(*args, **kwargs)
+        for part in self.parts.values():
+            if isinstance(part, torch.nn.Module):
+                part.to(*args, **kwargs)
         forget_pace(self.prior)
         return self
 
@@ -212,6 +222,7 @@ class SavedPipeline(ModelHubMixin):
         if dtype == torch.float32:
             prior.store_by_columns()
         reranker = load_component(SmallCLIP, folder / RERANKER, dtype=dtype) if index.get(RERANKER) else None
+        text_encoder = load_text_encoder(folder / TEXT_ENCODER, dtype) if index.get(TEXT_ENCODER) else None
         return cls(
             dvae=load_one_of(FIRST_STAGES, folder / "dvae", dtype=dtype),
             prior=prior,
@@ -227,6 +238,7 @@ class SavedPipeline(ModelHubMixin):
             language=index.get("language"),
             samples=load_samples(folder),
             reranker=reranker,
+            text_encoder=text_encoder,
             stored_dtype=bool(index.get("stored_dtype")),
         )
 
@@ -276,7 +288,8 @@ class SavedPipeline(ModelHubMixin):
         self._check_savable()
         push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
         own = {name: kwargs[name] for name in ("config", "model_card_kwargs") if name in kwargs}
-        replaced = [name for name in OWN_NAMES if name != RERANKER or has_reranker(folder)]  # else it is not ours
+        others = [name for name in OPTIONAL_NAMES if not has_component(folder, name)]  # which are not ours, if there
+        replaced = [name for name in OWN_NAMES if name not in others]
         with saved_whole(folder, replaced) as partial:
             super().save_pretrained(partial, **own)
         return self.push_to_hub(repo_id or folder.name, **kwargs) if push else None
@@ -333,7 +346,8 @@ class SavedPipeline(ModelHubMixin):
             what JSON cannot, before a repository is made.
         """
         self._check_savable()
-        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in (*COMPONENT_NAMES, RERANKER))])
+        parts = [f"{name}/*" for name in (*COMPONENT_NAMES, *OPTIONAL_NAMES)]
+        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *parts])
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from messages import refused
-from small_priors import KINDS
+from small_priors import KINDS, with_encoder
 
 from pipelines import TextToImagePipeline
 from pipelines.quantization import Int8Linear, quantize_prior
@@ -17,7 +17,7 @@ def make_prior(**settings) -> StreamPrior:
     torch.manual_seed(0)
     sizes = {"text_vocab_size": 300, "codebook_size": 32, "text_length": 6, "grid_size": 4, "num_hidden_layers": 2}
     sizes |= {"hidden_size": 64, "num_attention_heads": 2, "initializer_range": 0.15}
-    return build_prior(prior_config(sizes | settings)).eval()
+    return with_encoder(build_prior(prior_config(sizes | settings)).eval())
 
 
 def look_logits(prior: StreamPrior) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from messages import refused
-from small_priors import KINDS, WITH_TEXT, K, N, T, V, make_batch, make_prior
+from small_priors import KINDS, WITH_TEXT, K, N, T, V, make_batch, make_prior, with_encoder
 
 from prior_transformer import build_prior, load_prior
 
@@ -50,7 +50,8 @@ def test_the_two_ways_to_attend_agree(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gradient_reaches_every_parameter(kind):
     prior = make_prior(kind).train()
-    input_ids = make_batch(prior)
+    text_ids, codes = prior.split(make_batch(prior))
+    input_ids = prior.join(torch.cat([text_ids, prior.null(text_ids)]), codes.repeat(2, 1))
     prior(input_ids, labels=input_ids).loss.backward()
     for name, parameter in prior.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -167,6 +168,8 @@ def test_save_and_load_keep_the_logits(kind, tmp_path):
     prior.save_pretrained(tmp_path)
     loaded = load_prior(tmp_path)
     assert type(loaded) is type(prior) and not loaded.training
+    if kind == "features":
+        loaded.read_through(prior.embeddings.encoder)
     input_ids = make_batch(prior)
     assert torch.equal(loaded(input_ids).image_logits, prior(input_ids).image_logits)
     if kind in WITH_TEXT:
@@ -218,7 +221,7 @@ def test_two_examples_can_be_overfitted(kind, seed, record_property):
     std, lr = (0.02, 1e-2) if kind in WITH_TEXT else (0.1, 5e-3)  # through two MLPs more
     config = make_prior(kind, initializer_range=std, hidden_size=32).config
     torch.manual_seed(seed)
-    prior = build_prior(config).train()
+    prior = with_encoder(build_prior(config)).train()
     input_ids = make_batch(prior, seed=seed)
     optimizer = torch.optim.AdamW(prior.parameters(), lr=lr)
     for _ in range(120):

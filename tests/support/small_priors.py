@@ -1,8 +1,9 @@
 """A prior of each kind, of five layers on a 3×3 grid, and batches of joint ids; a tiny one for whole pipelines."""
 
 import torch
+from transformers import T5Config, T5EncoderModel
 
-from prior_transformer import StreamPrior, build_prior, prior_config
+from prior_transformer import StreamPrior, TextEncoder, build_prior, prior_config
 
 T, GRID, K, V = 5, 3, 11, 7  # text length, side of the grid, codes, text ids
 N = GRID**2
@@ -29,9 +30,17 @@ KINDS = {
         "image_head_size": 12,
         "qk_norm": False,
     },
+    "features": {
+        "model_type": "llama_prior",
+        "text": "features",
+        "text_feature_size": 6,
+        "text_loss_weight": 0,
+        "rope": "cells",
+        "qk_norm": False,
+    },
 }
 
-WITH_TEXT = [kind for kind, settings in KINDS.items() if settings.get("text") != "chat"]  # which model it, too
+WITH_TEXT = [kind for kind, settings in KINDS.items() if "text" not in settings]  # which model it, too
 
 
 def make_prior(kind: str = "full", **settings) -> StreamPrior:
@@ -39,7 +48,17 @@ def make_prior(kind: str = "full", **settings) -> StreamPrior:
     torch.manual_seed(0)
     sizes = {"text_vocab_size": V, "codebook_size": K, "text_length": T, "grid_size": GRID}
     sizes |= {"hidden_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2}
-    return build_prior(prior_config({"initializer_range": 0.3} | KINDS[kind] | sizes | settings)).eval()
+    return with_encoder(build_prior(prior_config({"initializer_range": 0.3} | KINDS[kind] | sizes | settings)).eval())
+
+
+def with_encoder(prior: StreamPrior) -> StreamPrior:
+    """A T5 of one layer for a prior that reads features."""
+    config = prior.config
+    if config.feature_size is not None:
+        sizes = {"d_model": config.feature_size, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+        encoder = T5EncoderModel(T5Config(vocab_size=config.text_vocab_size, **sizes)).eval()
+        prior.read_through(TextEncoder(encoder, config.pad_token_id))
+    return prior
 
 
 def make_batch(prior: StreamPrior, batch_size: int = 2, seed: int = 0) -> torch.Tensor:
@@ -58,4 +77,6 @@ def make_tiny_prior(text_vocab_size: int, **settings) -> StreamPrior:
     torch.manual_seed(1)
     sizes = {"text_vocab_size": text_vocab_size, "codebook_size": 32, "text_length": 6, "grid_size": 4}
     sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return build_prior(prior_config({"initializer_range": 0.4, "dropout": 0.1} | sizes | settings)).eval()
+    return with_encoder(
+        build_prior(prior_config({"initializer_range": 0.4, "dropout": 0.1} | sizes | settings)).eval()
+    )

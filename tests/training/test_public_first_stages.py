@@ -18,7 +18,7 @@ from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage
 from training import compare_dvaes, finish, train_dvae, train_prior, train_tokenizer
 from training.evaluate import evaluate_pipeline
-from training.loop.pretrained import find_part, picture_size, sources_of
+from training.loop.pretrained import brought_in, find_part, picture_size
 from training.pictures.data_arguments import DataArguments
 from training.preflight.plan import DryRun, plan
 from training.presets.reading import parse
@@ -152,7 +152,7 @@ def test_of_a_whole_checkpoint_the_first_stage_alone_is_read(title, trained, tmp
         TextToImagePipeline.from_pretrained(name)
     dvae = find_first_stage(find_part(name, "dvae"))
     assert isinstance(dvae, VQGAN) and dvae.config.image_size == side
-    (source,) = sources_of([name]).items()
+    (source,) = brought_in(name).items()
     assert source[0] == title.partition(",")[0] and licence in source[1]
     args = parse("prior", PriorTraining, [trained[0], "--training.dvae", name, "--output_dir", str(tmp_path / "run")])
     assert holds(plan("prior", args, DryRun(gpus=1, steps=0), tmp_path / "none.yaml"), "prior", "fits")

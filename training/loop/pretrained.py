@@ -17,11 +17,31 @@ from transformers.utils.hub import cached_file
 from dvae import DVAE, DVAEConfig, FirstStage
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
-from pipelines.checkpoints.known import SETTINGS, TELLING, known_checkpoint
-from pipelines.checkpoints.readers import first_stage_file, read_prior_config, read_sources
-from pipelines.folder.locate import EMBEDDED, INDEX_NAME, fetch, find_pipeline, known_at, public_name, read_index
+from pipelines.checkpoints.known import LLAMAGEN, RUDALLE, SETTINGS, TELLING, Known, known_checkpoint
+from pipelines.checkpoints.readers import read_prior_config
+from pipelines.checkpoints.rudalle import find_codes
+from pipelines.checks import check_text_encoder
+from pipelines.folder.components import load_text_encoder
+from pipelines.folder.locate import (
+    EMBEDDED,
+    INDEX_NAME,
+    TEXT_ENCODER,
+    fetch,
+    find_pipeline,
+    known_at,
+    public_name,
+    read_index,
+)
 from pipelines.folder.whole import settled
-from prior_transformer import PriorTokenizer, StreamConfig, load_prior_config, load_tokenizer
+from prior_transformer import (
+    LlamaPrior,
+    PriorTokenizer,
+    StreamConfig,
+    StreamPrior,
+    TextEncoder,
+    load_prior_config,
+    load_tokenizer,
+)
 
 from .fingerprints import codes_digests, digest_of, tokenizer_digest
 from .loop_training import LoopTraining
@@ -51,15 +71,15 @@ class LoraSettings:
 
 def find_part(name: str, part: str) -> str:
     """
-    What `from_pretrained` of a part ("dvae", "prior", "tokenizer") is to be given.
+    What `from_pretrained` of a part ("dvae", "prior", "tokenizer", "text_encoder") is to be given.
 
     name: "embedded", a pipeline's folder or Hub id, of which the part is taken, or the part's own folder or Hub id; of
         a public first stage also its file. A pipeline may be a public checkpoint, whose first stage is read where it
-        lies, and nothing else of it.
+        lies, which may be another repository.
     """
-    if part == "dvae" and (public := public_at(name)) is not None:
-        return str(first_stage_file(public) or name)
-    if is_pipeline(name):
+    if part == "dvae" and known_of(name) is RUDALLE:
+        return str(find_codes(find_pipeline(name), {}))
+    if is_pipeline(name) and not (part == "dvae" and known_of(name) is not None):
         return str(pipeline_folder(name) / part)
     return str(settled(name)) if Path(name).is_dir() else name
 
@@ -69,25 +89,26 @@ def is_pipeline(name: str) -> bool:
     Whether a folder, or a repository on the Hub, is one of a whole pipeline, or of a public checkpoint. Raises an
     OSError where neither is.
     """
-    return _is_saved(name) or public_at(name) is not None
-
-
-def public_at(name: str) -> Path | None:
-    """The folder of a public checkpoint, of a repository with what tells it alone; None of anything else."""
-    if _is_saved(name):
-        return None
-    folder = Path(name) if Path(name).exists() else fetch(name, {}, list(TELLING))
-    return None if known_checkpoint(folder) is None else folder
-
-
-def _is_saved(name: str) -> bool:
     if name == EMBEDDED_NAME:
         return True
     if Path(name).exists():
-        return (settled(name) / INDEX_NAME).is_file()
+        return (settled(name) / INDEX_NAME).is_file() or known_of(name) is not None
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
-    return cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
+    return _has_index(name) or known_of(name) is not None
+
+
+def known_of(name: str) -> Known | None:
+    """The public checkpoint that a folder, or a repository on the Hub, is; None of any other."""
+    if name == EMBEDDED_NAME:
+        return None
+    if Path(name).exists():
+        return known_at(Path(name))
+    return None if _has_index(name) else known_checkpoint(fetch(name, {}, list(TELLING)))
+
+
+def _has_index(repo_id: str) -> bool:
+    return cached_file(repo_id, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
 
 
 def pipeline_folder(name: str) -> Path:
@@ -100,8 +121,8 @@ def pipeline_folder(name: str) -> Path:
     known = known_at(folder)
     if known is None:
         return folder
-    stats = {str(path.relative_to(folder)): path.stat() for path in known.files(folder)}
-    told = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    files = {str(path.relative_to(folder)): path.stat() for path in known.files(folder)}
+    told = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in files.items()}
     key = digest_of({"files": told, "version": CONVERSION})
     converted = Path(HF_HOME) / "armchair" / f"{public_name(name).replace('/', '--')}-{key}"
     converted.parent.mkdir(parents=True, exist_ok=True)
@@ -112,10 +133,14 @@ def pipeline_folder(name: str) -> Path:
 
 
 def start_config(start: str) -> StreamConfig:
-    """Of the prior that a run starts from; of a public checkpoint that has settings no weights need be there."""
+    """
+    Of the prior that a run starts from; of a public checkpoint by its settings, where it has some: no weights need be
+    there.
+    """
     folder = Path(start) if Path(start).is_dir() else None
     if folder is None and start != EMBEDDED_NAME and is_pipeline(start):
-        folder = fetch(start, {}, [INDEX_NAME, *SETTINGS, *TELLING])
+        told_by_weights = known_of(start) in (LLAMAGEN, RUDALLE)
+        folder = find_pipeline(start) if told_by_weights else fetch(start, {}, [INDEX_NAME, *SETTINGS])
     if folder is not None and known_at(folder) is not None:
         return read_prior_config(folder)
     return load_prior_config(find_part(start, "prior"))
@@ -138,6 +163,25 @@ def part_of_run(part: str, training: LoopTraining, output_dir: Path) -> str:
             f"--training.{part} a folder, a Hub id or {EMBEDDED_NAME!r}"
         )
     return str(folder)
+
+
+def read_through_encoder(prior: StreamPrior, tokenizer: PriorTokenizer, training: LoopTraining) -> None:
+    """
+    Puts the text encoder of the pipeline that a run starts from into a prior that reads features of text, where the
+    prior lies. Raises a ValueError where it starts from no pipeline.
+    """
+    if prior.config.feature_size is None:
+        return
+    start = training.init_from
+    if start is None or not is_pipeline(start):
+        raise ValueError(
+            f"a prior that reads features of text (feature_size={prior.config.feature_size}) needs a text encoder: "
+            f"give --training.init_from a whole pipeline that has one, not {start}"
+        )
+    encoder: Any = load_text_encoder(Path(find_part(start, TEXT_ENCODER)), torch.float32)
+    check_text_encoder(prior, encoder)
+    assert isinstance(prior, LlamaPrior)  # which alone reads features
+    prior.read_through(TextEncoder(encoder.to(prior.device), tokenizer.pad_token_id))
 
 
 def load_dvae(name: str) -> DVAE:
@@ -218,19 +262,22 @@ def check_own_parts(
 def sources_of(names: list[str]) -> dict[str, str]:
     """What the pipelines among these models were trained on, {source: licence}, which a model made of them is, too."""
     sources: dict[str, str] = {}
-    for name in names:
-        if (public := public_at(name)) is not None:
-            sources |= read_sources(public)
-        elif is_pipeline(name):
-            sources |= read_index(pipeline_folder(name)).get("data") or {}
+    for name in filter(is_pipeline, names):
+        sources |= read_index(pipeline_folder(name)).get("data") or {}
     return sources
 
 
 def brought_in(dvae: str | None) -> dict[str, str]:
-    """{name: licence} of a first stage that is public; {} of one that says what it learned from, or did it here."""
-    if dvae is None or is_pipeline(dvae) or is_own(dvae):
+    """
+    {source: licence} of the first stage that a flag names: a pipeline's, or a public one; {} of one that says what it
+    learned from, or did it here.
+    """
+    if dvae is None:
         return {}
-    return {public_name(dvae): UNKNOWN_LICENCE}
+    if is_pipeline(dvae):
+        known = known_of(dvae)
+        return known.data if known else sources_of([dvae])
+    return {} if is_own(dvae) else {public_name(dvae): UNKNOWN_LICENCE}
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> None:

@@ -24,6 +24,7 @@ class Subject:
     """
     What is planned: how to build it, its loss on `batch` pictures of noise, and the tokens of a picture. networks:
     parameters of the adversaries' networks that learn beside it. image_size: of pictures that it learns from itself.
+    has_encoder: whether it reads text through one that is no part of it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Subject:
     block: str | None = None
     networks: int = 0
     image_size: int | None = None
+    has_encoder: bool = False
 
 
 def measure(subject: Subject, training, precision: str, steps: int) -> tuple[float, float]:

@@ -98,11 +98,15 @@ def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type
     if lora and dry_run.engine == "fsdp":
         raise ValueError("an adapter trains under DDP, not FSDP, which shards a model: take engine: ddp")
     subject = dvae_subject(args.model, training) if section == "dvae" else prior_subject(args, preset)
+    if subject.has_encoder and dry_run.engine == "fsdp":
+        raise ValueError("a prior that reads features of text trains under DDP, not FSDP: take engine: ddp")
     precision = mixed_precision(training.mixed_precision)
     here = step_of(subject, training, precision, DryRun(gpus=1))
     there = step_of(subject, training, training.mixed_precision, dry_run)
     millions = (here.memory.weights / FLOAT - subject.networks) / 1e6
     lines = [f"{subject.name}: {millions:,.2f} M parameters, {here.flops / 1e12:,.3g} TFLOP a step"]
+    if subject.has_encoder:
+        lines.append("text encoder: its weights, frozen, come on top: the table has neither them nor their arithmetic")
     if subject.networks:
         lines.append(
             f"adversaries: {subject.networks / 1e6:,.2f} M parameters more, with gradients and moments in the table; "
@@ -187,9 +191,13 @@ def prior_subject(args, preset: Path) -> Subject:
         prior.embed_codes = lambda codes: prior.embeddings.embed_codes(  # cannot pass
             codes, torch.arange(codes.shape[1], device=codes.device)
         )
+        if config.feature_size is not None:
+            embeddings: Any = prior.embeddings
+            embeddings.features = lambda text_ids: embeddings.null_features.expand(len(text_ids), -1, -1)
         return prior
 
-    return Subject("prior", build, loss, config.text_length + config.image_length, StreamPrior._no_split_modules[0])
+    tokens, block = config.text_length + config.image_length, StreamPrior._no_split_modules[0]
+    return Subject("prior", build, loss, tokens, block, has_encoder=config.feature_size is not None)
 
 
 def adapted(config: StreamConfig, settings: LoraSettings) -> StreamPrior:

@@ -1,8 +1,8 @@
 """Everything works on a checkpoint brought in: prompts of unequal length, guided and not, alone and among others."""
 
 import base64
-import copy
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,29 +10,34 @@ from messages import refused
 from PIL import Image
 from running_server import client_of, running_server
 from tiny_janus import save_transformers, tiny_janus
+from tiny_llamagen import save_llamagen
 from tiny_mindalle import GPT, save_mindalle
 from tiny_rudalle import RuDALLE, save_rudalle
 
 from pipelines import TextToImagePipeline
 from pipelines.judges.likelihood import score_codes
 
-PROMPTS = ["a cat", "A fat cat at a tea"]
+PROMPTS = ["a cat", "a fat cat, and at"]
+SAVED = {
+    "janus": lambda folder: save_transformers(tiny_janus(), folder),
+    "llamagen": save_llamagen,
+    "mindalle": lambda folder: save_mindalle(GPT(), folder),
+    "rudalle": lambda folder: save_rudalle(RuDALLE(), folder),
+}
 PICTURES = [Image.effect_mandelbrot((16, 16), (-2, -1, 1, 1), 50).convert("RGB"), Image.new("RGB", (16, 16), "red")]
 HOLE = Image.new("L", (16, 16))
 HOLE.paste(255, (4, 4, 12, 16))
 
 
-SAVED = {
-    "janus": lambda folder: save_transformers(tiny_janus(), folder),
-    "mindalle": lambda folder: save_mindalle(GPT(), folder),
-    "rudalle": lambda folder: save_rudalle(RuDALLE(), folder),
-}
-
-
 @pytest.fixture(scope="module", params=SAVED)
-def pipeline(request, tmp_path_factory) -> TextToImagePipeline:
+def folder(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     SAVED[request.param](folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder) -> TextToImagePipeline:
     return TextToImagePipeline.from_pretrained(folder)
 
 
@@ -128,11 +133,11 @@ def test_between_two_prompts(pipeline):
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_quantised(pipeline, kind):
+def test_quantised(folder, kind):
     """In int4 codes that are no whole blocks, which no public checkpoint has, are refused."""
     pytest.importorskip("torchao")
-    smaller = copy.deepcopy(pipeline)
-    if kind == "int4" and pipeline.prior.config.codebook_size == 24:
+    smaller = TextToImagePipeline.from_pretrained(folder)
+    if kind == "int4" and smaller.prior.config.codebook_size == 24:
         with refused(ValueError, 24, 16, "'int8'"):
             smaller.quantize(kind)
         return

@@ -51,10 +51,12 @@ def test_each_caption_is_read_once(any_prior, text_ids, keys, monkeypatch):
 
 @torch.inference_mode()
 def test_weights_by_columns_are_the_same_weights(any_prior, text_ids):
+    """The longer side of a matrix is contiguous."""
     prior = copy.deepcopy(any_prior)
     prior.store_by_columns()
-    weight = prior.layers[0].mlp.hidden.weight
-    assert weight.stride() == (1, weight.shape[0])
+    wide, narrow = prior.layers[0].mlp.hidden.weight, prior.layers[0].mlp.output.weight
+    assert wide.stride() == (1, wide.shape[0]) and wide.shape[0] > wide.shape[1]
+    assert narrow.stride() == (narrow.shape[1], 1) and narrow.shape[0] < narrow.shape[1]
     for name, parameter in prior.named_parameters():
         assert torch.equal(parameter, any_prior.get_parameter(name))
     codes = torch.randint(32, (4, 16), generator=torch.Generator().manual_seed(0))
