@@ -82,6 +82,10 @@ class LlamaPriorConfig(StreamConfig):
     def validate_rope(self):
         if self.rope_theta <= 0:
             raise ValueError(f"rope_theta={self.rope_theta} must be above 0")
+        if self.rope == "cells" and self.models_text:
+            raise ValueError(
+                f"rope='cells' leaves no queries and keys to text, which text={self.text!r} models: choose rope='grid'"
+            )
 
     @property
     def default_intermediate_size(self) -> int:

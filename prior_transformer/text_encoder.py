@@ -10,11 +10,12 @@ from torch import Tensor
 class TextEncoder:
     """
     Features of text ids, by a model of transformers' such as `T5EncoderModel`, whose places are relative to each
-    other: so pads may come first. It is no module: what it computes with is no part of the prior that has it.
+    other: so pads may come first. It is no module: what it computes with is no part of the prior that has it, stays in
+    evaluation mode and takes no gradients.
     """
 
     def __init__(self, model: Any, pad_token_id: int):
-        self.model, self.pad_token_id = model, pad_token_id
+        self.model, self.pad_token_id = model.eval().requires_grad_(False), pad_token_id
 
     @torch.no_grad()
     def __call__(self, text_ids: Tensor) -> Tensor:

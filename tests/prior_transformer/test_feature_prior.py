@@ -63,9 +63,10 @@ def test_codes_give_every_text_the_same_weight_and_each_other_one_by_distance():
 def test_the_encoder_learns_nothing_and_is_no_part_of_the_prior():
     prior, codes = make_prior("features").train(), random_codes(1)
     encoder = prior.embeddings.encoder.model
+    assert type(encoder)(encoder.config).training, "as a model is made"
     input_ids = prior.join(rows([2, 4, 3, 1]), codes)
     prior(input_ids, labels=input_ids).loss.backward()
-    assert all(weight.grad is None for weight in encoder.parameters()) and not encoder.training
+    assert not any(weight.requires_grad for weight in encoder.parameters()) and not encoder.training
     owned = {id(weight) for weight in prior.parameters()}
     assert not any(id(weight) in owned for weight in encoder.parameters())
     assert not any("encoder" in name for name in prior.state_dict())
@@ -84,6 +85,15 @@ def test_what_does_not_fit_is_refused():
     with refused(StrictDataclassError, "text_feature_size=0", 1):
         LlamaPriorConfig(text="features", text_loss_weight=0, text_feature_size=0)
     with refused(StrictDataclassError, "hidden_size=6", "'cells'", 4):
-        LlamaPriorConfig(rope="cells", hidden_size=6, num_attention_heads=1)
+        LlamaPriorConfig(
+            text="features",
+            text_loss_weight=0,
+            text_feature_size=8,
+            rope="cells",
+            hidden_size=6,
+            num_attention_heads=1,
+        )
+    with refused(StrictDataclassError, "'cells'", "'caption'"):
+        LlamaPriorConfig(rope="cells")
     config = LlamaPriorConfig(text="features", text_loss_weight=0, text_feature_size=8, text_length=5, grid_size=3)
     assert config.stream_length == 5 + 9 and config.feature_size == 8

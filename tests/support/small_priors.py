@@ -56,7 +56,7 @@ def with_encoder(prior: StreamPrior) -> StreamPrior:
     config = prior.config
     if config.feature_size is not None:
         sizes = {"d_model": config.feature_size, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-        encoder = T5EncoderModel(T5Config(vocab_size=config.text_vocab_size, **sizes)).eval()
+        encoder = T5EncoderModel(T5Config(vocab_size=config.text_vocab_size, **sizes))
         prior.read_through(TextEncoder(encoder, config.pad_token_id))
     return prior
 
