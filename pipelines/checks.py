@@ -50,6 +50,17 @@ def check_text_encoder(prior: Any, text_encoder: Any) -> None:
         )
     if text_encoder is None:
         return
+    from transformers import T5EncoderModel
+
+    if not isinstance(text_encoder, T5EncoderModel):
+        raise ValueError(
+            f"text_encoder is a {type(text_encoder).__name__}; pass a T5EncoderModel, which is what loads"
+        )
+    if prior.text_encoder not in (None, text_encoder):
+        raise ValueError(
+            "the prior reads text through another text_encoder, as every pipeline that has it does; load the prior "
+            "anew for this one"
+        )
     _check_equal([("text_encoder.config.d_model", text_encoder.config.d_model), ("prior.config.feature_size", size)])
     rows, largest = text_encoder.config.vocab_size, prior.config.text_vocab_size - 2
     if largest >= rows:

@@ -17,6 +17,7 @@ from transformers import JanusConfig, LlamaConfig
 from dvae import DVAEImageProcessor
 from prior_transformer import ChatTokenizer, LlamaPrior, LlamaPriorConfig
 
+from ..folder.components import load_backend
 from .filling import Made, Source, fill
 from .first_stages import groups_of, joined
 from .known import JANUS
@@ -123,7 +124,7 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = load_backend(path)
     told = _json(folder / "tokenizer_config.json")
     bos, pad, boi = (_content(told.get(f"{name}_token")) or default for name, default in SPECIAL.items())
     for token in (bos, pad, boi):

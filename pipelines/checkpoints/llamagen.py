@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, normalizers
+from tokenizers import Regex, normalizers
 from torch import Tensor
-from transformers import PreTrainedModel, T5EncoderModel
 
 from dvae import DVAEImageProcessor, VQGANConfig
 from prior_transformer import EncoderTokenizer, LlamaPrior, LlamaPriorConfig
 
+from ..folder.components import load_backend, load_text_encoder
 from ..folder.locate import fetch
 from .filling import Made, Source, fill, find
 from .first_stages import joined
@@ -26,7 +26,7 @@ T5 = "google/flan-t5-xl"
 T5_FILES = ["config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json"]
 T5_REMEDY = f"put the files of {T5} into a folder t5 beside the checkpoint, or go online for once"
 PAD, EOS = "<pad>", "</s>"
-HEAD_SIZE = 64  # of its priors of text up to 1.4 B, XL among them
+HEAD_SIZE, LARGEST = 64, 2048  # of its priors up to this width: wider ones have heads of 100 or 128
 TOP_K = 1000
 LICENCE = "mit"
 T5_DATA = {"flan-t5 by Google, its text encoder": "Apache 2.0"}
@@ -79,7 +79,7 @@ def read_llamagen(folder: Path, dtype: torch.dtype | None, hub_options: dict[str
         "prior": prior.eval(),
         "tokenizer": tokenizer,
         "image_processor": DVAEImageProcessor(image_size),
-        "text_encoder": encoder_of(t5, dtype),
+        "text_encoder": load_text_encoder(t5, "auto" if dtype is None else dtype),
         "sampling": {"guidance_scale": 7.5, "top_k": min(TOP_K, config.codebook_size)},
         "data": LLAMAGEN.data | T5_DATA,
         "license": LICENCE,
@@ -97,7 +97,7 @@ def llamagen_config(folder: Path) -> LlamaPriorConfig:
 
 def parts_of(folder: Path) -> tuple[Stored, Stored, int]:
     """The tensors of the prior and of the VQGAN, and the side of the pictures in pixels. Of two stages the first."""
-    priors, codes = named(folder, "t2i_"), named(folder, Path(LLAMAGEN_CODES).stem) or named(folder, "vq_")
+    priors, codes = named(folder, "t2i_"), named(folder, Path(LLAMAGEN_CODES).stem)
     for files, name in ((priors, LLAMAGEN.weights[0]), (codes, LLAMAGEN_CODES)):
         if not files:
             raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no file such as {name}")
@@ -124,6 +124,11 @@ def config_of(stored: Stored, codes: VQGANConfig, tokenizer: EncoderTokenizer) -
     codebook_size, width = shape("output.weight")
     text_length, feature_size = shape(NULL)
     rows = shape("layers.0.attention.wqkv.weight")[0]
+    if width > LARGEST:
+        raise OSError(
+            f"{stored.source}, taken for {TITLE}: output.weight is {width} wide, and only of those to {LARGEST} are "
+            f"the heads known to be of {HEAD_SIZE}; take t2i_XL"
+        )
     return LlamaPriorConfig(
         text_vocab_size=len(tokenizer),
         text_length=text_length,
@@ -153,24 +158,13 @@ def tokenizer_of(t5: Path, text_length: int) -> EncoderTokenizer:
     path = t5 / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(t5)!r}, taken for the text encoder of {TITLE}, has no tokenizer.json")
-    backend = Tokenizer.from_file(str(path))
+    backend = load_backend(path)
     for token in (PAD, EOS):
         if backend.token_to_id(token) is None:
             raise OSError(f"{str(path)!r}, taken for that of {TITLE}'s text encoder, has no token {token!r}")
     own = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = normalizers.Sequence([*CLEANED, *own])
     return EncoderTokenizer(tokenizer_object=backend, pad_token=PAD, eos_token=EOS, model_max_length=text_length)
-
-
-def encoder_of(t5: Path, dtype: torch.dtype | None) -> PreTrainedModel:
-    """The half that reads, of a whole T5 or alone. Raises an OSError where it is not whole."""
-    loaded: Any = T5EncoderModel.from_pretrained(
-        t5, use_safetensors=True, dtype="auto" if dtype is None else dtype, output_loading_info=True
-    )
-    model, info = loaded  # which transformers' own type leaves out
-    if wrong := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
-        raise OSError(f"{str(t5)!r}, taken for the text encoder of {TITLE}: {wrong[0]} is missing or of another shape")
-    return model
 
 
 def source_of(name: str, config: LlamaPriorConfig) -> Source:

@@ -2,17 +2,21 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from dvae import UnusablePicture, read_picture
 from dvae.image_processing_dvae import LFS_POINTER
 
 from .locate import REMEDY, SAMPLES_NAME
+
+LFS_REMEDY = "is a git-LFS pointer, not the file itself: git lfs pull fetches it"
 
 
 def load_component(component_class: type, folder: Path, **options: Any) -> Any:
@@ -27,7 +31,7 @@ def load_component(component_class: type, folder: Path, **options: Any) -> Any:
     except Exception as error:  # what parsers raise on foreign files is anything: KeyError, StrictDataclassError, …
         reason = f"{type(error).__name__}: {error}"
         if pointer := lfs_pointer(folder):
-            reason = f"{pointer.name} is a git-LFS pointer, not the file itself: git lfs pull fetches it"
+            reason = f"{pointer.name} {LFS_REMEDY}"
         raise OSError(
             f"{str(folder)!r} cannot be loaded as {component_class.__name__} ({reason}); {REMEDY}"
         ) from error
@@ -45,26 +49,42 @@ def load_one_of(classes: dict[str, type], folder: Path, **options: Any) -> Any:
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
-    """What a prior reads prompts through, in evaluation mode; raises as `load_component` does."""
+    """
+    What a prior reads prompts through, in evaluation mode: the half that reads, of a whole T5 or alone. Raises as
+    `load_component` does.
+    """
     from transformers import T5EncoderModel
 
-    return load_component(T5EncoderModel, folder, dtype=dtype)
+    return load_component(T5EncoderModel, folder, dtype=dtype, left_out=("lm_head.weight",))
+
+
+def load_backend(path: Path) -> Tokenizer:
+    """Of a tokenizer.json. Raises an OSError where it is none."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = LFS_REMEDY if is_lfs_pointer(path) else " ".join(str(error).split())
+        raise OSError(f"{str(path)!r} cannot be read as a tokenizer ({reason})") from error
 
 
 def lfs_pointer(folder: Path) -> Path | None:
     """The first file that a clone without git-lfs left as a text of three lines."""
-    for path in sorted(folder.glob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                    return path
-    return None
+    return next((path for path in sorted(folder.glob("*")) if path.is_file() and is_lfs_pointer(path)), None)
 
 
-def _load_model(model_class: type[PreTrainedModel], folder: Path, **options: Any) -> PreTrainedModel:
+def is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+def _load_model(
+    model_class: type[PreTrainedModel], folder: Path, left_out: Sequence[str] = (), **options: Any
+) -> PreTrainedModel:
+    """left_out: weights of a larger model that has this one, which may be there."""
     loaded: Any = model_class.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     model, info = loaded  # which transformers' own type leaves out
-    problems = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
+    problems = {kind: sorted(str(key) for key in keys if key not in left_out) for kind, keys in info.items()}
+    problems = {kind: keys for kind, keys in problems.items() if keys}
     if problems:
         raise ValueError("; ".join(f"{kind}: {', '.join(keys[:3])}" for kind, keys in problems.items()))
     return model

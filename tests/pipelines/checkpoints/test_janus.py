@@ -19,6 +19,7 @@ from tiny_janus import (
     tiny_janus,
 )
 
+from dvae.image_processing_dvae import LFS_POINTER
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.checkpoints.janus import tokenizer_of
@@ -237,6 +238,10 @@ def test_what_is_not_whole_is_refused_in_a_line(folder, tmp_path):
     (copy("weightless") / "model.safetensors").unlink()
     settings = copy("odd") / "config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"text_config": {"hidden_size": -1}}))
+    for name, content, told in (("pointer", LFS_POINTER, "git-LFS"), ("broken", b"{", "tokenizer")):
+        (copy(name) / "tokenizer.json").write_bytes(content)
+        with refused(OSError, tmp_path / name, told):
+            TextToImagePipeline.from_pretrained(tmp_path / name)
     for name, told in (("tokenless", "tokenizer.json"), ("chatless", "<begin_of_image>"), ("weightless", "none")):
         with refused(OSError, tmp_path / name, "Janus", told):
             TextToImagePipeline.from_pretrained(tmp_path / name)

@@ -21,9 +21,12 @@ from tiny_llamagen import (
     tiny_t5,
     tiny_weights,
 )
+from transformers import T5EncoderModel, UMT5Config, UMT5EncoderModel
 
+from dvae.image_processing_dvae import LFS_POINTER
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
+from pipelines.checkpoints import llamagen
 from pipelines.checkpoints.known import KNOWN, LLAMAGEN, known_checkpoint
 from prior_transformer import EncoderTokenizer
 
@@ -96,7 +99,7 @@ def test_logits_are_those_of_the_equation(pipeline, references):
 @torch.no_grad()
 @pytest.mark.parametrize("scale", [1, 7.5])
 def test_greedy_codes_and_pixels_are_those_of_the_equation(pipeline, references, scale):
-    assert pipeline.sampling.guidance_scale == 7.5 and pipeline.sampling.top_k == CODES
+    assert pipeline.sampling.guidance_scale == 7.5
     options = {"temperature": 0, "guidance_scale": scale, "seed": 0, "progress_bar": False, "output_type": "pt"}
     output = pipeline(PROMPTS, **options)
     for i, (own, null) in enumerate(references):
@@ -108,6 +111,12 @@ def test_greedy_codes_and_pixels_are_those_of_the_equation(pipeline, references,
     vqvae = janus_vqvae()
     entries = torch.nn.functional.normalize(vqvae.quantize.embedding.weight, dim=-1)[output.codes]
     torch.testing.assert_close(output.images, decoded(vqvae, entries), atol=1e-4, rtol=0)
+
+
+def test_the_likeliest_codes_are_as_many_as_its_authors_take(folder, pipeline, monkeypatch):
+    assert pipeline.sampling.top_k == CODES < llamagen.TOP_K == 1000
+    monkeypatch.setattr(llamagen, "TOP_K", 7)
+    assert TextToImagePipeline.from_pretrained(folder).sampling.top_k == 7
 
 
 def test_it_becomes_a_folder_of_ours_that_keeps_the_stored_dtype(folder, pipeline, tmp_path, capsys):
@@ -156,6 +165,7 @@ def test_a_repository_is_known_by_its_files_and_t5_has_its_own(hub, folder, pipe
         ("layers.1.attention.wqkv.weight", torch.zeros(380, 128), [380]),
         ("layers.0.feed_forward.w3.weight", torch.zeros(192, 127), [127]),
         ("norm.weight", torch.zeros(129), [129, 128]),
+        ("output.weight", torch.zeros(CODES, 3200), [3200, 2048, 64]),
         ("output.weight", torch.zeros(24), [24]),
         ("cls_embedding.uncond_embedding", None, []),
     ],
@@ -174,13 +184,20 @@ def test_what_is_not_whole_is_refused_in_a_line(folder, tmp_path):
         return shutil.copytree(folder, tmp_path / name)
 
     (copy("codeless") / VQ).unlink()
+    (copy("foreign") / VQ).rename(tmp_path / "foreign" / "vq_ds16_c2i.pt")
     (copy("priorless") / PRIOR).unlink()
     (copy("wordless") / "t5" / "tokenizer.json").unlink()
     (copy("sideless") / PRIOR).rename(tmp_path / "sideless" / "t2i_XL.pt")
-    missing = {"codeless": VQ, "priorless": "t2i_XL_stage1_256.pt", "wordless": "tokenizer.json"}
+    missing = {"codeless": VQ, "foreign": VQ, "priorless": "t2i_XL_stage1_256.pt", "wordless": "tokenizer.json"}
     for name, told in (missing | {"sideless": "t2i_XL.pt"}).items():
         with refused(OSError, tmp_path / name, "LlamaGen", told):
             TextToImagePipeline.from_pretrained(tmp_path / name)
+    for name in ("tokenizer.json", "model.safetensors"):
+        for kind, content in (("pointer", LFS_POINTER), ("broken", b"{")):
+            path = copy(f"{kind} {name}") / "t5" / name
+            path.write_bytes(content)
+            with refused(OSError, path.parent, "git-LFS" if kind == "pointer" else ""):
+                TextToImagePipeline.from_pretrained(path.parents[1])
     shutil.rmtree(copy("textless") / "t5")
     with refused(OSError, "google/flan-t5-xl"):
         TextToImagePipeline.from_pretrained(tmp_path / "textless", cache_dir=tmp_path / "empty", local_files_only=True)
@@ -198,6 +215,12 @@ def test_parts_that_do_not_belong_together_are_refused(pipeline, tiny_pipeline):
         TextToImagePipeline(**{name: part for name, part in parts.items() if name != "text_encoder"})
     with refused(ValueError, "feature_size=None", "T5EncoderModel"):
         TextToImagePipeline(**tiny_pipeline.parts, text_encoder=pipeline.text_encoder)
+    config = pipeline.text_encoder.config
+    with refused(ValueError, "UMT5EncoderModel", "T5EncoderModel"):
+        TextToImagePipeline(**parts | {"text_encoder": UMT5EncoderModel(UMT5Config(**config.to_dict()))})
+    with refused(ValueError, "text_encoder"):
+        TextToImagePipeline(**parts | {"text_encoder": T5EncoderModel(config)})
+    assert pipeline.prior.text_encoder is pipeline.text_encoder
 
 
 def test_tensors_as_safetensors_come_first_and_what_is_another_model_is_left(folder, pipeline, tmp_path):
