@@ -3,6 +3,7 @@
 There are no settings beside the tensors: their shapes tell the sizes, and a file's name the side of the pictures.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ from ..folder.components import load_backend, load_text_encoder
 from ..folder.locate import fetch
 from .filling import Made, Source, fill, find
 from .first_stages import joined
-from .known import LLAMAGEN, LLAMAGEN_CODES, named, read_settings, told_side
+from .known import ENCODER_FILES, LLAMAGEN, LLAMAGEN_CODES, LLAMAGEN_PRIORS, named, t5_of, told_side
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
 TITLE = LLAMAGEN.title
 T5 = "google/flan-t5-xl"
-T5_FILES = ["config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json"]
 T5_REMEDY = f"put the files of {T5} into a folder t5 beside the checkpoint, or go online for once"
 PAD, EOS = "<pad>", "</s>"
 HEAD_SIZE, LARGEST = 64, 2048  # of its priors up to this width: wider ones have heads of 100 or 128
@@ -68,7 +68,7 @@ def read_llamagen(folder: Path, dtype: torch.dtype | None, hub_options: dict[str
     Raises an OSError for the first tensor that is missing or has another shape.
     """
     stored, codes, image_size = parts_of(folder)
-    t5 = t5_of(folder) or fetch(T5, hub_options, T5_FILES, T5_REMEDY)
+    t5 = t5_of(folder) or fetch_t5(folder, hub_options)
     tokenizer = tokenizer_of(t5, find(stored, NULL, TITLE).shape[0])
     config = config_of(stored, vqgan_config(codes, image_size), tokenizer)
     with torch.device("meta"):
@@ -90,22 +90,22 @@ def read_llamagen(folder: Path, dtype: torch.dtype | None, hub_options: dict[str
 def llamagen_config(folder: Path) -> LlamaPriorConfig:
     """Of the prior, by the shapes of its tensors: none is read."""
     stored, codes, image_size = parts_of(folder)
-    t5 = t5_of(folder) or fetch(T5, {}, T5_FILES[:2], T5_REMEDY)
+    t5 = t5_of(folder) or fetch(T5, {}, ["config.json", "tokenizer.json"], T5_REMEDY)
     tokenizer = tokenizer_of(t5, find(stored, NULL, TITLE).shape[0])
     return config_of(stored, vqgan_config(codes, image_size), tokenizer)
 
 
 def parts_of(folder: Path) -> tuple[Stored, Stored, int]:
     """The tensors of the prior and of the VQGAN, and the side of the pictures in pixels. Of two stages the first."""
-    priors, codes = named(folder, "t2i_"), named(folder, Path(LLAMAGEN_CODES).stem)
-    for files, name in ((priors, LLAMAGEN.weights[0]), (codes, LLAMAGEN_CODES)):
+    priors, codes = named(folder, "t2i_"), named(folder, LLAMAGEN_CODES)
+    for files, name in ((priors, LLAMAGEN_PRIORS[0]), (codes, LLAMAGEN_CODES)):
         if not files:
-            raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no file such as {name}")
+            raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no file such as {name}.pt")
     side = told_side(priors[0])
     if side is None:
         raise OSError(
             f"{str(priors[0])!r}, taken for {TITLE}'s: its name must end with the side of its pictures in pixels, as "
-            f"{LLAMAGEN.weights[0]} does"
+            f"{LLAMAGEN_PRIORS[0]} does"
         )
     stored = joined([priors[0]])
     whole = any(name.startswith("model.") for name in stored)  # as the authors pack it
@@ -148,10 +148,15 @@ def config_of(stored: Stored, codes: VQGANConfig, tokenizer: EncoderTokenizer) -
     )
 
 
-def t5_of(folder: Path) -> Path | None:
-    """The folder of a text encoder in this one, by its settings; None where there is none."""
-    found = sorted(folder.glob("*/config.json"))
-    return next((path.parent for path in found if read_settings(path).get("model_type") == "t5"), None)
+def fetch_t5(folder: Path, hub_options: dict[str, Any]) -> Path:
+    """The text encoder's folder from the Hub. Warns before it is fetched for the first time, as it is large."""
+    try:
+        cached = fetch(T5, hub_options | {"local_files_only": True}, list(ENCODER_FILES))
+    except OSError:
+        cached = None
+    if cached is None or not any(cached.glob("*.safetensors")):
+        warnings.warn(f"{str(folder)!r} has no text encoder: {T5} is fetched, 11 GB, for once", stacklevel=2)
+    return fetch(T5, hub_options, list(ENCODER_FILES), T5_REMEDY)
 
 
 def tokenizer_of(t5: Path, text_length: int) -> EncoderTokenizer:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dvae import VQGAN, DVAEImageProcessor
 from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformerConfig, attention_mask
 
-from ..folder.locate import fetch
+from ..folder.locate import find_file
 from .filling import Made, Source, fill, find
 from .known import RUDALLE, RUDALLE_CODES, RUDALLE_PRIOR, RUDALLE_WORDS
 from .pickles import read_pickle
@@ -23,7 +23,6 @@ from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
 TITLE = "ruDALL-E"
-ELSEWHERE = {RUDALLE_CODES: "sberbank-ai/rudalle-utils", RUDALLE_WORDS: "shonenkov/rudalle-utils"}
 HEADS = 16  # which no tensor's shape tells
 PAD, BOS, SPECIAL = 0, 2, ("<PAD>", "<UNK>", "<BOS>", "<EOS>")  # by id
 SPACES = r"[ \t\n\v\f\r▁]+"
@@ -61,11 +60,11 @@ def read_rudalle(folder: Path, dtype: torch.dtype | None, hub_options: dict[str,
     stored = read_pickle(folder / RUDALLE_PRIOR)
     config = config_of(stored)
     check_masks(stored, config)
-    tokenizer = read_tokenizer(find_file(folder, RUDALLE_WORDS, hub_options), config)
+    tokenizer = read_tokenizer(find_file(RUDALLE, folder, RUDALLE_WORDS, hub_options), config)
     with torch.device("meta"):
         prior = PriorTransformer(config)
     fill(prior, {name: source_of(name, config) for name in prior.state_dict()}, stored, TITLE, dtype)
-    dvae = read_first_stage(find_codes(folder, hub_options), config.grid_size, dtype)
+    dvae = read_first_stage(find_file(RUDALLE, folder, RUDALLE_CODES, hub_options), config.grid_size, dtype)
     return {
         "dvae": dvae,
         "prior": prior.eval(),
@@ -81,22 +80,6 @@ def read_rudalle(folder: Path, dtype: torch.dtype | None, hub_options: dict[str,
 def rudalle_config(folder: Path) -> PriorTransformerConfig:
     """Of the prior, by the shapes of its tensors: there are no settings."""
     return config_of(read_pickle(folder / RUDALLE_PRIOR))
-
-
-def find_codes(folder: Path, hub_options: dict[str, Any]) -> Path:
-    """The file of its VQGAN."""
-    return find_file(folder, RUDALLE_CODES, hub_options)
-
-
-def find_file(folder: Path, name: str, hub_options: dict[str, Any]) -> Path:
-    """Beside the weights, or where its authors keep it."""
-    path = folder / name
-    if not path.is_file():
-        remedy = f"put {name} beside {folder / RUDALLE_PRIOR}"
-        path = fetch(ELSEWHERE[name], hub_options, [name], remedy) / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{ELSEWHERE[name]!r} has no {name}; put it beside {folder / RUDALLE_PRIOR}")
-    return path
 
 
 def config_of(stored: Stored) -> PriorTransformerConfig:

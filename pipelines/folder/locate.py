@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ..checkpoints.known import SETTINGS, TELLING, Known, known_checkpoint
+from ..checkpoints.known import ENCODER_FILES, SETTINGS, TELLING, Known, known_checkpoint
 from ..drawing.settings import SamplingSettings
 from .whole import settled
 
@@ -29,11 +29,7 @@ PART_FILES = (
     "tokenizer_config.json",
 )  # of a component
 
-_HUB_FILES = [  # JSON and safetensors, never a pickle or code
-    INDEX_NAME,
-    SAMPLES_NAME,
-    *(f"{name}/*{end}" for name in (*COMPONENT_NAMES, *OPTIONAL_NAMES) for end in (".json", ".safetensors", ".txt")),
-]
+_HUB_ENDS = (".json", ".safetensors", ".txt")  # of what a component is fetched with: never a pickle or code
 
 
 def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
@@ -58,9 +54,13 @@ def find_pipeline(name: str | Path | None = None, **hub_options) -> Path:
     elif str(name) and Path(name).is_dir():
         folder = Path(name)
     elif isinstance(name, str) and is_hub_id(name):
-        folder = fetch(name, hub_options, [*_HUB_FILES, *TELLING])
+        folder = fetch(name, hub_options, [INDEX_NAME, *TELLING])
         if (known := known_at(folder)) is not None:
             folder = _fetch_weights(name, hub_options, known)
+        else:  # whose index is read before anything large comes
+            parts = component_names(_own_index(folder))
+            files = [f"{part}/*{end}" for part in parts for end in _HUB_ENDS]
+            folder = fetch(name, hub_options, [INDEX_NAME, SAMPLES_NAME, *files])
     else:
         raise FileNotFoundError(f"there is no folder {str(name)!r}; {REMEDY}")
     if known_at(folder) is None:
@@ -76,9 +76,23 @@ def known_at(folder: Path) -> Known | None:
 def _fetch_weights(repo_id: str, hub_options: dict, known: Known) -> Path:
     for pattern in known.weights:
         folder = fetch(repo_id, hub_options, [*SETTINGS, pattern])
-        if any(folder.glob(pattern)):
-            return folder
+        if not any(folder.glob(pattern)):
+            continue
+        if (encoder := known.text_encoder(folder)) is not None:
+            inside = encoder.relative_to(folder).as_posix()
+            folder = fetch(repo_id, hub_options, [f"{inside}/{end}" for end in ENCODER_FILES])
+        return folder
     raise FileNotFoundError(f"{repo_id!r}, taken for {known.title}, has none of {', '.join(known.weights)}; {REMEDY}")
+
+
+def find_file(known: Known, folder: Path, name: str, hub_options: dict) -> Path:
+    """One that the authors of a public checkpoint keep apart: beside its weights, or else in their repository."""
+    path, repo_id, beside = folder / name, known.elsewhere[name], folder / known.weights[0]
+    if not path.is_file():
+        path = fetch(repo_id, hub_options, [name], f"put {name} beside {beside}") / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{repo_id!r} has no {name}; put it beside {beside}")
+    return path
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -98,6 +112,20 @@ def public_name(name: str | Path | None) -> str:
 
 def read_index(folder: Path) -> dict:
     """The model_index.json of a pipeline folder with all its components, else an OSError naming what is missing."""
+    index = _own_index(folder)
+    missing = [name for name in component_names(index) if not (folder / name).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{str(folder)!r} is incomplete, it lacks {', '.join(missing)}; {REMEDY}")
+    try:
+        SamplingSettings(**(index.get("sampling") or {}))
+    except (TypeError, ValueError) as error:
+        path = folder / INDEX_NAME
+        raise OSError(f"{str(path)!r} has a sampling that cannot be used ({error}); {REMEDY}") from error
+    return index
+
+
+def _own_index(folder: Path) -> dict:
+    """The same, whether its components are there or not."""
     path = settled(folder) / INDEX_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} is no saved pipeline, it has no {INDEX_NAME}; {REMEDY}")
@@ -108,13 +136,6 @@ def read_index(folder: Path) -> dict:
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind != "TextToImagePipeline":
         raise OSError(f"{str(folder)!r} holds a {kind}, not a TextToImagePipeline; {REMEDY}")
-    missing = [name for name in component_names(index) if not (folder / name).is_dir()]
-    if missing:
-        raise FileNotFoundError(f"{str(folder)!r} is incomplete, it lacks {', '.join(missing)}; {REMEDY}")
-    try:
-        SamplingSettings(**(index.get("sampling") or {}))
-    except (TypeError, ValueError) as error:
-        raise OSError(f"{str(path)!r} has a sampling that cannot be used ({error}); {REMEDY}") from error
     return index
 
 

@@ -73,5 +73,8 @@ def test_its_vqgan_is_read_where_it_lies(llamagen, tmp_path, monkeypatch):
 def test_another_t5_makes_another_conversion(llamagen):
     folder = pipeline_folder(llamagen)
     assert pipeline_folder(llamagen) == folder and (folder / "text_encoder").is_dir()
+    (Path(llamagen) / "run").mkdir()
+    (Path(llamagen) / "run" / "metrics.json").write_text("{}")
+    assert pipeline_folder(llamagen) == folder, "a run's own numbers are no part of it"
     tiny_t5(seed=1).save_pretrained(Path(llamagen) / "t5")
     assert pipeline_folder(llamagen) != folder

@@ -17,9 +17,8 @@ from transformers.utils.hub import cached_file
 from dvae import DVAE, DVAEConfig, FirstStage
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.first_stages import find_first_stage, find_first_stage_config, is_own
-from pipelines.checkpoints.known import LLAMAGEN, RUDALLE, SETTINGS, TELLING, Known, known_checkpoint
+from pipelines.checkpoints.known import SETTINGS, TELLING, Known, known_checkpoint
 from pipelines.checkpoints.readers import read_prior_config
-from pipelines.checkpoints.rudalle import find_codes
 from pipelines.checks import check_text_encoder
 from pipelines.folder.components import load_text_encoder
 from pipelines.folder.locate import (
@@ -27,6 +26,7 @@ from pipelines.folder.locate import (
     INDEX_NAME,
     TEXT_ENCODER,
     fetch,
+    find_file,
     find_pipeline,
     known_at,
     public_name,
@@ -48,7 +48,7 @@ from .loop_training import LoopTraining
 from .provenance import Fact, check_facts, files_of, read_provenance
 
 CONVERSION = 1  # of public checkpoints; one more whenever a reader of them makes something else
-EMBEDDED_NAME = "embedded"
+EMBEDDED_NAME, OURS = "embedded", "ours"
 UNKNOWN_LICENCE = "as its owner says"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}
 
@@ -77,38 +77,39 @@ def find_part(name: str, part: str) -> str:
         a public first stage also its file. A pipeline may be a public checkpoint, whose first stage is read where it
         lies, which may be another repository.
     """
-    if part == "dvae" and known_of(name) is RUDALLE:
-        return str(find_codes(find_pipeline(name), {}))
-    if is_pipeline(name) and not (part == "dvae" and known_of(name) is not None):
+    kind = kind_of(name)
+    if kind is OURS or (kind is not None and part != "dvae"):
         return str(pipeline_folder(name) / part)
+    if isinstance(kind, Known) and kind.first_stage is not None:
+        return str(find_file(kind, find_pipeline(name), kind.first_stage, {}))
     return str(settled(name)) if Path(name).is_dir() else name
 
 
 def is_pipeline(name: str) -> bool:
-    """
-    Whether a folder, or a repository on the Hub, is one of a whole pipeline, or of a public checkpoint. Raises an
-    OSError where neither is.
-    """
-    if name == EMBEDDED_NAME:
-        return True
-    if Path(name).exists():
-        return (settled(name) / INDEX_NAME).is_file() or known_of(name) is not None
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
-    return _has_index(name) or known_of(name) is not None
+    """Whether a folder, or a repository on the Hub, is one of a whole pipeline, or of a public checkpoint."""
+    return kind_of(name) is not None
 
 
 def known_of(name: str) -> Known | None:
     """The public checkpoint that a folder, or a repository on the Hub, is; None of any other."""
+    kind = kind_of(name)
+    return kind if isinstance(kind, Known) else None
+
+
+def kind_of(name: str) -> Known | str | None:
+    """
+    A public checkpoint, or OURS for a whole pipeline that is saved, as a folder or a repository on the Hub is one;
+    None of any other. Raises an OSError where neither is.
+    """
     if name == EMBEDDED_NAME:
-        return None
+        return OURS
     if Path(name).exists():
-        return known_at(Path(name))
-    return None if _has_index(name) else known_checkpoint(fetch(name, {}, list(TELLING)))
-
-
-def _has_index(repo_id: str) -> bool:
-    return cached_file(repo_id, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None
+        return OURS if (settled(name) / INDEX_NAME).is_file() else known_at(Path(name))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"no folder {name}: give a model's or pipeline's, a Hub id, or {EMBEDDED_NAME!r}")
+    if cached_file(name, INDEX_NAME, _raise_exceptions_for_missing_entries=False) is not None:
+        return OURS
+    return known_checkpoint(fetch(name, {}, list(TELLING)))
 
 
 def pipeline_folder(name: str) -> Path:
@@ -138,8 +139,8 @@ def start_config(start: str) -> StreamConfig:
     there.
     """
     folder = Path(start) if Path(start).is_dir() else None
-    if folder is None and start != EMBEDDED_NAME and is_pipeline(start):
-        told_by_weights = known_of(start) in (LLAMAGEN, RUDALLE)
+    if folder is None and start != EMBEDDED_NAME and (kind := kind_of(start)) is not None:
+        told_by_weights = isinstance(kind, Known) and not kind.has_settings
         folder = find_pipeline(start) if told_by_weights else fetch(start, {}, [INDEX_NAME, *SETTINGS])
     if folder is not None and known_at(folder) is not None:
         return read_prior_config(folder)

@@ -11,7 +11,7 @@ from public_layouts import LEVELS, SIDE, as_gumbel, decoded, janus_vqvae
 from tiny_rudalle import BOS, CODES, EOS, TEXT, WORDS, RuDALLE, save_rudalle
 
 from pipelines import TextToImagePipeline
-from pipelines.checkpoints.known import known_checkpoint
+from pipelines.checkpoints.known import RUDALLE, known_checkpoint
 from training.loop.pretrained import start_config
 
 GRID = 8  # so that the convolutional mask ends before the row does
@@ -135,10 +135,8 @@ def test_a_tokenizer_that_is_not_whole_is_refused(folder, tmp_path):
 
 def test_a_repository_has_its_weights_and_two_others_the_rest(hub, folder, pipeline, tmp_path, monkeypatch):
     api = HfApi(token="hf_anna")
-    monkeypatch.setattr(
-        "pipelines.checkpoints.rudalle.ELSEWHERE",
-        {"bpe.model": "anna/words", "vqgan.gumbelf8-sber.model.ckpt": "anna/utils"},
-    )
+    for name, repo_id in (("bpe.model", "anna/words"), ("vqgan.gumbelf8-sber.model.ckpt", "anna/utils")):
+        monkeypatch.setitem(RUDALLE.elsewhere, name, repo_id)
     for repo_id, name in (
         ("anna/malevich", "pytorch_model_v3.bin"),
         ("anna/utils", "vqgan.gumbelf8-sber.model.ckpt"),

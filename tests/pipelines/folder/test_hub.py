@@ -140,6 +140,17 @@ def test_a_download_that_failed_fetches_what_is_missing(hub, tiny_pipeline, tmp_
     assert len(files) == len(set(files))  # none twice
 
 
+def test_what_is_no_pipeline_of_ours_is_refused_before_its_weights_come(hub, tmp_path):
+    api = HfApi(token=ANNA)
+    api.create_repo("anna/other")
+    files = {"model_index.json": b'{"_class_name": "StableDiffusionPipeline"}', "config.json": b"{}"}
+    for name, content in (files | {"text_encoder/model.safetensors": b"large", "prior/config.json": b"{}"}).items():
+        api.upload_file(repo_id="anna/other", path_or_fileobj=content, path_in_repo=name)
+    with refused(OSError, "StableDiffusionPipeline", "TextToImagePipeline"):
+        TextToImagePipeline.from_pretrained("anna/other", cache_dir=tmp_path)
+    assert {path.name for path in tmp_path.glob("*/snapshots/*/*")} == {"model_index.json", "config.json"}
+
+
 def test_weights_in_parts(hub, tiny_pipeline, tmp_path):
     hub.store.part_size = 10_000
     tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
