@@ -20,7 +20,7 @@ from dvae import (
 
 from ..folder.locate import fetch, is_hub_id
 from ..folder.whole import settled
-from .known import RUDALLE_CODES, named, told_side
+from .known import LLAMAGEN_CODES, RUDALLE_CODES, named, told_side
 from .openai_dvae import holds_openai_dvae, openai_dvae_config, read_openai_dvae
 from .pickles import read_pickle
 from .stored import Stored, read_safetensors
@@ -51,9 +51,9 @@ def find_first_stage(
     if is_own(name, **hub_options):
         options = {"dtype": "auto" if dtype is None else dtype, **hub_options}
         return load_first_stage(settled(name) if Path(name).is_dir() else name, **options)
-    stored, folder = find_stored(name, hub_options)
+    stored, told = find_stored(name, hub_options)
     read = read_openai_dvae if holds_openai_dvae(stored) else read_vqgan
-    return read(stored, image_size=image_size or told_size(folder), dtype=dtype)
+    return read(stored, image_size=image_size or told, dtype=dtype)
 
 
 def find_first_stage_config(
@@ -62,9 +62,9 @@ def find_first_stage_config(
     """The config alone of what `find_first_stage` finds, from the shapes of a public one's tensors."""
     if is_own(name, **hub_options):
         return load_first_stage_config(settled(name) if Path(name).is_dir() else name, **hub_options)
-    stored, folder = find_stored(name, hub_options)
+    stored, told = find_stored(name, hub_options)
     config_of = openai_dvae_config if holds_openai_dvae(stored) else vqgan_config
-    return config_of(stored, image_size or told_size(folder))
+    return config_of(stored, image_size or told)
 
 
 def is_own(name: str | Path, **hub_options: Any) -> bool:
@@ -81,20 +81,26 @@ def is_own(name: str | Path, **hub_options: Any) -> bool:
     return value_of(settings_of(path), ["model_type"]) in FIRST_STAGES
 
 
-def find_stored(name: str | Path, hub_options: dict[str, Any]) -> tuple[Stored, Path]:
-    """The tensors of a public first stage, and the folder whose settings are its own."""
+def find_stored(name: str | Path, hub_options: dict[str, Any]) -> tuple[Stored, int | None]:
+    """
+    The tensors of a public first stage, and the side of its pictures as the settings beside it have it. A LlamaGen's
+    folder has the side in the name of its prior; its VQGAN alone, and a repository, paint what it learned first.
+    """
     path = Path(name)
     if path.is_file():
-        return one_of([[path]], path), path.parent
+        return one_of([[path]], path), told_size(path.parent)
     if path.is_dir():
-        return one_of(groups_of(path), path), path
+        codes, priors = named(path, LLAMAGEN_CODES), named(path, "t2i_")
+        if codes and priors:
+            return one_of([codes[:1]], path), told_side(priors[0])
+        return one_of(groups_of(path), path), told_size(path)
     if not (isinstance(name, str) and is_hub_id(name)):
         raise FileNotFoundError(f"there is no folder or file {str(name)!r}; {REMEDY}")
     for patterns in FILES:
         folder = fetch(name, hub_options, [*SETTINGS, *patterns], REMEDY)
         groups = [group for group in groups_of(folder) if any(path.match(end) for end in patterns for path in group)]
         if groups:
-            return one_of(groups, folder), folder
+            return one_of(groups, folder), told_size(folder)
     raise OSError(f"{name!r} has none of the files {', '.join(end for some in FILES for end in some)}; {REMEDY}")
 
 
@@ -138,10 +144,8 @@ def told_size(folder: Path) -> int | None:
     """
     What the settings beside a checkpoint say of its pictures' side: the `resolution` of taming-transformers' and
     minDALL-E's YAML; of Janus in transformers' layout its codes along a side, in DeepSeek's that of the pictures that
-    it reads; of LlamaGen the name of its prior.
+    it reads.
     """
-    if priors := named(folder, "t2i_"):
-        return told_side(priors[0])
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             settings = settings_of(path)

@@ -10,6 +10,7 @@ from public_layouts import SIDE, as_deepseek, janus_vqvae, openai_pair
 from safetensors.torch import load_file, save_file
 from squares import draw_squares, write_preset
 from tiny_janus import save_deepseek, save_transformers, tiny_janus
+from tiny_llamagen import save_llamagen
 from tiny_mindalle import GPT, save_mindalle
 from tiny_rudalle import RuDALLE, save_rudalle
 
@@ -112,6 +113,11 @@ def save_rudalle_without_prior(folder):
     torch.save({}, folder / "pytorch_model_v3.bin")
 
 
+def save_llamagen_without_prior(folder):
+    save_llamagen(folder)
+    (folder / f"t2i_XL_stage1_{SIDE}.pt").write_bytes(b"not read")
+
+
 def save_mindalle_without_prior(folder):
     save_mindalle(GPT(), folder)
     (folder / "stage2_last.ckpt").unlink()
@@ -136,6 +142,7 @@ def keep(folder, wanted):
 WHOLE = {
     "Janus by DeepSeek": (save_janus_without_prior, 16, "DeepSeek"),
     "Janus by DeepSeek, its layout": (save_deepseek_without_prior, 64, "DeepSeek"),
+    "LlamaGen by Peize Sun et al.": (save_llamagen_without_prior, SIDE, "MIT"),
     "minDALL-E by Kakao Brain": (save_mindalle_without_prior, SIDE, "CC-BY-NC-SA"),
     "ruDALL-E Malevich by Sber AI": (save_rudalle_without_prior, 256, "Apache"),
 }

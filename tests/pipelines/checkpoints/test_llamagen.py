@@ -1,13 +1,15 @@
 """LlamaGen brought in: the numbers of its equation, written out in complex numbers over transformers' own T5."""
 
 import shutil
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import HfApi
 from messages import refused
-from public_layouts import SIDE, decoded, janus_vqvae
+from public_layouts import SIDE, as_deepseek, decoded, janus_vqvae
 from safetensors.torch import save_file
 from tiny_llamagen import (
     CODES,
@@ -27,7 +29,8 @@ from dvae.image_processing_dvae import LFS_POINTER
 from pipelines import TextToImagePipeline
 from pipelines.__main__ import main
 from pipelines.checkpoints import llamagen
-from pipelines.checkpoints.known import KNOWN, LLAMAGEN, known_checkpoint
+from pipelines.checkpoints.first_stages import find_first_stage_config
+from pipelines.checkpoints.known import KNOWN, LLAMAGEN, known_checkpoint, t5_of
 from prior_transformer import EncoderTokenizer
 
 PRIOR, VQ = f"t2i_XL_stage1_{SIDE}.pt", "vq_ds16_t2i.pt"
@@ -141,18 +144,57 @@ def test_it_becomes_a_folder_of_ours_that_keeps_the_stored_dtype(folder, pipelin
     assert torch.equal(output.codes, expected.codes)
 
 
-def test_a_repository_is_known_by_its_files_and_t5_has_its_own(hub, folder, pipeline, tmp_path, monkeypatch):
+@pytest.fixture
+def tiny_is_known(monkeypatch):
+    """On the Hub, where a LlamaGen's prior is asked for by its name, which has the side of its pictures."""
+    weights = ("t2i_of_another_size.pt", f"{Path(PRIOR).stem}.safetensors", PRIOR)
+    known = [replace(known, weights=weights) if known is LLAMAGEN else known for known in KNOWN]
+    monkeypatch.setattr("pipelines.checkpoints.known.KNOWN", known)
+
+
+def push(repo_id: str, folder: Path, **options) -> None:
     api = HfApi(token="hf_anna")
-    for name, there in (("anna/llamagen", folder), ("anna/t5", folder / "t5")):
-        api.create_repo(name)
-        api.upload_folder(repo_id=name, folder_path=str(there), ignore_patterns=["t5/*"])
-    monkeypatch.setattr("pipelines.checkpoints.llamagen.T5", "anna/t5")
-    tiny = replace(known_checkpoint(folder), weights=("t2i_of_another_size.pt", PRIOR))
-    others = [known for known in KNOWN if known is not LLAMAGEN]
-    monkeypatch.setattr("pipelines.checkpoints.known.KNOWN", (*others, tiny))
-    pulled = TextToImagePipeline.from_pretrained("anna/llamagen", cache_dir=tmp_path)
+    api.create_repo(repo_id)
+    api.upload_folder(repo_id=repo_id, folder_path=str(folder), **options)
+
+
+def test_a_repository_with_its_t5_has_all_of_it(hub, folder, pipeline, tmp_path, monkeypatch, tiny_is_known):
+    """Its tensors as safetensors alone, its text encoder two folders deep, among what it is not made of."""
+    shutil.copytree(folder, tmp_path / "own")
+    torch.save({}, tmp_path / "own" / "vq_ds16_c2i.pt")
+    save_file(tiny_weights(), (tmp_path / "own" / PRIOR).with_suffix(".safetensors"))
+    codes = as_deepseek(janus_vqvae().state_dict())
+    save_file(
+        {name: weight.contiguous() for name, weight in codes.items()}, tmp_path / "own" / "vq_ds16_t2i.safetensors"
+    )
+    for name in (PRIOR, VQ):
+        (tmp_path / "own" / name).unlink()
+    (tmp_path / "own" / "t5-ckpt").mkdir()
+    (tmp_path / "own" / "t5").rename(tmp_path / "own" / "t5-ckpt" / "flan-t5-xl")
+    (tmp_path / "own" / "other").mkdir()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "own" / "other" / "model.safetensors")
+    monkeypatch.setattr("pipelines.checkpoints.llamagen.T5", "anna/none")
+    push("anna/llamagen", tmp_path / "own")
+    pulled = TextToImagePipeline.from_pretrained("anna/llamagen", cache_dir=tmp_path / "cache")
     output, expected = (one(PROMPTS[0], seed=0, progress_bar=False) for one in (pulled, pipeline))
     assert torch.equal(output.codes, expected.codes)
+    fetched = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")}
+    assert "t5-ckpt" in fetched and not fetched & {"other", "vq_ds16_c2i.pt"}
+
+
+def test_a_repository_is_known_by_its_files_and_t5_has_its_own(
+    hub, folder, pipeline, tmp_path, monkeypatch, tiny_is_known
+):
+    push("anna/llamagen", folder, ignore_patterns=["t5/*"])
+    push("anna/t5", folder / "t5")
+    monkeypatch.setattr("pipelines.checkpoints.llamagen.T5", "anna/t5")
+    with pytest.warns(UserWarning, match="anna/t5"):
+        pulled = TextToImagePipeline.from_pretrained("anna/llamagen", cache_dir=tmp_path)
+    output, expected = (one(PROMPTS[0], seed=0, progress_bar=False) for one in (pulled, pipeline))
+    assert torch.equal(output.codes, expected.codes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        TextToImagePipeline.from_pretrained("anna/llamagen", cache_dir=tmp_path)
     pulled.push_to_hub("anna/ours", token="hf_anna")
     pulled = TextToImagePipeline.from_pretrained("anna/ours", cache_dir=tmp_path)
     assert torch.equal(pulled(PROMPTS[0], seed=0, progress_bar=False).codes, expected.codes)
@@ -221,6 +263,30 @@ def test_parts_that_do_not_belong_together_are_refused(pipeline, tiny_pipeline):
     with refused(ValueError, "text_encoder"):
         TextToImagePipeline(**parts | {"text_encoder": T5EncoderModel(config)})
     assert pipeline.prior.text_encoder is pipeline.text_encoder
+
+
+def test_its_first_stage_is_its_own_and_of_its_side(folder, tmp_path):
+    """A folder is asked for as a whole; a file alone paints what it learned first, whatever lies beside it."""
+    shutil.copytree(folder, tmp_path / "both")
+    (tmp_path / "both" / "vq_ds16_c2i.pt").write_bytes(b"not read")
+    torch.save({"model": {}}, tmp_path / "both" / "t2i_XL_stage2_512.pt")
+    for where in (folder, tmp_path / "both"):
+        assert find_first_stage_config(where).image_size == SIDE
+        assert find_first_stage_config(where / VQ).image_size == 256
+    (tmp_path / "both" / PRIOR).unlink()
+    assert find_first_stage_config(tmp_path / "both").image_size == 512
+    (tmp_path / "both" / "vq_ds16_c2i.pt").unlink()
+    (tmp_path / "both" / VQ).rename(tmp_path / "both" / "last.ckpt")
+    assert find_first_stage_config(tmp_path / "both").image_size == 256
+
+
+def test_the_t5_that_has_its_tokenizer_is_taken(folder, pipeline, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    pipeline.save_pretrained(tmp_path / "own" / "converted")
+    (tmp_path / "own" / "t5-ckpt").mkdir()
+    (tmp_path / "own" / "t5").rename(tmp_path / "own" / "t5-ckpt" / "flan-t5-xl")
+    assert t5_of(tmp_path / "own") == tmp_path / "own" / "t5-ckpt" / "flan-t5-xl"
+    assert t5_of(folder) == folder / "t5" and t5_of(folder / "t5") is None
 
 
 def test_tensors_as_safetensors_come_first_and_what_is_another_model_is_left(folder, pipeline, tmp_path):
