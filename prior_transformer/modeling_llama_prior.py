@@ -36,7 +36,9 @@ class LlamaPrior(StreamPrior):
         return None if encoder is None else encoder.model
 
     def read_through(self, encoder: TextEncoder) -> None:
-        """What makes features of text ids from now on, for text="features"; its weights are no part of the prior's."""
+        """For text="features"; the encoder's weights are no part of the prior's."""
+        if self.config.text != "features":
+            super().read_through(encoder)
         self.embeddings.encoder = encoder
 
     def null(self, captions: Tensor) -> Tensor:

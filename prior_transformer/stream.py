@@ -125,6 +125,10 @@ class StreamPrior(PreTrainedModel):
         """What it reads text through, which is no part of its weights; None where it reads the ids themselves."""
         return None
 
+    def read_through(self, encoder: Any) -> None:
+        """A `TextEncoder` makes features of text ids from now on. Raises a ValueError where the ids are read."""
+        raise ValueError("this prior reads the ids of text themselves: it takes no text encoder")
+
     def get_input_embeddings(self) -> nn.Embedding:
         """The text's, or else the codes', which Accelerate's FSDP2 shards apart from the blocks."""
         text = self.embeddings.text

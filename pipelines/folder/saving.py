@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from dvae import FIRST_STAGES, DVAEImageProcessor, FirstStage
-from prior_transformer import PRIORS, TOKENIZERS, LlamaPrior, PriorTokenizer, StreamPrior, TextEncoder
+from prior_transformer import PRIORS, TOKENIZERS, PriorTokenizer, StreamPrior, TextEncoder
 
 from ..checkpoints.readers import read_checkpoint
 from ..checks import check_components, check_stream, check_text_encoder
@@ -89,8 +89,8 @@ class SavedPipeline(ModelHubMixin):
         if isinstance(prior, StreamPrior):  # another one may read something else
             check_stream(prior, tokenizer)
             check_text_encoder(prior, text_encoder)
-        if isinstance(prior, LlamaPrior) and text_encoder is not None:
-            prior.read_through(TextEncoder(text_encoder, tokenizer.pad_token_id))
+            if text_encoder is not None:
+                prior.read_through(TextEncoder(text_encoder, tokenizer.pad_token_id))
         self.dvae = dvae
         self.prior = prior
         self.tokenizer = tokenizer

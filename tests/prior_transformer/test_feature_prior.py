@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from messages import refused
 from small_priors import GRID, K, N, T, V, make_prior
 
-from prior_transformer import LlamaPriorConfig
+from prior_transformer import LlamaPriorConfig, TextEncoder
 
 PAD, NULL = 0, V - 1
 
@@ -75,6 +75,9 @@ def test_the_encoder_learns_nothing_and_is_no_part_of_the_prior():
     prior.embeddings.encoder = None
     with refused(ValueError, "read_through"):
         prior(input_ids)
+    for kind in ("chat", "full"):
+        with refused(ValueError, "text encoder"):
+            make_prior(kind).read_through(TextEncoder(encoder, PAD))
 
 
 def test_what_does_not_fit_is_refused():
