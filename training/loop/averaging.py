@@ -8,6 +8,8 @@ from accelerate.utils import extract_model_from_parallel
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from prior_transformer import StreamPrior
+
 from .states import copy_tensors, is_sharded, local
 
 
@@ -63,11 +65,14 @@ class Average:
     @torch.no_grad()
     def module(self) -> PreTrainedModel | None:
         """
-        A model of its own with the averaged weights, in float32. Of a sharded model it is put together on the CPU of
-        the first process, and None on others, which have to call this too.
+        A model of its own with the averaged weights, in float32; a text encoder, which is large and never changes, is
+        the same. Of a sharded model it is put together on the CPU of the first process, and None on others, which have
+        to call this too.
         """
         if not is_sharded(self.model):
-            module = extract_model_from_parallel(copy.deepcopy(self.model), keep_fp32_wrapper=False).float()
+            parts = [part for part in self.model.modules() if isinstance(part, StreamPrior)]
+            shared = {id(part.text_encoder): part.text_encoder for part in parts}
+            module = extract_model_from_parallel(copy.deepcopy(self.model, shared), keep_fp32_wrapper=False).float()
             copy_tensors(self.tensors, module.state_dict())
             return module.requires_grad_(False).eval()
         first = torch.distributed.get_rank() == 0
