@@ -26,7 +26,7 @@ from prior_transformer import PriorTokenizer, StreamPrior, load_prior, load_toke
 
 from .codes.cached import captions_of
 from .loop.command import run_command
-from .loop.fingerprints import codes_digests, tokenizer_digest
+from .loop.fingerprints import codes_digests, encoder_fact, tokenizer_digest
 from .loop.pretrained import UNKNOWN_LICENCE, brought_in, part_of_run, read_through_encoder, sources_of
 from .loop.provenance import check_facts, files_of, read_provenance
 from .pictures.data_arguments import DataArguments
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     prior = load_prior(settled(output_dir / "prior"), dtype=torch.float32)
     tokenizer = load_tokenizer(part_of_run("tokenizer", args.training, output_dir))
     read_through_encoder(prior, tokenizer, args.training)
-    check_prior(output_dir / "prior", dvae, tokenizer, args.training)
+    check_prior(output_dir / "prior", prior, dvae, tokenizer, args.training)
     prompts = cached_prompts(Path(args.training.codes or output_dir / "codes"))
     save_pipeline(output_dir, dvae, prior, tokenizer, args.training, args.data, prompts)
     print(how_to_paint(output_dir))
@@ -55,9 +55,11 @@ def how_to_paint(output_dir: Path) -> str:
     return f"{output_dir / 'pipeline'} is whole: python -m pipelines 'a prompt' --model {output_dir / 'pipeline'}"
 
 
-def check_prior(folder: Path, dvae: FirstStage, tokenizer: PriorTokenizer, training: PriorTraining) -> None:
-    """Raises a ValueError where the prior learned with another dVAE, but for its decoder, or another tokenizer."""
-    here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
+def check_prior(
+    folder: Path, prior: StreamPrior, dvae: FirstStage, tokenizer: PriorTokenizer, training: PriorTraining
+) -> None:
+    """Raises a ValueError where it learned with another dVAE, but for its decoder, tokenizer or text encoder."""
+    here = {"dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)} | encoder_fact(prior)
     check_facts(str(folder), read_provenance(folder), here, training.may_differ, "train the prior anew")
 
 

@@ -39,7 +39,7 @@ from .evaluation.validation import evaluate_prior
 from .finish import SAMPLES, how_to_paint, save_pipeline
 from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator, need_whole_weights, ready, same_draws
-from .loop.fingerprints import codes_digests, tokenizer_digest
+from .loop.fingerprints import codes_digests, encoder_fact, tokenizer_digest
 from .loop.optimizers import OPTIMIZERS
 from .loop.pretrained import (
     check_own_parts,
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> StreamPrior:
     data = data_fact(load_split(args.data, "train", KINDS), args.data)
     check_own_parts(training, output_dir, ("dvae", "tokenizer"), data, accelerator.print)
     caches = code_caches(dvae, args.data, training, output_dir, KINDS)
-    facts = {"data": data, "dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)}
+    facts = {"data": data, "dvae": codes_digests(dvae), "tokenizer": tokenizer_digest(tokenizer)} | encoder_fact(prior)
     source, unseen = codes_of(caches, dvae, training, accelerator)
     say_if_few(len(source.singles), training.batch_size, accelerator.print)
     looked_at = range(min(LOOKED_AT, len(source.singles)))
@@ -104,7 +104,7 @@ def build(
         read_features(prior, tokenizer, training, accelerator)
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")
-            add_adapter(prior, lora_config(training.lora, base=training.init_from))
+            add_adapter(prior, lora_config(prior, training.lora, base=training.init_from))
         freeze(prior, training.freeze)
         return fast(prior, accelerator)
     model = model or {}

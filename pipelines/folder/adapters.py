@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from prior_transformer import StreamPrior
 
 from .fingerprints import weights_digests
 from .locate import EMBEDDED, public_name
@@ -59,10 +61,16 @@ def add_adapter(model: nn.Module, config: "LoraConfig") -> "Adapted":
     if has_adapter(model):
         raise ValueError("the model has an adapter already: merge it first")
     adapted = cast("Adapted", model)
-    adapted.adapter_base = weights_digests(model.state_dict())
+    adapted.adapter_base = weights_digests(_computes_with(model))
     adapted.trained_without_adapter = {name for name, weight in model.named_parameters() if weight.requires_grad}
     _peft().inject_adapter_in_model(config, adapted, ADAPTER)
     return adapted
+
+
+def _computes_with(model: nn.Module) -> dict[str, Tensor]:
+    """Its weights, and those of the text encoder that a prior reads through."""
+    encoder = model.text_encoder if isinstance(model, StreamPrior) else None
+    return model.state_dict() | ({} if encoder is None else encoder.state_dict(prefix="text_encoder."))
 
 
 def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) -> None:

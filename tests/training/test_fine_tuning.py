@@ -62,7 +62,7 @@ def adapted(prior, seed: int = 0, **settings):
     """The prior with an adapter that changes what it paints."""
     prior = copy.deepcopy(prior)
     torch.manual_seed(seed)
-    add_adapter(prior, lora_config(LoraSettings(rank=2, **settings), base="anna/emoji"))
+    add_adapter(prior, lora_config(prior, LoraSettings(rank=2, **settings), base="anna/emoji"))
     for parameter in prior.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.5)
@@ -301,7 +301,7 @@ def test_a_dry_run_plans_what_a_run_starts_from(tiny_folder, tiny_pipeline, pict
     page = plan("prior", parse("prior", PriorTraining, flags), DryRun(steps=0), Path("none"))
     assert holds(page.splitlines()[0], "prior", f"{count / 1e6:.2f}")
     prior = copy.deepcopy(tiny_pipeline.prior)
-    add_adapter(prior, lora_config(LoraSettings(rank=4, alpha=8, train=["text"])))
+    add_adapter(prior, lora_config(prior, LoraSettings(rank=4, alpha=8, train=["text"])))
     learns = sum(weight.numel() for weight in prior.parameters() if weight.requires_grad)
     lora = plan("prior", parse("prior", PriorTraining, [*flags, *LORA]), DryRun(steps=0), Path("none"))
     assert holds(lora.splitlines()[1], "lora", f"{learns / prior.num_parameters():.1%}")

@@ -10,8 +10,17 @@ from messages import refused
 from tiny_llamagen import save_llamagen, tiny_t5
 
 from pipelines import TextToImagePipeline
+from pipelines.folder.adapters import add_adapter
 from training import finish
-from training.loop.pretrained import brought_in, find_part, pipeline_folder, start_config
+from training.loop.averaging import Average
+from training.loop.pretrained import (
+    LoraSettings,
+    brought_in,
+    find_part,
+    lora_config,
+    pipeline_folder,
+    start_config,
+)
 from training.preflight.plan import DryRun, plan
 from training.presets.reading import parse
 from training.presets.trainers import PriorTraining
@@ -44,10 +53,34 @@ def test_one_command_from_a_checkpoint_to_an_adapter_and_a_pipeline(llamagen, tm
     finish.main(flags)
     again = TextToImagePipeline.from_pretrained(run / "pipeline")
     assert torch.equal(again.prior(again.prior.join(ids, codes)).image_logits, logits[1])
+    tiny_t5(seed=1).save_pretrained(Path(llamagen) / "t5")
+    with refused(ValueError, "text_encoder", str(run / "prior")):
+        finish.main(flags)
+    with refused(ValueError, "text_encoder", "step-0000002"):
+        fine_tune(llamagen, pictures, run, steps=3, caption_dropout=0.5, resume_from="latest")
+    with refused(ValueError, "any_base=True"):
+        TextToImagePipeline.from_pretrained(llamagen).load_adapter(run / "adapter")
     with refused(ValueError, "bpe_dropout=0.1", 0):
         fine_tune(llamagen, pictures, tmp_path / "other", 2, bpe_dropout=0.1)
     with refused(ValueError, "feature_size=24", str(run / "prior")):
         fine_tune(str(run / "prior"), pictures, tmp_path / "other", 2, dvae=llamagen, tokenizer=llamagen)
+
+
+def test_what_learns_beside_the_adapter_is_there(llamagen):
+    prior = TextToImagePipeline.from_pretrained(llamagen).prior
+    with refused(ValueError, "'text'", "embeddings.text_projection"):
+        lora_config(prior, LoraSettings(train=["text"]))
+    add_adapter(prior, lora_config(prior, LoraSettings(train=["text_projection"])))
+    assert any("text_projection" in name for name, weight in prior.named_parameters() if weight.requires_grad)
+
+
+def test_an_average_reads_through_the_same_encoder(llamagen):
+    """It is large and never changes: no evaluation has it twice."""
+    prior = TextToImagePipeline.from_pretrained(llamagen, dtype=torch.float32).prior
+    average = Average(prior, 0.9).module()
+    assert average.text_encoder is prior.text_encoder and average is not prior
+    ids = prior.join(torch.ones(1, prior.config.text_length, dtype=torch.int64), torch.zeros(1, 16, dtype=torch.int64))
+    assert torch.equal(average(ids).image_logits, prior(ids).image_logits)
 
 
 def test_its_plan_says_that_the_encoder_comes_on_top(llamagen, tmp_path):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dvae import FirstStage
 from pipelines.folder.fingerprints import weights_digest, weights_digests
-from prior_transformer import PriorTokenizer
+from prior_transformer import PriorTokenizer, StreamPrior
 
 LATER = ("encoder_padding", "input_map")  # fields of a dVAE's config that came after `codes_digests_of_before`
 
@@ -21,6 +21,12 @@ def digest_of(settings: dict[str, Any]) -> str:
 def tokenizer_digest(tokenizer: PriorTokenizer) -> str:
     """Of its tokens and their ids, which a prior's text embedding learned the meaning of."""
     return digest_of(tokenizer.get_vocab())
+
+
+def encoder_fact(prior: StreamPrior) -> dict[str, list[str]]:
+    """The fact of its text encoder, in every precision that it may have been stored in; {} of one that has none."""
+    encoder = prior.text_encoder
+    return {} if encoder is None else {"text_encoder": weights_digests(encoder.state_dict())}
 
 
 def codes_digest(dvae: FirstStage) -> str:

@@ -34,7 +34,6 @@ from pipelines.folder.locate import (
 )
 from pipelines.folder.whole import settled
 from prior_transformer import (
-    LlamaPrior,
     PriorTokenizer,
     StreamConfig,
     StreamPrior,
@@ -59,7 +58,8 @@ class LoraSettings:
     Low-rank adapters: y = W x + alpha / rank · B A x, W frozen, B 0 at the start (arXiv 2106.09685).
 
     rank, alpha: of the formula. dropout: of x. targets: which linear layers of a block.
-    train: modules trained whole and saved with the adapter, such as [text], the text embedding.
+    train: modules trained whole and saved with the adapter, such as [text], the text embedding, or [text_projection],
+        what a LlamaGen has in its place.
     """
 
     rank: int = 16
@@ -181,7 +181,6 @@ def read_through_encoder(prior: StreamPrior, tokenizer: PriorTokenizer, training
         )
     encoder: Any = load_text_encoder(Path(find_part(start, TEXT_ENCODER)), torch.float32)
     check_text_encoder(prior, encoder)
-    assert isinstance(prior, LlamaPrior)  # which alone reads features
     prior.read_through(TextEncoder(encoder.to(prior.device), tokenizer.pad_token_id))
 
 
@@ -294,9 +293,18 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
         raise ValueError(f"freeze={patterns} leaves nothing to train")
 
 
-def lora_config(settings: LoraSettings, base: str | None = None):
-    """peft's own config of the adapter; base: the name of what it was trained on, for whoever loads it."""
+def lora_config(model: nn.Module, settings: LoraSettings, base: str | None = None):
+    """
+    peft's own config of the adapter; base: the name of what it was trained on, for whoever loads it. Raises a
+    ValueError for a module to train that the model does not have.
+    """
     from peft import LoraConfig
+
+    names = [name for name, _ in model.named_modules()]
+    for wanted in settings.train:
+        if not any(name.endswith(wanted) for name in names):  # as peft looks for it
+            there = ", ".join(name for name in names if name.startswith("embeddings."))
+            raise ValueError(f"lora.train: no module's name ends with {wanted!r}; there are {there}, …")
 
     return LoraConfig(
         r=settings.rank,

@@ -24,6 +24,7 @@ GIVE = {
     "data": "give that one by --data.path and its settings",
     "dvae": "give that one by --training.dvae",
     "tokenizer": "give that one by --training.tokenizer",
+    "text_encoder": "give that one by --training.init_from",
     "base": "give that one by --training.init_from",
     "model": "give that one by --model",
 }
@@ -87,7 +88,7 @@ def check_facts(
 
 
 def _or_say(name: str) -> str:
-    return "" if name in ("base", "model") else f"; --training.may_differ '[{name}]' takes it as it is"
+    return "" if name in ("text_encoder", "base", "model") else f"; --training.may_differ '[{name}]' takes it as it is"
 
 
 def _shown(fact: Fact, other: Fact) -> str:

@@ -209,7 +209,7 @@ def adapted(config: StreamConfig, settings: LoraSettings) -> StreamPrior:
 
     with unset_fake_temporarily(), torch.device("meta"):
         prior = build_prior(config)
-        inject_adapter_in_model(lora_config(settings), prior)
+        inject_adapter_in_model(lora_config(prior, settings), prior)
     for module in prior.modules():
         for name, weight in module.named_parameters(recurse=False):
             values = torch.randn(weight.shape) * config.initializer_range
