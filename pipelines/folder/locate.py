@@ -1,6 +1,7 @@
 """Where a saved pipeline lies: here, in a folder, or on the Hub. Light to import: a wrong name fails at once."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from ..checkpoints.known import ENCODER_FILES, SETTINGS, TELLING, Known, known_checkpoint
@@ -144,6 +145,14 @@ def component_names(index: dict) -> list[str]:
     return [*COMPONENT_NAMES, *(name for name in OPTIONAL_NAMES if index.get(name))]
 
 
+def components_at(repo_id: str, hub_options: dict) -> list[str]:
+    """Of the pipeline that a repository holds; [] where it holds none of ours."""
+    try:
+        return component_names(_own_index(fetch(repo_id, hub_options, [INDEX_NAME])))
+    except OSError:
+        return []
+
+
 def has_component(folder: Path, name: str) -> bool:
     """Whether a saved pipeline lies there, with one of this name."""
     try:
@@ -152,16 +161,17 @@ def has_component(folder: Path, name: str) -> bool:
         return False
 
 
-def check_own_folder(folder: Path) -> None:
-    """Raises FileExistsError when saving would write over what lies in a folder that is no saved pipeline."""
-    foreign = [name for name in OWN_NAMES if (folder / name).exists()]
+def check_own_folder(folder: Path, parts: Collection[str] = ()) -> None:
+    """Raises FileExistsError when saving these parts would write over what is no part of a saved pipeline."""
     try:
-        read_index(folder)
-    except OSError as error:
-        if foreign:
-            raise FileExistsError(
-                f"{str(folder / foreign[0])!r} is no saved pipeline's and would be lost; pass a folder of its own"
-            ) from error
+        own = component_names(read_index(folder))
+        names = [name for name in parts if name not in own]
+    except OSError:
+        names = OWN_NAMES
+    if foreign := [name for name in names if (folder / name).exists()]:
+        raise FileExistsError(
+            f"{str(folder / foreign[0])!r} is no saved pipeline's and would be lost; pass a folder of its own"
+        )
 
 
 def is_hub_id(name: str) -> bool:

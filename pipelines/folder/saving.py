@@ -32,6 +32,7 @@ from .locate import (
     SAMPLES_NAME,
     TEXT_ENCODER,
     check_own_folder,
+    components_at,
     find_pipeline,
     has_component,
     known_at,
@@ -284,7 +285,7 @@ class SavedPipeline(ModelHubMixin):
             FileExistsError: when a file of another project would be lost. Others as `push_to_hub` raises them.
         """
         folder = Path(save_directory)
-        check_own_folder(folder)
+        check_own_folder(folder, self.parts)
         self._check_savable()
         push, repo_id = kwargs.pop("push_to_hub", False), kwargs.pop("repo_id", None)
         own = {name: kwargs[name] for name in ("config", "model_card_kwargs") if name in kwargs}
@@ -346,9 +347,10 @@ class SavedPipeline(ModelHubMixin):
             what JSON cannot, before a repository is made.
         """
         self._check_savable()
-        parts = [f"{name}/*" for name in (*COMPONENT_NAMES, *OPTIONAL_NAMES)]
-        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *parts])
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
+        there = components_at(repo_id, {"token": token, "revision": kwargs.get("branch")})
+        replaced = dict.fromkeys([*COMPONENT_NAMES, *there, *self.parts])  # an optional one that is not ours stays
+        kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in replaced)])
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}
         return super().push_to_hub(repo_id, token=token, private=private, **kwargs)
 

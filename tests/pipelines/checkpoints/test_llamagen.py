@@ -158,6 +158,15 @@ def push(repo_id: str, folder: Path, **options) -> None:
     api.upload_folder(repo_id=repo_id, folder_path=str(folder), **options)
 
 
+def test_a_foreign_folder_of_its_encoders_name_is_kept(pipeline, tiny_pipeline, tmp_path):
+    tiny_pipeline.save_pretrained(tmp_path)
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "notes.txt").write_text("mine")
+    with refused(FileExistsError, tmp_path / "text_encoder"):
+        pipeline.save_pretrained(tmp_path)
+    assert (tmp_path / "text_encoder" / "notes.txt").read_text() == "mine"
+
+
 def test_a_repository_with_its_t5_has_all_of_it(hub, folder, pipeline, tmp_path, monkeypatch, tiny_is_known):
     """Its tensors as safetensors alone, its text encoder two folders deep, among what it is not made of."""
     shutil.copytree(folder, tmp_path / "own")

@@ -166,13 +166,15 @@ def test_a_push_leaves_nothing_of_the_pipeline_before_it(hub, tiny_pipeline, tmp
     torch.nn.init.zeros_(other.prior.image_head.weight)
     other.samples = Image.new("RGB", (32, 16), "green")
     other.push_to_hub("anna/emoji", token=ANNA)
-    HfApi(token=ANNA).upload_file(repo_id="anna/emoji", path_or_fileobj=b"mine", path_in_repo="notes.md")
+    foreign = {"notes.md", "text_encoder/notes.md"}
+    for name in foreign:
+        HfApi(token=ANNA).upload_file(repo_id="anna/emoji", path_or_fileobj=b"mine", path_in_repo=name)
     shards = tmp_path / "shards"
     tiny_pipeline.prior.save_pretrained(shards, max_shard_size="10KB")
     repo = hub.store.repos["model", "anna/emoji"]
     HfApi(token=ANNA).upload_folder(repo_id="anna/emoji", folder_path=shards, path_in_repo="prior")
     tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
-    assert set(repo.commits[repo.refs["main"]]) == FILES | {".gitattributes", "notes.md"}
+    assert set(repo.commits[repo.refs["main"]]) == FILES | {".gitattributes"} | foreign
     pulled = TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path / "cache")
     assert pulled.samples is None
     assert_same_pictures(pulled, tiny_pipeline)

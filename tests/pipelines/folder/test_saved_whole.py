@@ -159,12 +159,14 @@ def test_a_pipeline_that_was_written_and_not_yet_moved_is_the_new_one(tiny_folde
 
 def test_what_is_the_users_stays_and_parts_of_the_old_one_go(tiny_folder, tiny_pipeline, tmp_path):
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "saved"))
-    write(folder, {"notes.txt": "mine", ".git/HEAD": "ref", "reranker/config.json": "{}"})
+    write(
+        folder, {"notes.txt": "mine", ".git/HEAD": "ref", "reranker/config.json": "{}", "text_encoder/a.txt": "mine"}
+    )
     (folder / "prior" / "model-00001-of-00002.safetensors").write_bytes(b"a shard of before")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"reranker": "SmallCLIP"}))
     tiny_pipeline.save_pretrained(folder)
-    assert set(contents_of_bytes(folder)) == FILES | {"notes.txt", ".git/HEAD"}
+    assert set(contents_of_bytes(folder)) == FILES | {"notes.txt", ".git/HEAD", "text_encoder/a.txt"}
 
 
 @pytest.mark.parametrize("name", ["prior", "dvae", "reranker"])
