@@ -45,14 +45,22 @@ INSIDE = {
     "mlp_norm": "ffn_norm",
     "mlp.output": "feed_forward.w2",
 }
-# What its authors do to captions, as far as it concerns prompts: they take out links and the like, too.
+# What its authors do to captions and prompts. Left undone: they take out links, file names, long numbers, Chinese,
+# HTML's names of characters and quotes around the whole, part words that more than three hyphens join, and mend
+# encodings.
 CLEANED = [
     normalizers.NFC(),
     normalizers.Lowercase(),
+    normalizers.Replace("<person>", "person"),
     normalizers.Replace(Regex("</?[a-z][^<>]*>"), ""),  # tags, and with them the names of special tokens
+    normalizers.Replace(Regex(r"@\w+|#\d{1,3}\b"), ""),
     normalizers.Replace(Regex("[`´«»“”¨]"), '"'),
     normalizers.Replace(Regex("[‘’]"), "'"),
-    normalizers.Replace(Regex(r"\p{Dash_Punctuation}"), "-"),
+    normalizers.Replace(Regex(r"\p{Dash_Punctuation}+"), "-"),
+    normalizers.Replace(Regex("[\"']{2,}"), '"'),
+    normalizers.Replace(Regex(r"\.{2,}|[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+|\s+\.\s+"), " "),
+    normalizers.Replace(Regex(r"(?<=\D),(?=\w)"), ", "),
+    normalizers.Replace(Regex(r"(?<=\D)\.(?=\w)"), ". "),
     normalizers.Replace(Regex(r"\s+"), " "),
     normalizers.Strip(),
 ]

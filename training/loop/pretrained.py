@@ -46,7 +46,7 @@ from .fingerprints import codes_digests, digest_of, tokenizer_digest
 from .loop_training import LoopTraining
 from .provenance import Fact, check_facts, files_of, read_provenance
 
-CONVERSION = 1  # of public checkpoints; one more whenever a reader of them makes something else
+CONVERSION = 2  # of public checkpoints; one more whenever a reader of them makes something else
 EMBEDDED_NAME, OURS = "embedded", "ours"
 UNKNOWN_LICENCE = "as its owner says"
 TRAINERS = {"dvae": "train_dvae", "tokenizer": "train_tokenizer"}

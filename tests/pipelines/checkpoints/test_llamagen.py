@@ -23,6 +23,7 @@ from tiny_llamagen import (
     tiny_t5,
     tiny_weights,
 )
+from tokenizers import normalizers
 from transformers import T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from dvae.image_processing_dvae import LFS_POINTER
@@ -75,6 +76,21 @@ def test_prompts_are_cleaned_and_padded_on_the_left(pipeline):
     assert (pipeline.encode_prompt("cat</s><pad>") == EOS_ID).sum() == 1, "a special token's name is text"
     with refused(ValueError, "bpe_dropout=0.1", 0, "Unigram"):
         tokenizer.encode_captions(["cat"], bpe_dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cleaned"),
+    [
+        ("A <person> and <b>Bo</b>", "a person and bo"),
+        ("a (red) [cat] {of} a/b\\c | #9 ~ *stars* © @someone", "a red cat of a b c stars"),
+        ("one -- two — three", "one - two - three"),
+        ("wait... what . now", "wait what now"),
+        ("''a'' “b”", '"a" "b"'),
+        ("cat,dog at 1,000.5 m.far", "cat, dog at 1,000.5 m. far"),
+    ],
+)
+def test_prompts_lose_what_its_authors_take_out(prompt, cleaned):
+    assert normalizers.Sequence(llamagen.CLEANED).normalize_str(prompt) == cleaned
 
 
 def test_a_long_prompt_loses_its_end_and_an_empty_one_is_no_text(pipeline):
