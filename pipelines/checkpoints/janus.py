@@ -20,6 +20,7 @@ from prior_transformer import ChatTokenizer, LlamaPrior, LlamaPriorConfig
 from .filling import Made, Source, fill
 from .first_stages import groups_of, joined
 from .known import JANUS
+from .reading import reading
 from .stored import Stored
 from .vqgans import read_vqgan
 
@@ -123,7 +124,8 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(path))
+    with reading(path):
+        tokenizer = Tokenizer.from_file(str(path))
     told = _json(folder / "tokenizer_config.json")
     bos, pad, boi = (_content(told.get(f"{name}_token")) or default for name, default in SPECIAL.items())
     for token in (bos, pad, boi):
@@ -201,7 +203,10 @@ def _stack(*matrices: Tensor) -> Tensor:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _content(token: Any) -> str | None:

@@ -242,6 +242,12 @@ def test_what_is_not_whole_is_refused_in_a_line(folder, tmp_path):
             TextToImagePipeline.from_pretrained(tmp_path / name)
     with refused(OSError, tmp_path / "odd", "Janus"):
         TextToImagePipeline.from_pretrained(tmp_path / "odd")
+    path = copy("cut") / "tokenizer.json"
+    whole = path.read_text()
+    for broken in (whole[: len(whole) // 2], "", "{}"):
+        path.write_text(broken)
+        with refused(OSError, path):
+            TextToImagePipeline.from_pretrained(tmp_path / "cut")
 
 
 class Runs:
