@@ -88,6 +88,20 @@ def test_logits_greedy_codes_and_pixels_are_the_references(seed, tmp_path):
     assert pipeline.sampling.top_k == CODES and pipeline.sampling.guidance_scale == 1
 
 
+@torch.no_grad()
+def test_an_attention_that_overflows_float16_is_bounded(tmp_path):
+    """As its authors bound it, in any dtype: normalised, an infinity would be no number."""
+    rudalle = RuDALLE()
+    rudalle.weights["transformer.layers.1.attention.dense.weight"] *= 5e4
+    ids, codes = torch.tensor([[4, 5, 6, EOS, *[0] * (TEXT - 5)]]), torch.arange(16)[None]
+    expected = rudalle.logits(torch.nn.functional.pad(ids, (1, 0), value=BOS), codes)
+    save_rudalle(rudalle, tmp_path)
+    for dtype, atol in ((torch.float32, 1e-4), (torch.float16, 0.1)):
+        prior = TextToImagePipeline.from_pretrained(tmp_path, dtype=dtype).prior
+        logits = prior(prior.join(ids, codes)).image_logits
+        torch.testing.assert_close(logits.float(), expected, atol=atol, rtol=0)
+
+
 def test_it_becomes_a_folder_of_ours_and_a_start(folder, pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     loaded = TextToImagePipeline.from_pretrained(tmp_path)
