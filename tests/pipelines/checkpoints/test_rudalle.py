@@ -66,6 +66,14 @@ def test_a_long_text_is_cut_and_not_ended(pipeline):
     assert pipeline.tokenizer.decode_captions(pipeline.encode_prompt("A  cat")) == ["a cat"]
 
 
+@pytest.mark.filterwarnings("ignore:a caption is longer")
+def test_a_text_cut_before_a_letter_of_two_tokens_is_not_ended(tmp_path):
+    """İ is an i and its dot, in lower case."""
+    (tmp_path / "bpe.model").write_text(f"3 0\n9601 4\n{ord('i')} 5\n{0x307} 6\n1 0 2 3\n")
+    tokenizer = read_tokenizer(tmp_path / "bpe.model", PriorTransformerConfig(text_vocab_size=7, text_length=4))
+    assert tokenizer.encode_captions(["iiİ", "iİ", "ii"]).tolist() == [[4, 5, 5, 0], [4, 5, 5, 6], [4, 5, 5, EOS]]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_greedy_codes_and_pixels_are_the_references(seed, tmp_path):
