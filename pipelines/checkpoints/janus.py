@@ -138,11 +138,13 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
 
 def roles_of(folder: Path, tokenizer: Tokenizer) -> tuple[str, str]:
     """
-    Who speaks in the chat: as its chat template has it, where there is one; else Janus-1.3B is known by its card or by
+    Who speaks in the chat: as its chat template has it, if it names either; else Janus-1.3B is known by its card or by
     having no tokens for Janus-Pro's roles: its sizes are those of Janus-Pro-1B, and it may have the tokens, too.
     """
-    if template := chat_template_of(folder):
-        return ROLES if ROLES[0] in template else PLAIN_ROLES
+    template = chat_template_of(folder)
+    for roles in (ROLES, PLAIN_ROLES):
+        if f"{roles[0]}:" in template:
+            return roles
     path = folder / "README.md"
     card = path.read_text(encoding="utf-8", errors="replace").lower() if path.is_file() else ""
     first = "janus-pro" not in card and ("janus-1.3b" in card or "deepseek-llm-1.3b" in card)

@@ -23,7 +23,7 @@ from .reading import reading
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
-TITLE = "ruDALL-E"
+TITLE = RUDALLE.title
 ELSEWHERE = {RUDALLE_CODES: "sberbank-ai/rudalle-utils", RUDALLE_WORDS: "shonenkov/rudalle-utils"}
 HEADS = 16  # which no tensor's shape tells
 PAD, BOS, SPECIAL = 0, 2, ("<PAD>", "<UNK>", "<BOS>", "<EOS>")  # by id
