@@ -86,9 +86,13 @@ class PriorAttention(nn.Module):
         return attended.unflatten(2, (groups, num_queries)).flatten(1, 2).transpose(1, 2)  # (B, n, H, D/H)
 
 
+LARGEST = torch.finfo(torch.float16).max  # 65504
+
+
 class PriorBlock(GradientCheckpointingLayer):
     """
-    x + attention(norm(x)), then x + mlp(norm(x)); sandwich: each branch is normalised once more before it is added.
+    x + attention(norm(x)), then x + mlp(norm(x)); sandwich: each branch is normalised once more before it is added,
+    attention's between the bounds of float16, which it may overflow, as ruDALL-E has it.
 
     norm: makes one of these. context: what attention needs to know of the places, its mask and whatever its
     `heads` takes; the prior makes it, its blocks hand it on.
@@ -103,6 +107,7 @@ class PriorBlock(GradientCheckpointingLayer):
         sandwich: bool = False,
     ):
         super().__init__()
+        self.sandwich = sandwich
         self.attention_norm = norm()
         self.attention = attention
         self.attended_norm = norm() if sandwich else nn.Identity()
@@ -113,6 +118,8 @@ class PriorBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor, *context: Tensor | None, window: Window | None = None) -> Tensor:
         attended = self.attention(self.attention_norm(hidden_states), *context, window=window)
+        if self.sandwich:
+            attended = attended.clamp(-LARGEST, LARGEST)
         hidden_states = hidden_states + self.dropout(self.attended_norm(attended))
         output = self.mlp(self.mlp_norm(hidden_states))
         return hidden_states + self.dropout(self.output_norm(output))

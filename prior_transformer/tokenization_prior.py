@@ -21,7 +21,7 @@ class PriorTokenizer(TokenizersBackend):
     Text is normalised by NFC, lower case and a strip of outer white space, and gets one leading space, so that a
     word's tokens do not depend on whether it comes first. `decode_captions(encode_captions([x]))` is the normalised
     x, whatever the characters. `model_max_length` is T, the text length of the prior. "<pad>" in a caption is
-    ordinary text. One brought in with an eos_token ends each caption with it, where that fits.
+    ordinary text. One brought in with an eos_token ends each caption with it, where that fits and nothing was cut.
     """
 
     pad_token_id: int
@@ -80,7 +80,7 @@ class PriorTokenizer(TokenizersBackend):
         end = [] if self.eos_token_id is None else [self.eos_token_id]
         for i, encoding in enumerate(self._encoder(bpe_dropout).encode_batch(captions)):
             kept = encoding.ids[: _whole_characters(encoding.offsets, text_length)]
-            ids = (kept + end)[:text_length]
+            ids = (kept + end)[:text_length] if len(kept) == len(encoding.ids) else kept
             text_ids[i, : len(ids)] = torch.tensor(ids, dtype=torch.long, device="cpu")
             if len(kept) < len(encoding.ids) and bpe_dropout == 0:
                 warn_of_lost_words(captions[i], encoding.offsets[len(kept)][0], text_length)

@@ -17,10 +17,10 @@ from transformers import JanusConfig, LlamaConfig
 from dvae import DVAEImageProcessor
 from prior_transformer import ChatTokenizer, LlamaPrior, LlamaPriorConfig
 
-from ..folder.components import load_backend
 from .filling import Made, Source, fill
 from .first_stages import groups_of, joined
 from .known import JANUS
+from .reading import reading
 from .stored import Stored
 from .vqgans import read_vqgan
 
@@ -124,7 +124,8 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r}, taken for {TITLE}, has no tokenizer.json")
-    tokenizer = load_backend(path)
+    with reading(path):
+        tokenizer = Tokenizer.from_file(str(path))
     told = _json(folder / "tokenizer_config.json")
     bos, pad, boi = (_content(told.get(f"{name}_token")) or default for name, default in SPECIAL.items())
     for token in (bos, pad, boi):
@@ -137,11 +138,13 @@ def tokenizer_of(folder: Path) -> ChatTokenizer:
 
 def roles_of(folder: Path, tokenizer: Tokenizer) -> tuple[str, str]:
     """
-    Who speaks in the chat: as its chat template has it, where there is one; else Janus-1.3B is known by its card or by
+    Who speaks in the chat: as its chat template has it, if it names either; else Janus-1.3B is known by its card or by
     having no tokens for Janus-Pro's roles: its sizes are those of Janus-Pro-1B, and it may have the tokens, too.
     """
-    if template := chat_template_of(folder):
-        return ROLES if ROLES[0] in template else PLAIN_ROLES
+    template = chat_template_of(folder)
+    for roles in (ROLES, PLAIN_ROLES):
+        if f"{roles[0]}:" in template:
+            return roles
     path = folder / "README.md"
     card = path.read_text(encoding="utf-8", errors="replace").lower() if path.is_file() else ""
     first = "janus-pro" not in card and ("janus-1.3b" in card or "deepseek-llm-1.3b" in card)
@@ -202,7 +205,10 @@ def _stack(*matrices: Tensor) -> Tensor:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _content(token: Any) -> str | None:

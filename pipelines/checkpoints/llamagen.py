@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 from torch import Tensor
 
 from dvae import DVAEImageProcessor, VQGANConfig
 from prior_transformer import EncoderTokenizer, LlamaPrior, LlamaPriorConfig
 
-from ..folder.components import load_backend, load_text_encoder
+from ..folder.components import load_text_encoder
 from ..folder.locate import fetch
 from .filling import Made, Source, fill, find
 from .first_stages import joined
 from .known import ENCODER_FILES, LLAMAGEN, LLAMAGEN_CODES, LLAMAGEN_PRIORS, named, t5_of, told_side
+from .reading import reading
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
@@ -171,7 +172,8 @@ def tokenizer_of(t5: Path, text_length: int) -> EncoderTokenizer:
     path = t5 / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"{str(t5)!r}, taken for the text encoder of {TITLE}, has no tokenizer.json")
-    backend = load_backend(path)
+    with reading(path):
+        backend = Tokenizer.from_file(str(path))
     for token in (PAD, EOS):
         if backend.token_to_id(token) is None:
             raise OSError(f"{str(path)!r}, taken for that of {TITLE}'s text encoder, has no token {token!r}")

@@ -1,5 +1,6 @@
 """minDALL-E of Kakao Brain: names, shapes, defaults. A GPT over 64 text tokens and 16×16 codes of a VQGAN."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from prior_transformer import PriorTokenizer, PriorTransformer, PriorTransformer
 from .filling import Made, Source, fill
 from .known import MINDALLE, read_settings
 from .pickles import read_pickle
+from .reading import reading
 from .vqgans import read_vqgan
 
 TITLE = MINDALLE.title
@@ -92,8 +94,12 @@ def config_of(folder: Path, tokenizer: PriorTokenizer) -> tuple[PriorTransformer
 
 def tokenizer_of(folder: Path) -> PriorTokenizer:
     """Of lower case; what its vocabulary has no letter for is one token."""
-    vocabulary, merges = (str(file_of(folder, name)) for name in TOKENIZER)
-    backend = CharBPETokenizer.from_file(vocabulary, merges, unk_token=UNKNOWN, lowercase=True)._tokenizer
+    vocabulary, merges = (file_of(folder, name) for name in TOKENIZER)
+    with reading(vocabulary):
+        json.loads(vocabulary.read_text(encoding="utf-8"))  # as tokenizers does not say which of the two is broken
+    with reading(merges):
+        names = (str(vocabulary), str(merges))
+        backend = CharBPETokenizer.from_file(*names, unk_token=UNKNOWN, lowercase=True)._tokenizer
     length = read_settings(folder / "config.yaml")["stage2"]["hparams"]["ctx_len_txt"]
     return PriorTokenizer(tokenizer_object=backend, pad_token=PAD, model_max_length=length, split_special_tokens=True)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from .reading import check_fetched
 from .stored import Stored, StoredTensor, extent
 
 LIMIT = 2**23  # bytes of pickle, beside the tensors: a model of 7 B has a tenth of one MiB
@@ -71,6 +72,7 @@ def read_pickle(path: str | Path) -> Stored:
     that does not lie inside the file.
     """
     path = Path(path)
+    check_fetched(path)
     try:
         whole = _read_zip(path) if zipfile.is_zipfile(path) else _read_older(path)
     except (
@@ -141,6 +143,8 @@ def _read_older(path: Path) -> Any:
 
     with path.open("rb") as file:
         head = io.BytesIO(file.read(LIMIT))
+    if head.getvalue().startswith(b"PK\x03\x04"):
+        raise Unreadable(f"its {path.stat().st_size} bytes are a zip that is cut short: fetch it again")
     read = Machine(path, told).run
     if read(head) != MAGIC or read(head) != PROTOCOL:
         raise Unreadable("it starts neither as a zip nor with torch's magic number")

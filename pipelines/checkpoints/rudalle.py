@@ -19,12 +19,14 @@ from ..folder.locate import find_file
 from .filling import Made, Source, fill, find
 from .known import RUDALLE, RUDALLE_CODES, RUDALLE_PRIOR, RUDALLE_WORDS
 from .pickles import read_pickle
+from .reading import reading
 from .stored import Stored
 from .vqgans import read_vqgan, vqgan_config
 
-TITLE = "ruDALL-E"
+TITLE = RUDALLE.title
 HEADS = 16  # which no tensor's shape tells
 PAD, BOS, SPECIAL = 0, 2, ("<PAD>", "<UNK>", "<BOS>", "<EOS>")  # by id
+LONGEST, LARGEST = 2**10, 2**23  # letters of a token, bytes of its tokenizer: far above what there is
 SPACES = r"[ \t\n\v\f\r▁]+"
 SAMPLING = {"top_k": 2048, "top_p": 0.995}
 LICENCE = "apache-2.0"
@@ -129,29 +131,10 @@ def read_first_stage(path: Path, grid_size: int, dtype: torch.dtype | None) -> V
 
 
 def read_tokenizer(path: Path, config: PriorTransformerConfig) -> PriorTokenizer:
-    """
-    Of lower case, with an EOS. A character that it has no letter for is one token, as is a run of them.
-
-    path: what YouTokenToMe saves: how many characters and merges there are; code point and id of each character; the
-        two ids that each merge joins, in order, and the one that it makes; the ids of UNK, PAD, BOS and EOS.
-    """
-    numbers = [int(number) for number in path.read_text(encoding="ascii").split()]
-    num_characters, num_merges = numbers[:2]
-    expected = 2 + 2 * num_characters + 3 * num_merges + 4
-    if len(numbers) != expected or numbers[-4:] != [1, PAD, BOS, 3]:
-        raise ValueError(f"{path} has {len(numbers)} numbers for {expected}, and {numbers[-4:]} last, not 1 0 2 3")
-    start = 2 + 2 * num_characters
-    words = dict(enumerate(SPECIAL)) | {
-        token: chr(point) for point, token in zip(numbers[2:start:2], numbers[3:start:2], strict=True)
-    }
-    merges = []
-    for left, right, made in zip(*(numbers[start + i : -4 : 3] for i in range(3)), strict=True):
-        merges.append((words[left], words[right]))
-        words[made] = words[left] + words[right]
-    if max(words) >= config.text_vocab_size:
-        raise ValueError(f"{path} has a token {max(words)}, the prior {config.text_vocab_size}")
-    vocabulary = {word: token for token, word in words.items()}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=SPECIAL[1], fuse_unk=True))
+    """Of lower case, with an EOS. A character that it has no letter for is one token, as is a run of them."""
+    with reading(path):
+        vocabulary, merges = words_of(path, config.text_vocab_size)
+        backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=SPECIAL[1], fuse_unk=True))
     backend.normalizer = normalizers.Sequence(
         [
             normalizers.Lowercase(),
@@ -170,6 +153,46 @@ def read_tokenizer(path: Path, config: PriorTransformerConfig) -> PriorTokenizer
         model_max_length=config.text_length,
         split_special_tokens=True,
     )
+
+
+def words_of(path: Path, size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """
+    The tokens of what YouTokenToMe saves, `size` of them, with their ids, and the merges in order.
+
+    path: numbers: how many characters and merges there are; code point and id of each character; the two ids that each
+        merge joins, in order, and the one that it makes; the ids of UNK, PAD, BOS and EOS.
+
+    Raises a ValueError for other numbers, among them tokens of more than LONGEST letters: merges double them.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has {path.stat().st_size} bytes, over {LARGEST}")
+    numbers = [int(number) for number in path.read_text(encoding="ascii").split()]
+    num_characters, num_merges = (*numbers, 0, 0)[:2]
+    expected, count = 2 + 2 * num_characters + 3 * num_merges + 4, num_characters + num_merges + len(SPECIAL)
+    if len(numbers) != expected or numbers[-4:] != [1, PAD, BOS, 3]:
+        raise ValueError(f"it has {len(numbers)} numbers for {expected}, and {numbers[-4:]} last, not 1 0 2 3")
+    if count != size:
+        raise ValueError(f"it has {count} tokens, the prior {size}")
+    words = dict(enumerate(SPECIAL))
+    vocabulary = {word: token for token, word in words.items()}
+    merges = []
+
+    def add(token: int, word: str) -> None:
+        if not 0 <= token < size or token in words or word in vocabulary or len(word) > LONGEST:
+            raise ValueError(
+                f"its token {token} of {len(word)} letters is there twice, not below {size}, or of over {LONGEST}"
+            )
+        words[token], vocabulary[word] = word, token
+
+    start = 2 + 2 * num_characters
+    for point, token in zip(numbers[2:start:2], numbers[3:start:2], strict=True):
+        add(token, chr(point))
+    for left, right, made in zip(*(numbers[start + i : -4 : 3] for i in range(3)), strict=True):
+        if left not in words or right not in words:
+            raise ValueError(f"it merges {left} and {right} into {made} before both are there")
+        merges.append((words[left], words[right]))
+        add(made, words[left] + words[right])
+    return vocabulary, merges
 
 
 def source_of(name: str, config: PriorTransformerConfig) -> Source:

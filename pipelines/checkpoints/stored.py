@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .reading import check_fetched
+
 HEADER_LIMIT = 2**27  # bytes of a safetensors header, as its own library has it
 DTYPES = {
     "F64": torch.float64,
@@ -91,6 +93,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 def read_safetensors(path: str | Path) -> Stored:
     """The tensors of a safetensors file. Raises an OSError where it is none."""
     path = Path(path)
+    check_fetched(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         try:

@@ -8,15 +8,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from dvae import UnusablePicture, read_picture
 from dvae.image_processing_dvae import LFS_POINTER
 
 from .locate import REMEDY, SAMPLES_NAME
-
-LFS_REMEDY = "is a git-LFS pointer, not the file itself: git lfs pull fetches it"
 
 
 def load_component(component_class: type, folder: Path, **options: Any) -> Any:
@@ -31,7 +28,7 @@ def load_component(component_class: type, folder: Path, **options: Any) -> Any:
     except Exception as error:  # what parsers raise on foreign files is anything: KeyError, StrictDataclassError, …
         reason = f"{type(error).__name__}: {error}"
         if pointer := lfs_pointer(folder):
-            reason = f"{pointer.name} {LFS_REMEDY}"
+            reason = f"{pointer.name} is a git-LFS pointer, not the file itself: git lfs pull fetches it"
         raise OSError(
             f"{str(folder)!r} cannot be loaded as {component_class.__name__} ({reason}); {REMEDY}"
         ) from error
@@ -58,23 +55,14 @@ def load_text_encoder(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel
     return load_component(T5EncoderModel, folder, dtype=dtype, left_out=("lm_head.weight",))
 
 
-def load_backend(path: Path) -> Tokenizer:
-    """Of a tokenizer.json. Raises an OSError where it is none."""
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        reason = LFS_REMEDY if is_lfs_pointer(path) else " ".join(str(error).split())
-        raise OSError(f"{str(path)!r} cannot be read as a tokenizer ({reason})") from error
-
-
 def lfs_pointer(folder: Path) -> Path | None:
     """The first file that a clone without git-lfs left as a text of three lines."""
-    return next((path for path in sorted(folder.glob("*")) if path.is_file() and is_lfs_pointer(path)), None)
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
+    for path in sorted(folder.glob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    return path
+    return None
 
 
 def _load_model(

@@ -96,10 +96,10 @@ async def together_seconds(*asked: Awaitable[object]) -> list[float]:
 
 
 async def fairness(client: openai.AsyncOpenAI, rounds: int = 3) -> dict[str, float]:
-    """Medians, in seconds: one picture alone, behind two requests of ten; four of one setting, and of four."""
+    """Medians, in seconds: one picture alone, behind two requests of ten; four seeds of one setting, and of four."""
 
-    async def paint(n: int = 1, **more: float) -> None:
-        await client.images.generate(prompt=PROMPTS[0], n=n, extra_body={"seed": 0, **more})
+    async def paint(n: int = 1, seed: int = 0, **more: float) -> None:
+        await client.images.generate(prompt=PROMPTS[0], n=n, extra_body={"seed": seed, **more})
 
     async def later() -> float:
         await asyncio.sleep(0.3)
@@ -111,9 +111,9 @@ async def fairness(client: openai.AsyncOpenAI, rounds: int = 3) -> dict[str, flo
     for _ in range(rounds):
         times["alone"] += await together_seconds(paint())
         times["behind"].append((await asyncio.gather(later(), paint(10), paint(10)))[0])
-        times["alike"].append(max(await together_seconds(*[paint(guidance_scale=2.0) for _ in range(4)])))
-        scales = (1.5, 2.0, 3.0, 4.0)
-        times["different"].append(max(await together_seconds(*[paint(guidance_scale=scale) for scale in scales])))
+        for name, scales in {"alike": [2.0] * 4, "different": [1.5, 2.0, 3.0, 4.0]}.items():
+            four = [paint(seed=seed, guidance_scale=scale) for seed, scale in enumerate(scales)]
+            times[name].append(max(await together_seconds(*four)))
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 

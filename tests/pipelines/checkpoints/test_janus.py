@@ -103,6 +103,7 @@ CARDS = {
     "another": "A fine model.",
 }
 PLAIN = PRO.replace("<|User|>", "User").replace("<|Assistant|>", "Assistant")
+NAMELESS = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message }}<|im_end|>{% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,9 @@ PLAIN = PRO.replace("<|User|>", "User").replace("<|Assistant|>", "Assistant")
         ({"README.md": CARDS["Janus-Pro"]}, False),
         ({"README.md": CARDS["another"]}, False),
         ({"README.md": CARDS["Janus-1.3B"], "chat_template.jinja": PRO}, False),
-        ({"chat_template.jinja": PLAIN}, True),
+        ({"README.md": CARDS["Janus-Pro"], "chat_template.jinja": PLAIN}, True),
+        ({"chat_template.jinja": NAMELESS}, False),
+        ({"README.md": CARDS["tuned"], "chat_template.jinja": NAMELESS}, True),
         ({"chat_template.json": json.dumps({"chat_template": PLAIN})}, True),
     ],
 )
@@ -247,6 +250,12 @@ def test_what_is_not_whole_is_refused_in_a_line(folder, tmp_path):
             TextToImagePipeline.from_pretrained(tmp_path / name)
     with refused(OSError, tmp_path / "odd", "Janus"):
         TextToImagePipeline.from_pretrained(tmp_path / "odd")
+    path = copy("cut") / "tokenizer.json"
+    whole = path.read_text()
+    for broken in (whole[: len(whole) // 2], "", "{}"):
+        path.write_text(broken)
+        with refused(OSError, path):
+            TextToImagePipeline.from_pretrained(tmp_path / "cut")
 
 
 class Runs:

@@ -73,6 +73,12 @@ def test_what_is_not_whole_is_refused_in_a_line(gpt, tmp_path):
     (tmp_path / "1.3B" / "config.yaml").write_text(yaml.safe_dump(settings))
     with refused(OSError, "minDALL-E", 34, 32):
         TextToImagePipeline.from_pretrained(tmp_path / "1.3B")
-    (tmp_path / "1.3B" / "stage2_last.ckpt").unlink()
+    for name in ("merges.txt", "vocab.json"):
+        path = tmp_path / "1.3B" / "tokenizer" / f"bpe-16k-{name}"
+        path.write_text(path.read_text()[:15])
+        with refused(OSError, path):
+            TextToImagePipeline.from_pretrained(tmp_path / "1.3B")
+    save_mindalle(gpt, tmp_path / "cut")
+    (tmp_path / "cut" / "stage2_last.ckpt").unlink()
     with refused(OSError, "minDALL-E", "stage2_last.ckpt"):
-        TextToImagePipeline.from_pretrained(tmp_path / "1.3B")
+        TextToImagePipeline.from_pretrained(tmp_path / "cut")

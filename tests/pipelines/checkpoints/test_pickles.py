@@ -205,6 +205,10 @@ def test_files_that_are_none_are_refused(tmp_path, save):
         path.write_bytes(content)
         with refused(OSError, str(path)):
             read_pickle(path)
+    path.write_bytes(whole := whole[:-50])
+    told = [len(whole)] if whole.startswith(b"PK") else []
+    with refused(OSError, str(path), *told):
+        read_pickle(path)
     older = [MAGIC, PROTOCOL, {"little_endian": True}, {}, [[1]]]  # whose storages have keys that are none
     path.write_bytes(b"".join(map(pickle.dumps, older)))
     with refused(OSError, "storages"):
@@ -251,3 +255,10 @@ def test_files_that_are_no_safetensors_are_refused(tmp_path, content):
     (tmp_path / "saved.safetensors").write_bytes(content)
     with refused(OSError, "saved.safetensors"):
         read_safetensors(tmp_path / "saved.safetensors")
+
+
+@pytest.mark.parametrize("read", [read_pickle, read_safetensors])
+def test_a_git_lfs_pointer_is_told(tmp_path, read):
+    (tmp_path / "saved").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with refused(OSError, str(tmp_path / "saved"), "git lfs pull"):
+        read(tmp_path / "saved")

@@ -12,6 +12,8 @@ from tiny_rudalle import BOS, CODES, EOS, TEXT, WORDS, RuDALLE, save_rudalle
 
 from pipelines import TextToImagePipeline
 from pipelines.checkpoints.known import RUDALLE, known_checkpoint
+from pipelines.checkpoints.rudalle import read_tokenizer
+from prior_transformer import PriorTransformerConfig
 from training.loop.pretrained import start_config
 
 GRID = 8  # so that the convolutional mask ends before the row does
@@ -64,6 +66,14 @@ def test_a_long_text_is_cut_and_not_ended(pipeline):
     assert pipeline.tokenizer.decode_captions(pipeline.encode_prompt("A  cat")) == ["a cat"]
 
 
+@pytest.mark.filterwarnings("ignore:a caption is longer")
+def test_a_text_cut_before_a_letter_of_two_tokens_is_not_ended(tmp_path):
+    """İ is an i and its dot, in lower case."""
+    (tmp_path / "bpe.model").write_text(f"3 0\n9601 4\n{ord('i')} 5\n{0x307} 6\n1 0 2 3\n")
+    tokenizer = read_tokenizer(tmp_path / "bpe.model", PriorTransformerConfig(text_vocab_size=7, text_length=4))
+    assert tokenizer.encode_captions(["iiİ", "iİ", "ii"]).tolist() == [[4, 5, 5, 0], [4, 5, 5, 6], [4, 5, 5, EOS]]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_greedy_codes_and_pixels_are_the_references(seed, tmp_path):
@@ -86,6 +96,20 @@ def test_logits_greedy_codes_and_pixels_are_the_references(seed, tmp_path):
     assert pipeline.sampling.top_k == CODES and pipeline.sampling.guidance_scale == 1
 
 
+@torch.no_grad()
+def test_an_attention_that_overflows_float16_is_bounded(tmp_path):
+    """As its authors bound it, in any dtype: normalised, an infinity would be no number."""
+    rudalle = RuDALLE()
+    rudalle.weights["transformer.layers.1.attention.dense.weight"] *= 5e4
+    ids, codes = torch.tensor([[4, 5, 6, EOS, *[0] * (TEXT - 5)]]), torch.arange(16)[None]
+    expected = rudalle.logits(torch.nn.functional.pad(ids, (1, 0), value=BOS), codes)
+    save_rudalle(rudalle, tmp_path)
+    for dtype, atol in ((torch.float32, 1e-4), (torch.float16, 0.1)):
+        prior = TextToImagePipeline.from_pretrained(tmp_path, dtype=dtype).prior
+        logits = prior(prior.join(ids, codes)).image_logits
+        torch.testing.assert_close(logits.float(), expected, atol=atol, rtol=0)
+
+
 def test_it_becomes_a_folder_of_ours_and_a_start(folder, pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     loaded = TextToImagePipeline.from_pretrained(tmp_path)
@@ -104,7 +128,7 @@ def test_it_becomes_a_folder_of_ours_and_a_start(folder, pipeline, tmp_path):
         ("to_logits.1.bias", torch.zeros(7), [7]),
         ("text_pos_embeddings.weight", torch.tensor(1.0), []),
         ("image_col_embeddings.weight", torch.zeros(GRID - 1, 32), [GRID, GRID - 1]),
-        ("text_embeddings.weight", torch.zeros(TEXT + 11, 32), [11, len(WORDS) - 1]),
+        ("text_embeddings.weight", torch.zeros(TEXT + 11, 32), [11, len(WORDS)]),
         ("transformer.conv_mask", torch.ones(TEXT + GRID**2, TEXT + GRID**2).tril(), []),
     ],
 )
@@ -114,23 +138,43 @@ def test_a_wrong_tensor_is_named_with_both_shapes(rudalle, folder, tmp_path, nam
     weights = rudalle.weights | rudalle.masks | {name: weight}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     torch.save(weights, tmp_path / "changed" / "pytorch_model_v3.bin")
-    names = [] if name.startswith("text_") else [name]
-    with refused(OSError, "ruDALL-E", *names, *told):
+    names = [] if name.startswith("text_") else ["ruDALL-E", name]
+    with refused(OSError, *names, *told):
         TextToImagePipeline.from_pretrained(tmp_path / "changed")
 
 
-def test_a_tokenizer_that_is_not_whole_is_refused(folder, tmp_path):
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+CUT = {
+    "cut": (lambda text: text[: text.rindex("1")], [24, 28]),
+    "empty": (lambda text: "", [0, 6]),
+    "another": (lambda text: "a b", []),
+    "a pointer": (lambda text: POINTER, ["git lfs pull"]),
+    "large": (lambda text: " " * (2**23 + 1), [2**23 + 1, 2**23]),
+    "no code point": (lambda text: text.replace("9601", "9" * 20), []),
+    "a letter for UNK": (lambda text: text.replace("97 5", "97 1"), [1]),
+    "a letter twice": (lambda text: text.replace("97 5", "99 5"), [6]),
+    "an id twice": (lambda text: text.replace("5 8 9", "5 8 6"), [6]),
+    "an id too high": (lambda text: text.replace("4 5 12", "4 5 13"), [13]),
+    "a merge too early": (lambda text: text.replace("5 8 9", "5 10 9"), [5, 10, 9]),
+}
+
+
+@pytest.mark.parametrize("broken", CUT)
+def test_a_tokenizer_that_is_not_whole_is_refused(broken, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "cut")
-    text = (folder / "bpe.model").read_text()
-    for broken, told in (
-        (text[: text.rindex("1")], [24, 28]),
-        ("", []),
-        ("a b", []),
-        (text.replace("9601", "9" * 20), []),
-    ):
-        (tmp_path / "cut" / "bpe.model").write_text(broken)
-        with refused(OSError, "ruDALL-E", *told):
-            TextToImagePipeline.from_pretrained(tmp_path / "cut")
+    path = tmp_path / "cut" / "bpe.model"
+    change, told = CUT[broken]
+    path.write_text(change(path.read_text()))
+    with refused(OSError, "bpe.model", *told):
+        TextToImagePipeline.from_pretrained(tmp_path / "cut")
+
+
+def test_tokens_that_double_without_end_are_refused(tmp_path):
+    """Twenty merges of 60 bytes would make a token of a MiB, sixty one of an EiB."""
+    merges = "\n".join(f"{4 + i} {4 + i} {5 + i}" for i in range(20))
+    (tmp_path / "bpe.model").write_text(f"1 20\n9601 4\n{merges}\n1 0 2 3\n")
+    with refused(OSError, "bpe.model", 15, 2048, 1024):
+        read_tokenizer(tmp_path / "bpe.model", PriorTransformerConfig(text_vocab_size=25))
 
 
 def test_a_repository_has_its_weights_and_two_others_the_rest(hub, folder, pipeline, tmp_path, monkeypatch):
