@@ -1,6 +1,6 @@
 """Codes a second of the loop, as ratios to three references measured in the same run.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation [--parts loop windows cold memory plot] [--rounds 3]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation [--parts loop windows passes cold memory plot] [--rounds 3]
 
 d 512, 8 layers, 8 heads × 64, text 64 of 4,096, image 16×16 of 2,048; random weights, which cost what trained ones do.
 The references:
@@ -14,7 +14,7 @@ The references:
 What is read and every 16th code, drawn from its logits as in the loop, are timed, and the codes' seconds taken 16
 times (of the plain loop every 32nd, of `generate` its first 17). That is the loop of one code a pass. "windows" is of
 whole pictures of the embedded model, by how many codes of each a pass looks at: passes, seconds against those of one
-code a pass, and how many pictures are the same, code for code.
+code a pass, and how many pictures are the same, code for code. "passes" counts them of 200 names.
 Variants take turns, round after round (A B C A B C …); a row is the median of its rounds. On a CPU seconds are those
 of the process, not of the clock: what else runs there disturbs them least, though it still takes cache and bandwidth.
 int8 and int4 need torchao.
@@ -23,6 +23,7 @@ int8 and int4 need torchao.
 import argparse
 import copy
 import itertools
+import random
 import resource
 import statistics
 import subprocess
@@ -32,11 +33,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from pipelines import TextToImagePipeline
 from pipelines.drawing.keys import draw_by_keys, draw_keys
+from pipelines.drawing.rows import Rows
 from pipelines.drawing.sampling import filter_logits, guide
 from pipelines.quantization import quantize_prior
 from prior_transformer import PriorTransformer, PriorTransformerConfig
@@ -51,6 +54,7 @@ NAMES = [
 ]
 # fmt: on
 FIGURE = Path(__file__).parent / "generation.png"
+DATA = Path(__file__).parents[2] / "training" / "data" / "emoji"
 EVERY = 16  # one code in so many is timed
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 0.625}  # a weight; int4 with its group's scale and zero
 
@@ -227,6 +231,52 @@ def measure_windows(batches: list[int], windows: list[int | None], num_prompts: 
             )
 
 
+def measure_passes(windows: list[int]) -> None:
+    """Of each of 200 names of the emoji set, by default settings, seeds 0 to 199; ten at once, each at its pace."""
+    pipeline, at_once = TextToImagePipeline.from_pretrained(), 10
+    paths = sorted(DATA.glob("train-*.parquet"))
+    names = {name for path in paths for name in pq.read_table(path, columns=["name"])["name"].to_pylist()}
+    some, first = random.Random(0).sample(sorted(names), 200), None
+    print("\n| window | passes, mean | median | least, most | the same pictures as in the first row |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for window in windows:
+        passes, codes = [], []
+        for i in range(0, len(some), at_once):
+            drawn = draw_each(pipeline, some[i : i + at_once], i, window)
+            passes += [count for count, _ in drawn]
+            codes += [codes for _, codes in drawn]
+        first = first or codes
+        same = sum(map(torch.equal, codes, first))
+        mean, median = statistics.mean(passes), statistics.median(passes)
+        print(f"| {window} | {mean:.1f} | {median:.0f} | {min(passes)}, {max(passes)} | {same} |", flush=True)
+
+
+def draw_each(
+    pipeline: TextToImagePipeline, prompts: list[str], seed: int, window: int
+) -> list[tuple[int, torch.Tensor]]:
+    """Of each picture how many passes it took, and its codes (N,)."""
+    prior, captions = pipeline.prior, pipeline.encode_prompt(prompts)
+    keys = draw_keys(list(range(seed, seed + len(prompts))), prior.config.image_length)
+    rows = Rows(prior, window)
+    names = rows.add(
+        captions,
+        keys,
+        pipeline.sampling,
+        codes=torch.zeros_like(keys),
+        given=torch.zeros_like(keys, dtype=torch.bool),
+        other_captions=prior.null(captions),
+    )
+    finished = {}
+    while len(rows):
+        progress = rows.collect()
+        for name, done, codes in zip(*progress, strict=True):
+            if done == keys.shape[1]:
+                finished[name] = rows.passes, codes.clone()
+        if len(rows):
+            rows.step()
+    return [finished[name] for name in names]
+
+
 def measure_cold() -> None:
     """A fresh process from its start to a saved picture of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
@@ -327,6 +377,7 @@ def main() -> None:
 PARTS = {
     "loop": lambda arguments: measure_loop(arguments.rounds, arguments.batches, arguments.weights),
     "windows": lambda arguments: measure_windows(arguments.batches, [*arguments.windows, None], arguments.prompts),
+    "passes": lambda arguments: measure_passes(arguments.windows),
     "cold": lambda arguments: measure_cold(),
     "memory": lambda arguments: measure_memory(),
     "plot": lambda arguments: plot(arguments.rounds, arguments.weights),
