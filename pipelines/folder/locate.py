@@ -76,7 +76,7 @@ def known_at(folder: Path) -> Known | None:
 
 def _fetch_weights(repo_id: str, hub_options: dict, known: Known) -> Path:
     for pattern in known.weights:
-        folder = fetch(repo_id, hub_options, [*SETTINGS, pattern])
+        folder = fetch(repo_id, hub_options, [*SETTINGS, pattern, *known.elsewhere])  # or they may lie there
         if not any(folder.glob(pattern)):
             continue
         if (encoder := known.text_encoder(folder)) is not None:

@@ -196,6 +196,15 @@ def test_a_repository_has_its_weights_and_two_others_the_rest(hub, folder, pipel
     assert torch.equal(output.codes, expected.codes)
 
 
+def test_a_repository_may_hold_all_of_it(hub, folder, pipeline, tmp_path):
+    api = HfApi(token="hf_anna")
+    api.create_repo("anna/whole")
+    api.upload_folder(repo_id="anna/whole", folder_path=str(folder))
+    pulled = TextToImagePipeline.from_pretrained("anna/whole", cache_dir=tmp_path)
+    output, expected = (one(PROMPTS[0], seed=0, progress_bar=False) for one in (pulled, pipeline))
+    assert torch.equal(output.codes, expected.codes)
+
+
 def test_a_name_alone_tells_it(tmp_path):
     (tmp_path / "pytorch_model_v3.bin").write_bytes(b"no pickle")
     known = known_checkpoint(tmp_path)
