@@ -59,7 +59,7 @@ class SavedPipeline(ModelHubMixin):
         language: of the captions, as the Hub names languages, such as "en"; None: the card states none.
         samples: a picture for the model card.
         reranker: what `best_of` and `rank` ask beside the prior; it reads the tokenizer's ids. None: they do without.
-        text_encoder: what a prior that reads features of text reads them through, from the tokenizer's ids, such as
+        text_encoder: what a prior that reads features of text reads them through, from the tokenizer's ids:
             transformers' `T5EncoderModel`. None for any other prior.
         stored_dtype: whether `from_pretrained` keeps the dtype of its files unless told otherwise, as for a large
             model; else it takes float32.

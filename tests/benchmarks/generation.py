@@ -1,6 +1,6 @@
 """Codes a second of the loop, as ratios to three references measured in the same run.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation [--parts loop windows passes cold memory plot] [--rounds 3]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation [--parts loop cold memory plot] [--rounds 3]
 
 d 512, 8 layers, 8 heads × 64, text 64 of 4,096, image 16×16 of 2,048; random weights, which cost what trained ones do.
 The references:
@@ -12,10 +12,8 @@ The references:
    105 MB.
 
 What is read and every 16th code, drawn from its logits as in the loop, are timed, and the codes' seconds taken 16
-times (of the plain loop every 32nd, of `generate` its first 17). That is the loop of one code a pass. "windows" is of
-whole pictures of the embedded model, by how many codes of each a pass looks at: passes, seconds against those of one
-code a pass and against `generate` of a Llama of the embedded model's size, and how many pictures are the same, code
-for code. "passes" counts them of 200 names.
+times (of the plain loop every 32nd, of `generate` its first 17). That is the loop of one code a pass;
+windows.py has that of several.
 Variants take turns, round after round (A B C A B C …); a row is the median of its rounds. On a CPU seconds are those
 of the process, not of the clock: what else runs there disturbs them least, though it still takes cache and bandwidth.
 int8 and int4 need torchao.
@@ -23,8 +21,6 @@ int8 and int4 need torchao.
 
 import argparse
 import copy
-import itertools
-import random
 import resource
 import statistics
 import subprocess
@@ -34,28 +30,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from pipelines import TextToImagePipeline
 from pipelines.drawing.keys import draw_by_keys, draw_keys
-from pipelines.drawing.rows import Rows
 from pipelines.drawing.sampling import filter_logits, guide
 from pipelines.quantization import quantize_prior
 from prior_transformer import PriorTransformer, PriorTransformerConfig
 
-# fmt: off
-NAMES = [
-    "avocado", "red apple", "cat face", "fire engine", "sailboat", "hamburger", "rocket", "octopus", "banana",
-    "tomato", "grapes", "lemon", "pizza", "hot dog", "doughnut", "teapot", "bicycle", "airplane", "automobile",
-    "tractor", "helicopter", "umbrella", "snowman", "sunflower", "tulip", "cactus", "mushroom", "maple leaf",
-    "penguin", "elephant", "tiger face", "rabbit face", "panda", "frog", "whale", "butterfly", "snail", "guitar",
-    "violin", "trophy",
-]
-# fmt: on
 FIGURE = Path(__file__).parent / "generation.png"
-DATA = Path(__file__).parents[2] / "training" / "data" / "emoji"
 EVERY = 16  # one code in so many is timed
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 0.625}  # a weight; int4 with its group's scale and zero
 
@@ -212,86 +196,6 @@ def measure_loop(rounds: int, batches: list[int], kinds: list[str]) -> None:
             )
 
 
-def measure_windows(batches: list[int], windows: list[int | None], num_prompts: int) -> None:
-    """By default settings, names and scenes of two of them. None of windows is the measured one."""
-    pipeline = TextToImagePipeline.from_pretrained()
-    prompts = {
-        "names": NAMES[:num_prompts],
-        "composed": [f"a {a} beside a {b}" for a, b in itertools.pairwise(NAMES)][:num_prompts],
-    }
-    print("\n| prompts | batch | window | passes | CPU time to window 1 | codes/s to `generate` | the same pictures |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for kind, batch_size in itertools.product(prompts, batches):
-        seconds, passes, codes = {w: [] for w in windows}, {w: [] for w in windows}, {w: [] for w in windows}
-        generate, generated = (
-            llama_loop(pipeline.prior.config, 2 * batch_size),
-            [],
-        )  # as guidance has two rows a picture
-        for i in range(0, len(prompts[kind]), batch_size):
-            generated.append(generate())
-            for window in windows:  # in turn
-                start = time.process_time()
-                output = pipeline(prompts[kind][i : i + batch_size], seed=i, window=window, progress_bar=False)
-                seconds[window].append(time.process_time() - start)
-                passes[window].append(output.passes)
-                codes[window].append(output.codes)
-        for window in windows:
-            same = sum(int((a == b).all((1, 2)).sum()) for a, b in zip(codes[window], codes[1], strict=True))
-            ratio = statistics.median(a / b for a, b in zip(seconds[window], seconds[1], strict=True))
-            faster = statistics.median(a / b for a, b in zip(generated, seconds[window], strict=True))
-            print(
-                f"| {kind} | {batch_size} | {window or 'measured'} | {statistics.mean(passes[window]):.0f} "
-                f"| {ratio:.2f} | {faster:.2f}× | {same} of {len(prompts[kind])} |",
-                flush=True,
-            )
-
-
-def measure_passes(windows: list[int]) -> None:
-    """Of each of 200 names of the emoji set, by default settings, seeds 0 to 199; ten at once, each at its pace."""
-    pipeline, at_once = TextToImagePipeline.from_pretrained(), 10
-    paths = sorted(DATA.glob("train-*.parquet"))
-    names = {name for path in paths for name in pq.read_table(path, columns=["name"])["name"].to_pylist()}
-    some, first = random.Random(0).sample(sorted(names), 200), None
-    print("\n| window | passes, mean | median | least, most | the same pictures as in the first row |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
-    for window in windows:
-        passes, codes = [], []
-        for i in range(0, len(some), at_once):
-            drawn = draw_each(pipeline, some[i : i + at_once], i, window)
-            passes += [count for count, _ in drawn]
-            codes += [codes for _, codes in drawn]
-        first = first or codes
-        same = sum(map(torch.equal, codes, first))
-        mean, median = statistics.mean(passes), statistics.median(passes)
-        print(f"| {window} | {mean:.1f} | {median:.0f} | {min(passes)}, {max(passes)} | {same} |", flush=True)
-
-
-def draw_each(
-    pipeline: TextToImagePipeline, prompts: list[str], seed: int, window: int
-) -> list[tuple[int, torch.Tensor]]:
-    """Of each picture how many passes it took, and its codes (N,)."""
-    prior, captions = pipeline.prior, pipeline.encode_prompt(prompts)
-    keys = draw_keys(list(range(seed, seed + len(prompts))), prior.config.image_length)
-    rows = Rows(prior, window)
-    names = rows.add(
-        captions,
-        keys,
-        pipeline.sampling,
-        codes=torch.zeros_like(keys),
-        given=torch.zeros_like(keys, dtype=torch.bool),
-        other_captions=prior.null(captions),
-    )
-    finished = {}
-    while len(rows):
-        progress = rows.collect()
-        for name, done, codes in zip(*progress, strict=True):
-            if done == keys.shape[1]:
-                finished[name] = rows.passes, codes.clone()
-        if len(rows):
-            rows.step()
-    return [finished[name] for name in names]
-
-
 def measure_cold() -> None:
     """A fresh process from its start to a saved picture of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
@@ -380,8 +284,6 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["loop", "cold", "memory"], choices=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--windows", type=int, nargs="+", default=[1, 8, 16, 32, 64], help="1 is what is compared to")
-    parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--weights", nargs="+", default=["float32", "int8"], choices=list(BYTES))
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
@@ -391,8 +293,6 @@ def main() -> None:
 
 PARTS = {
     "loop": lambda arguments: measure_loop(arguments.rounds, arguments.batches, arguments.weights),
-    "windows": lambda arguments: measure_windows(arguments.batches, [*arguments.windows, None], arguments.prompts),
-    "passes": lambda arguments: measure_passes(arguments.windows),
     "cold": lambda arguments: measure_cold(),
     "memory": lambda arguments: measure_memory(),
     "plot": lambda arguments: plot(arguments.rounds, arguments.weights),
