@@ -25,6 +25,8 @@ class DVAEConfig(CheckedConfig):
         back), which keeps where in its square a pixel stands, so that a small decoder need not learn it.
     encoder_padding: "zeros" (the paper's), or "replicate", which repeats the border's pixels, so that a flat ground
         has one code, at the border as inside.
+    pooled_halvings: so many of the first halvings are means of 2×2 pixels, with the encoder's groups behind them: a
+        picture has the codes of one of half its side, or a quarter, and the decoder, with all groups, paints it whole.
     input_map: what the encoder sees of a pixel x: "centred", 2 x − 1, or "shrunk", 0.8 x + 0.1, as OpenAI's does.
     posterior: "gumbel" (the paper's: a logits head), "gumbel_codebook" (logits are −scale · squared distance to a
         codebook), "implicit" (the same with noise of the whole picture, so that codes depend on each other), "vq"
@@ -54,6 +56,7 @@ class DVAEConfig(CheckedConfig):
     post_gain: float | int | None = None
     resampling: Literal["pool", "shuffle"] = "pool"
     encoder_padding: Literal["zeros", "replicate"] = "zeros"
+    pooled_halvings: int = 0
     input_map: Literal["centred", "shrunk"] = "centred"
     posterior: Literal["gumbel", "gumbel_codebook", "implicit", "vq", "normalised_vq", "ibq", "fsq", "lfq"] = "gumbel"
     commitment: float | int = 0.25
@@ -95,6 +98,11 @@ class DVAEConfig(CheckedConfig):
             )
         if min(self.widths) < self.bottleneck:
             raise ValueError(f"widths {list(self.widths)} must each be at least bottleneck={self.bottleneck}")
+        if not 0 <= self.pooled_halvings <= halvings:
+            raise ValueError(
+                f"pooled_halvings={self.pooled_halvings} must be 0 to {halvings}, the halvings of "
+                f"downsample_factor={self.downsample_factor}"
+            )
         if self.resampling == "shuffle" and any(width % 4 for width in self.widths):
             raise ValueError(f"widths {list(self.widths)} must be divisible by 4 for resampling='shuffle'")
 
@@ -145,7 +153,8 @@ class DVAEConfig(CheckedConfig):
     def code_settings(self) -> dict[str, Any]:
         """What decides the codes of a picture beside the weights and their shapes."""
         names = ("image_size", "downsample_factor", "resampling", "posterior", "encoder_padding")
-        later = {} if self.input_map == "centred" else {"input_map": self.input_map}
+        defaults = {"input_map": "centred", "pooled_halvings": 0}  # of settings that came later
+        later = {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
         return {"gain": self.gain, **{name: getattr(self, name) for name in names}, **later}
 
     @property

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -103,16 +104,21 @@ def residual_group(
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) -> (B, widths[-1], h, w): 7×7 convolution, groups of blocks with a halving between them."""
+    """
+    (B, 3, H, W) -> (B, widths[-1], h, w): means of squares if any are pooled, 7×7 convolution, groups of blocks with a
+    halving between them.
+    """
 
     def __init__(self, config: DVAEConfig):
         super().__init__()
         shuffle, padding_mode = config.resampling == "shuffle", config.encoder_padding
         self.gain, self.offset = INPUT_MAPS[config.input_map]
-        first = nn.Conv2d(3, config.widths[0], kernel_size=7, padding=3, padding_mode=padding_mode)
+        self.pooled = 2**config.pooled_halvings
+        widths, num_blocks = config.widths[config.pooled_halvings :], config.blocks[config.pooled_halvings :]
+        first = nn.Conv2d(3, widths[0], kernel_size=7, padding=3, padding_mode=padding_mode)
         layers: list[nn.Module] = [first]
-        n_in = config.widths[0]
-        for i, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
+        n_in = widths[0]
+        for i, (width, blocks) in enumerate(zip(widths, num_blocks, strict=True)):
             if i > 0:
                 layers.append(nn.PixelUnshuffle(2) if shuffle else nn.MaxPool2d(2))
                 n_in = 4 * n_in if shuffle else n_in
@@ -122,7 +128,8 @@ class Encoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         first = cast(nn.Conv2d, self.blocks[0])
-        return self.blocks((self.gain * pixel_values + self.offset).to(first.weight.dtype))
+        seen = F.avg_pool2d(pixel_values, self.pooled) if self.pooled > 1 else pixel_values
+        return self.blocks((self.gain * seen + self.offset).to(first.weight.dtype))
 
 
 class Decoder(nn.Module):

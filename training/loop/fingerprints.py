@@ -10,7 +10,7 @@ from dvae import FirstStage
 from pipelines.folder.fingerprints import weights_digest, weights_digests
 from prior_transformer import PriorTokenizer, StreamPrior
 
-LATER = ("encoder_padding", "input_map")  # fields of a dVAE's config that came after `codes_digests_of_before`
+LATER = ("encoder_padding", "input_map", "pooled_halvings")  # of a config, since `codes_digests_of_before`
 
 
 def digest_of(settings: dict[str, Any]) -> str:
