@@ -197,7 +197,11 @@ class Rows:
         return logits.float(), cache
 
     def _draw(self, rows: list[Row], state: State, logits: Tensor, other_logits: Tensor | None) -> Tensor:
-        """The next W codes of each row from their logits (A, W, K), and those that guidance steers away from."""
+        """The next W codes of each row, (A, W), as `_scores` has them."""
+        return self._scores(rows, state, logits, other_logits).argmax(dim=-1)
+
+    def _scores(self, rows: list[Row], state: State, logits: Tensor, other_logits: Tensor | None) -> Tensor:
+        """Filtered logits and noise (A, W, K), from the prior's logits and those that guidance steers away from."""
         num_rows, width, size = logits.shape
         cells = (state.done[:, None] + torch.arange(width, device="cpu")).clamp(max=state.given.shape[1] - 1)  # (A, W)
         if other_logits is not None:
@@ -207,7 +211,7 @@ class Rows:
                 said = row.posterior[cells[i].to(row.posterior.device)]
                 logits[i] = (1 - row.strength) * said + row.strength * logits[i].log_softmax(dim=-1)  # −inf stays
         logits = filter_logits(logits.flatten(0, 1), **state.settings_at(cells)).view(num_rows, width, size)
-        return (logits + state.noise_at(cells, size)).argmax(dim=-1)
+        return logits + state.noise_at(cells, size)
 
     # Who is where.
 

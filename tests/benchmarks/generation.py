@@ -32,6 +32,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from pipelines import TextToImagePipeline
 from pipelines.drawing.keys import draw_by_keys, draw_keys
@@ -123,7 +124,7 @@ def plain_loop(prior: PriorTransformer, batch_size: int, every: int = 2 * EVERY)
     return run
 
 
-def llama_loop(config: PriorTransformerConfig, batch_size: int, every: int = EVERY) -> Callable[[], float]:
+def make_llama(config: PriorTransformerConfig) -> PreTrainedModel:
     """Of the prior's width, depth and vocabulary, and about as many weights; its prompts are as long."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -136,7 +137,11 @@ def llama_loop(config: PriorTransformerConfig, batch_size: int, every: int = EVE
         "max_position_embeddings": prompt_length + length,
     }
     tokens = {"vocab_size": config.codebook_size, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
-    llama = LlamaForCausalLM(LlamaConfig(**sizes, **tokens)).eval()
+    return LlamaForCausalLM(LlamaConfig(**sizes, **tokens)).eval()
+
+
+def llama_loop(config: PriorTransformerConfig, batch_size: int, every: int = EVERY) -> Callable[[], float]:
+    llama, prompt_length, length = make_llama(config), config.prefix_length, config.image_length
     llama.generation_config.cache_implementation = "static"
     llama.generation_config.max_cache_len = prompt_length + length  # as for all tokens
     input_ids = torch.randint(1, config.codebook_size, (batch_size, prompt_length))
