@@ -130,9 +130,10 @@ def encode_split(
         pieces = PieceContents(split, data, size, dvae.config.grid_size)
         blocks = Blocks(encode_now(dvae, pieces, device), pieces, ground_codes(dvae, pieces.composer, device))
         encoded = {"validation": singles_of(blocks)}
-        return encoded | ({HELDOUT_SPLIT: scenes_of(blocks, heldout_pairs, seed=0)} if heldout_pairs else {})
+        held_out = scenes_of(blocks, heldout_pairs, seed=0) if split.kind.holds_out and heldout_pairs else None
+        return encoded | ({HELDOUT_SPLIT: held_out} if held_out else {})
     contents = {"validation": Contents(split, data, size)}
-    if split.kind.composes and heldout_pairs:
+    if split.kind.holds_out and heldout_pairs:
         contents[HELDOUT_SPLIT] = Contents(split, data, size, scenes=heldout_pairs, held_out=True)
     return {name: encode_now(dvae, part, device) for name, part in contents.items()}
 

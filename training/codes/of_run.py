@@ -29,8 +29,8 @@ def code_caches(
     kinds: Sequence[type[Captioned]] = (),
 ) -> dict[str, CodeCache]:
     """
-    Several crops and flips are the training split's alone. HELDOUT_SPLIT, where scenes are to be cached, holds scenes
-    alone, of what the set holds out of training. With training.blocks the caches hold pieces: all of the training
+    Several crops and flips are the training split's alone. HELDOUT_SPLIT, where scenes are to be cached and the set
+    holds some out of training, is of these alone. With training.blocks the caches hold pieces: all of the training
     split's, the rows of the validation split.
     """
     folder, size, seed = Path(training.codes or output_dir / "codes"), dvae.config.image_size, training.seed
@@ -47,7 +47,7 @@ def code_caches(
         "train": Contents(train, data, size, views, scenes, seed=seed),
         "validation": Contents(validation, data, size, seed=seed),
     }
-    if scenes > 0:
+    if scenes > 0 and train.kind.holds_out:
         contents[HELDOUT_SPLIT] = Contents(train, data, size, scenes=HELDOUT_SCENES, held_out=True, seed=seed)
     return {split: CodeCache(folder / split, dvae, part) for split, part in contents.items()}
 
@@ -64,6 +64,6 @@ def codes_of(
     assert isinstance(contents, PieceContents)  # training.blocks caches nothing else
     grounds = ground_codes(dvae, contents.composer, accelerator.device)
     blocks = Blocks(train, contents, grounds)
-    held_out = scenes_of(blocks, HELDOUT_SCENES, training.seed) if contents.composer.holds_out else None
+    held_out = scenes_of(blocks, HELDOUT_SCENES, training.seed) if contents.source.kind.holds_out else None
     encoded["validation"] = on_white(encoded["validation"], int(grounds[0]))
     return blocks, encoded | ({HELDOUT_SPLIT: held_out} if held_out else {})

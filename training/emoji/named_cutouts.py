@@ -39,7 +39,7 @@ class NamedCutouts(Captioned):
     """Rows of an RGBA picture of one thing, with its `name`, `keywords` and `style`."""
 
     named_by = ("name", "keywords", "style")
-    composes, lays_out, crops, channels, version = True, True, False, 4, LAYOUT
+    composes, lays_out, holds_out, crops, channels, version = True, True, True, False, 4, LAYOUT
 
     def __init__(self):
         self.columns = list(self.named_by)

@@ -77,6 +77,7 @@ class Generated(Captioned):
     def __init__(self, composer: Composer):
         super().__init__("text")
         self.own, self.version, self.lays_out = composer, composer.version, isinstance(composer, LaidOut)
+        self.holds_out = composer.holds_out
 
     def composer(self, parts: Sequence[Parts], kept: Sequence) -> Composer:
         return self.own

@@ -67,6 +67,7 @@ class Captioned:
     named_by: tuple[str, ...] = ()  # the columns that tell a set of this kind from one of captions
     composes = False  # whether it draws scenes
     lays_out = False  # whether these are laid out of pieces (layouts.LaidOut)
+    holds_out = False  # whether training never draws some of them
     crops = True  # whether a picture may be cropped, as the paper does in training
     channels = 3  # of what stays in memory
     version = 0  # of the scenes

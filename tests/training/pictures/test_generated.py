@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -13,10 +14,13 @@ from squares import write_preset
 
 from pipelines import TextToImagePipeline
 from training import train_dvae, train_prior, train_tokenizer, validate_data
+from training.codes.of_run import code_caches
+from training.loop.run_log import HELDOUT_SPLIT
 from training.pictures.data_arguments import DataArguments
 from training.pictures.generated import composer_in
 from training.pictures.in_memory import Pictures
 from training.pictures.splits import load_split
+from training.presets.trainers import PriorTraining
 
 
 @pytest.fixture
@@ -48,6 +52,14 @@ def test_scenes_are_fresh_draws(shapes):
     assert image.shape == (32, 32, 3) and parts["text"] != "a blue circle"
     assert np.array_equal(image, pictures.scene(Random("a"))[0])
     assert pictures.scene(Random("a"), held_out=True)[1] == {"text": "a blue circle"}
+
+
+def test_scenes_are_held_out_where_the_set_says_so_alone(shapes, tiny_dvae, tmp_path):
+    other = Path(shapes).with_name("others.py")
+    other.write_text(Path(shapes).read_text().replace("holds_out = 2000, True", "holds_out = 2000, False"))
+    training = PriorTraining(cached_scenes=4, scene_share=0.5)
+    for path, splits in ((shapes, {"train", "validation", HELDOUT_SPLIT}), (str(other), {"train", "validation"})):
+        assert set(code_caches(tiny_dvae, DataArguments(path=path), training, tmp_path)) == splits
 
 
 def test_every_trainer_takes_it(shapes, tmp_path):
