@@ -6,6 +6,7 @@ Leaves output_dir/dvae (averaged weights, config, image processor, metrics.json)
 the networks of adversaries, where the preset has any, in output_dir/adversaries.
 """
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -73,6 +74,11 @@ def build(model: dict | None, training: DVAETraining, accelerator: Accelerator) 
         with same_draws(training.seed):
             dvae = DVAE(DVAEConfig(**(model or {})))
     freeze(dvae, training.freeze)
+    if training.autoencoder_steps > 0 and training.kmeans_latents < dvae.config.codebook_size:
+        raise ValueError(
+            f"kmeans_latents={training.kmeans_latents} cannot fill codebook_size={dvae.config.codebook_size}: give "
+            "as many or more"
+        )
     accelerator.print(
         f"dVAE: {dvae.num_parameters() / 1e6:.2f} M parameters, {dvae.config.grid_size}² codes a picture"
     )
@@ -213,7 +219,7 @@ def fill_codebook(dvae: DVAE, pictures: TrainingPictures, training: DVAETraining
     """The codebook becomes the k-means of latents of fresh draws, the first process's on all."""
     if not isinstance(dvae.posterior, LatentPosterior):
         return
-    count = training.kmeans_latents // dvae.config.grid_size**2
+    count = math.ceil(training.kmeans_latents / dvae.config.grid_size**2)
     latents = []
     for images in some_pictures(pictures, count, training.seed + 1, scenes=0.25 if pictures.kind.composes else 0.0):
         z = dvae.posterior.project(dvae.encoder(to_pixel_values(images, accelerator.device)))

@@ -14,7 +14,7 @@ def kmeans(points: Tensor, k: int, seed: int, iterations: int = 10) -> tuple[Ten
     Raises a ValueError when there are fewer points than centres.
     """
     if len(points) < k:
-        raise ValueError(f"{len(points)} latents cannot fill {k} codes: raise training.kmeans_latents above {k}")
+        raise ValueError(f"{len(points)} latents cannot fill {k} codes: give training.kmeans_latents={k} or more")
     generator = torch.Generator().manual_seed(seed)
     points = points.float()
     centres = points[torch.randperm(len(points), generator=generator)[:k].to(points.device)]

@@ -69,6 +69,11 @@ class DVAETraining(LoopTraining):
             )
         for name in ("temperature_steps", "kl_steps", "autoencoder_steps", "decoder_steps"):
             setattr(self, name, in_steps(name, getattr(self, name), self.steps))
+        if self.init_from is not None and self.autoencoder_steps > 0:
+            raise ValueError(
+                f"autoencoder_steps={self.autoencoder_steps} would end in a new codebook, in place of the one of "
+                f"init_from={self.init_from!r}: add --training.autoencoder_steps 0"
+            )
         self._check_phases()
         for name in ("pixel_adversary", "posterior_adversary", "style_adversary"):
             if (adversary := getattr(self, name)) is not None:

@@ -8,7 +8,7 @@ from training.presets.reading import parse
 from training.presets.trainers import DVAETraining, GANTraining, PriorTraining, RerankerTraining
 from training.train_scorer import ScorerTraining
 
-CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
+CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "emoji_128.yaml", "dalle_256.yaml"]
 TRAININGS = {"dvae": DVAETraining, "prior": PriorTraining}
 NO_SCHEDULES = {"gradient_accumulation_steps", "max_skipped_steps", "unrolled_steps", "discriminator_steps"}
 
@@ -40,6 +40,12 @@ def test_the_presets_own_numbers_are_those_that_were_measured():
     assert (paper.temperature_steps, paper.kl_steps) == (150_000, 5000)
     assert parse("prior", PriorTraining, ["training/configs/dalle_256.yaml"]).training.warmup_steps == 5000
     assert (RerankerTraining().warmup_steps, ScorerTraining().warmup_steps) == (50, 50)
+
+
+def test_a_codebook_that_is_there_is_not_filled_anew():
+    with refused(ValueError, "autoencoder_steps=20", "init_from='embedded'", "--training.autoencoder_steps 0"):
+        DVAETraining(steps=200, init_from="embedded", autoencoder_steps="10%")
+    assert DVAETraining(steps=200, init_from="embedded", decoder_steps="100%").decoder_steps == 200
 
 
 @pytest.mark.parametrize(
