@@ -74,7 +74,7 @@ class LoopTraining:
     init_from: str | None = None
 
     def __post_init__(self):
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} trains nothing: give 1 or more")
         self.warmup_steps = in_steps("warmup_steps", self.warmup_steps, self.steps)

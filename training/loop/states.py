@@ -125,7 +125,9 @@ def _restore_optimizer(optimizer: Optimizer, state: dict) -> None:
         return tensor
 
     moments = {i: {key: like(parameters[i], value) for key, value in of.items()} for i, of in state["state"].items()}
-    optimizer.load_state_dict({**state, "state": moments})
+    of_each = zip(optimizer.param_groups, state["param_groups"], strict=True)
+    groups = [{**here, "params": there["params"]} for here, there in of_each]  # weight decay and betas are this run's
+    optimizer.load_state_dict({**state, "state": moments, "param_groups": groups})
 
 
 def rng_state() -> dict[str, Any]:

@@ -65,6 +65,22 @@ def test_resumed_it_takes_the_steps_of_one_that_never_stopped(tmp_path):
     assert all(map(torch.equal, prior.parameters(), resumed.parameters()))
 
 
+def test_a_resumed_run_has_its_own_weight_decay_and_betas(tmp_path):
+    prior = make_prior("grid")
+    before = adamw(prior, prior.layers, SETTINGS)
+    train(prior, before, steps=2)
+    save_state(before.state_dict(), tmp_path / "optimizer.safetensors")
+    now = adamw(prior, prior.layers, LoopTraining(lr=1e-2, weight_decay=0.3, betas=(0.8, 0.95)))
+    restore(now, load_state(tmp_path / "optimizer.safetensors"))
+    assert [(group["weight_decay"], group["betas"]) for group in now.param_groups] == [
+        (0.3, (0.8, 0.95)),
+        (0.0, (0.8, 0.95)),
+    ]
+    for parameter in prior.parameters():
+        assert torch.equal(now.state[parameter]["exp_avg"], before.state[parameter]["exp_avg"])
+        assert now.state[parameter]["step"] == 2
+
+
 def test_a_checkpoint_of_the_other_optimiser_is_refused(tmp_path):
     prior = make_prior("grid")
     other = adamw(prior, prior.layers, SETTINGS)
