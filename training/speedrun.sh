@@ -7,7 +7,8 @@
 # several, torchrun gives each a single one. Flags: --data.… and --output_dir are for all, --training.… for the
 # dVAE, the reranker and the prior, if all have it; --dvae.training.steps 100, --prior.model.hidden_size 64 and the
 # like are for that part alone, as a preset has it. --training.dvae FOLDER_OR_ID, here or in the preset's prior section,
-# takes a first stage that is there, and no dVAE is trained. --dry_run says what the dVAE and the prior would take, and
+# takes a first stage that is there, and no dVAE is trained; of a preset whose prior goes on from a pipeline's
+# (init_from) the tokenizer is not, nor a dVAE unless the preset has a section of it. --dry_run says what the dVAE and the prior would take, and
 # ends.
 # A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail
@@ -46,7 +47,11 @@ for part in "${parts[@]}"; do # a wrong flag is found before hours are spent
     flags_of "$part"
     config=$(python -m "training.train_$part" "${flags[@]}" --print_config) # in the end the prior's
 done
-if grep "^  dvae: " <<<"$config" | grep -vq " null$"; then parts=("${parts[@]:1}"); fi
+said() { sed -n "s/^  $1: //p" <<<"$config" | grep -vx null || true; } # KEY: what the prior's settings have for it
+named=$(said dvae) start=$(said init_from) first=(tokenizer)
+if [ -n "$named" ]; then own=("reranker --training.dvae=$named" ${own[@]+"${own[@]}"}); fi # before what a flag says
+if [ -n "$start" ]; then first=(); fi
+if [ -n "$named" ] || { [ -n "$start" ] && ! grep -qs ^dvae: "$preset"; }; then parts=("${parts[@]:1}"); fi
 if [ "${#plan[@]}" -gt 0 ]; then
     for part in "${parts[@]}"; do
         if [ "$part" = reranker ]; then continue; fi
@@ -66,7 +71,7 @@ else
 fi
 if [ "$processes" -eq 1 ]; then launch=(python -m); fi # whose errors and exit code no launcher hides
 
-for part in tokenizer "${parts[@]}"; do
+for part in ${first[@]+"${first[@]}"} "${parts[@]}"; do
     flags_of "$part"
     "${launch[@]}" "training.train_$part" "${flags[@]}"
 done

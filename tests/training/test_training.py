@@ -100,7 +100,10 @@ def test_a_prior_goes_on_with_its_own_tokenizer_alone(preset, tmp_path, capsys):
 
 STUB = """#!/usr/bin/env bash
 [ "$1" != -c ] || { echo 0; exit; }
-case "$*" in *training.train_prior*--training.dvae*--print_config) echo "  dvae: vq" ;; esac
+case "$*" in
+    *train_prior*--training.dvae*--print_config | *train_prior*named.yaml*--print_config) echo "  dvae: vq" ;;
+    *train_prior*started.yaml*--print_config) printf "  dvae: null\n  init_from: embedded\n" ;;
+esac
 echo "$(basename "$0") $*" >> "$LOG"
 """
 
@@ -151,9 +154,20 @@ def test_the_speedrun_hands_each_trainer_the_flags_it_takes(tmp_path):
     speedrun(str(mine), "--training.dvae", "my vq").check_returncode()
     assert [line.split("training.train_")[1] for line in (tmp_path / "log").read_text().splitlines()[3:]] == [
         f"tokenizer {mine} --training.keep true",
-        f"reranker {mine} {loops} --training.dvae my vq",
+        f"reranker {mine} {loops} --training.dvae=vq --training.dvae my vq",
         f"prior {mine} {loops} --training.dvae my vq",
     ]
+    for name, text, launched in (
+        ("named", "reranker: {}\n", ["tokenizer", "reranker", "prior"]),
+        ("started", "prior: {}\n", ["prior"]),
+        ("started", "dvae: {}\n", ["dvae", "prior"]),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        (tmp_path / "log").unlink()
+        speedrun(str(tmp_path / f"{name}.yaml")).check_returncode()
+        lines = [line for line in (tmp_path / "log").read_text().splitlines() if "--print_config" not in line]
+        assert [line.split("training.train_")[1].split()[0] for line in lines] == launched
+        assert all(holds(line, "--training.dvae=vq") for line in lines if "reranker" in line)
     stopped = speedrun("--model.hidden_size", "9")
     assert stopped.returncode == 2 and holds(stopped.stderr, "--model.hidden_size")
 
