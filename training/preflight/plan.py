@@ -21,13 +21,21 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from dvae import DVAE, DVAEConfig
 from pipelines.checkpoints.first_stages import find_first_stage_config
-from prior_transformer import StreamConfig, StreamPrior, build_prior, prior_config
+from prior_transformer import StreamConfig, StreamPrior, build_prior, load_tokenizer, prior_config
 
 from ..adversaries.beside_the_dvae import build_adversaries
 from ..loop.engine import ready
 from ..loop.losses import dvae_losses
 from ..loop.precision import mixed_precision
-from ..loop.pretrained import LoraSettings, find_part, freeze, load_dvae_config, lora_config, start_config
+from ..loop.pretrained import (
+    LoraSettings,
+    find_part,
+    freeze,
+    load_dvae_config,
+    lora_config,
+    part_of_run,
+    start_config,
+)
 from ..pictures.in_memory import bytes_decoded
 from ..pictures.kinds import Captioned
 from ..pictures.report import glance
@@ -65,7 +73,11 @@ class DryRun:
     @classmethod
     def read(cls, text: str) -> "DryRun":
         """YAML of its fields; a typo is a ValueError that names the key."""
-        settings, names = yaml.safe_load(text), [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls)]
+        try:
+            settings = yaml.safe_load(text)
+        except yaml.YAMLError:
+            settings = None
         if not isinstance(settings, dict) or set(settings) - set(names):
             raise ValueError(f"--dry_run takes {{{', '.join(f'{name}: …' for name in names)}}}, not {text}")
         return cls(**settings)
@@ -88,7 +100,8 @@ def plan_or_train(
     rest = argv[:at] + argv[at + 1 + has_settings :]
     args = parse(section, training_type, rest, doc)
     dry_run = DryRun.read(argv[at + 1] if has_settings else "{}")
-    print(plan(section, args, dry_run, Path(rest[0]), kinds))
+    preset = rest[rest.index("--config") + 1] if "--config" in rest else rest[0]
+    print(plan(section, args, dry_run, Path(preset), kinds))
 
 
 def plan(section: str, args, dry_run: DryRun, preset: Path, kinds: Sequence[type[Captioned]] = ()) -> str:
@@ -174,7 +187,7 @@ def prior_subject(args, preset: Path) -> Subject:
     if start:
         config = start_config(start)
     else:
-        config = prior_config({**(args.model or {}), **prior_sizes(args.training.dvae, Path(args.output_dir), preset)})
+        config = prior_config({**(args.model or {}), **prior_sizes(args.training, Path(args.output_dir), preset)})
 
     def loss(prior: StreamPrior, batch: int) -> Tensor:
         text_ids = torch.randint(config.text_vocab_size, (batch, config.text_length), device=prior.device)
@@ -217,21 +230,24 @@ def adapted(config: StreamConfig, settings: LoraSettings) -> StreamPrior:
     return prior
 
 
-def prior_sizes(named: str | None, output_dir: Path, preset: Path) -> dict[str, int]:
-    """named: the first stage that the run takes, None for its own."""
-    sections = yaml.safe_load(preset.read_text()) if preset.is_file() else {}
-    tokenizer = {"vocab_size": 16384, "text_length": 256, **(sections.get("tokenizer") or {})}
+def prior_sizes(training: PriorTraining, output_dir: Path, preset: Path) -> dict[str, int]:
+    """Of the dVAE and the tokenizer that the run takes, or would make."""
+    sections, named = yaml.safe_load(preset.read_text()) if preset.is_file() else {}, training.dvae
+    if training.tokenizer or (output_dir / "tokenizer" / "tokenizer.json").exists():
+        there = load_tokenizer(part_of_run("tokenizer", training, output_dir))
+        text = {
+            "text_vocab_size": len(there),
+            "text_length": there.model_max_length,
+            "pad_token_id": there.pad_token_id,
+        }
+    else:
+        planned = {"vocab_size": 16384, "text_length": 256, **(sections.get("tokenizer") or {})}
+        text = {"text_vocab_size": planned["vocab_size"], "text_length": planned["text_length"], "pad_token_id": 0}
     if named or (output_dir / "dvae" / "config.json").exists():
         dvae = find_first_stage_config(find_part(named, "dvae") if named else output_dir / "dvae")
     else:
         dvae = DVAEConfig(**((sections.get("dvae") or {}).get("model") or {}))
-    return {
-        "text_vocab_size": tokenizer["vocab_size"],
-        "text_length": tokenizer["text_length"],
-        "pad_token_id": 0,
-        "codebook_size": dvae.codebook_size,
-        "grid_size": dvae.grid_size,
-    }
+    return {**text, "codebook_size": dvae.codebook_size, "grid_size": dvae.grid_size}
 
 
 def step_of(subject: Subject, training: DVAETraining | PriorTraining, precision: str, dry_run: DryRun) -> Step:

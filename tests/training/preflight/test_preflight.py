@@ -17,7 +17,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dvae import PatchDiscriminator, PatchDiscriminatorConfig
 from training.preflight.memory import LiveBytes, Memory, Step, sharded_step, whole_step
-from training.preflight.plan import DryRun, advice, dvae_subject, plan, plan_or_train, prior_subject, step_of
+from training.preflight.plan import (
+    DryRun,
+    advice,
+    dvae_subject,
+    plan,
+    plan_or_train,
+    prior_sizes,
+    prior_subject,
+    step_of,
+)
 from training.presets.reading import parse
 from training.presets.trainers import DVAETraining, PriorTraining
 from training.sets import KINDS
@@ -153,10 +162,27 @@ def test_a_plan_is_a_page_and_trains_nothing(tmp_path):
         plan("prior", args, DryRun(gpus=3, steps=0), Path("nowhere"), KINDS)
 
 
+def test_a_tokenizer_that_is_there_says_how_long_a_caption_is(tmp_path, tiny_tokenizer):
+    """Not the preset, whose own it is to be only where none is."""
+    tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    training, preset = PriorTraining(), ROOT / "training" / "configs" / "emoji_cpu.yaml"
+    sizes = prior_sizes(training, tmp_path, preset)
+    assert (sizes["text_vocab_size"], sizes["text_length"]) == (len(tiny_tokenizer), tiny_tokenizer.model_max_length)
+    assert prior_sizes(PriorTraining(tokenizer=str(tmp_path / "tokenizer")), tmp_path / "none", preset) == sizes
+    planned = prior_sizes(training, tmp_path / "none", preset)
+    assert (
+        (planned["text_vocab_size"], planned["text_length"])
+        == (4096, 16)
+        != (len(tiny_tokenizer), sizes["text_length"])
+    )
+
+
 def test_settings_are_yaml_and_a_typo_is_named():
     assert DryRun.read("{gpus: 4, engine: fsdp}") == DryRun(gpus=4, engine="fsdp") and DryRun.read("{}") == DryRun()
     with refused(ValueError, "--dry_run", "gpus", "{gpu: 4}"):
         DryRun.read("{gpu: 4}")
+    with refused(ValueError, "--dry_run", "gpus", "{gpus: 4"):
+        DryRun.read("{gpus: 4")
     with refused(ValueError, "engine='fsdp2'", "'ddp'", "'fsdp'"):
         DryRun(engine="fsdp2")
     with refused(ValueError, "gpus=0"):
