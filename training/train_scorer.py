@@ -2,7 +2,8 @@
 
     python -m training.train_scorer training/configs/emoji_cpu.yaml [--training.steps 600 …]
 
-Takes output_dir/tokenizer, and output_dir/pipeline to score. Leaves output_dir/scorer and scores.json.
+Takes output_dir/tokenizer, the size of output_dir/dvae's pictures (64 without one), and output_dir/pipeline to score.
+Leaves output_dir/scorer and scores.json.
 
 The scorer is a `SmallCLIP` of names. It steers the training of the generator and is no judge of it: it saw the same
 pictures.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from torch import Tensor
 
@@ -28,7 +30,7 @@ from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
 from .evaluation.scorer import r_precision, ranks
 from .loop.command import run_command
-from .loop.engine import make_accelerator
+from .loop.engine import leave_processes, make_accelerator
 from .loop.loop_training import LoopTraining
 from .loop.pretrained import picture_size
 from .loop.provenance import save_provenance
@@ -59,6 +61,13 @@ class ScorerTraining(LoopTraining):
     prompts: int = 200
     load: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.init_from is not None:
+            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a scorer starts anew")
+        if self.activation_checkpointing or self.compile:
+            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
+
 
 def main(argv: list[str] | None = None) -> None:
     args = parse("scorer", ScorerTraining, argv, __doc__)
@@ -75,6 +84,10 @@ def main(argv: list[str] | None = None) -> None:
     if not training.load:
         scorer = SmallCLIP(SmallCLIPConfig(text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id))
         train(scorer, tokenizer, pictures, training, output_dir)
+    state = PartialState()
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
     scorer = SmallCLIP.from_pretrained(settled(output_dir / "scorer"), dtype=torch.float32)
     scores = score(scorer.eval(), tokenizer, pictures, args.data, training, output_dir / "pipeline")
     (output_dir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
@@ -199,4 +212,4 @@ def figures(kind: str, scorer: SmallCLIP, pixel_values: Tensor, own: Tensor, nam
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, leave_processes)

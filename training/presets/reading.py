@@ -45,7 +45,8 @@ def parse(
     parser.add_argument("--output_dir", type=str, required=True)
     parser.add_settings(DataArguments, "data")
     parser.add_settings(training_type, "training")
-    parser.add_argument("--model", type=dict[str, Any] | None, default=None, help="of the model's config: see below")
+    if section in MODELS:
+        parser.add_argument("--model", type=dict[str, Any] | None, default=None, help="of the model's config: below")
     for config, place in MODELS.get(section, {}).items():
         parser.explain(config, place, without=TAKEN_FROM_PARTS if section in ("prior", "reranker") else ())
     if argv and not argv[0].startswith("-"):
@@ -63,7 +64,7 @@ def checked(parser: "Flags", argv: list[str], section: str) -> Any:
     if getattr(args.training, "crops", 1) > 1 and args.data.crop != "dalle":
         raise ValueError(f"crops={args.training.crops} of a picture would all be its centre: add --data.crop dalle")
     if getattr(args.training, "init_from", None) is None:  # else the model's config is that of what it starts from
-        check_model(section, args.model)
+        check_model(section, getattr(args, "model", None))
     return args
 
 
