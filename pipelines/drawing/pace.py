@@ -1,6 +1,7 @@
 """How many codes of a row to look at in one pass: what paints fastest here, measured while painting."""
 
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,6 +21,7 @@ DEARER = 1.25  # a look at W codes that takes DEARER · √W times as long as on
 HOPELESS = 0.8  # nor one that would paint this share of what the best does if it took as long as one half as wide
 SURE = 1.1  # how many times as fast as one code a pass a window must be to be taken: what is measured is not exact
 MEMORY = 64  # passes over which means are taken
+SHORTEST = 1e-6  # seconds of a pass, where a clock tells none
 GLANCE = 6  # of so many runs one is a step wider than the best, which tells what that gains by now
 
 
@@ -68,7 +70,7 @@ class Pace:
 
     def time(self, rows: int, width: int, seconds: float) -> None:
         """What a pass of this width took."""
-        self.seconds[_key(rows, width)].append(seconds)
+        self.seconds[_key(rows, width)].append(max(seconds, SHORTEST))
 
     def record(self, width: int, gains: list[int]) -> None:
         """Codes that stand by a telling pass of this width, settled in its run, of each picture."""
@@ -87,8 +89,11 @@ _PACES: WeakKeyDictionary[Prior, Pace] = WeakKeyDictionary()
 
 
 def clock_of(device: torch.device) -> Clock:
-    """On a CPU the seconds that this thread computes, whatever else runs there; else those that pass."""
-    return time.thread_time if device.type == "cpu" else time.perf_counter
+    """
+    On a CPU the seconds that this thread computes, whatever else runs there; else those that pass, and on Windows,
+    where a thread's are counted in ticks of 16 ms, longer than a pass.
+    """
+    return time.thread_time if device.type == "cpu" and sys.platform != "win32" else time.perf_counter
 
 
 def pace_of(prior: Prior) -> Pace:

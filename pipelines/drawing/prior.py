@@ -48,8 +48,11 @@ class Prior(Protocol):
 def rounds_alike(prior: Prior) -> bool:
     """
     Whether looks of every width give logits whose differences are of the last bits of float32, which the chance in a
-    code hardly ever meets: of float32 weights alone. Of bfloat16 they decide codes.
+    code hardly ever meets: of float32 weights, multiplied in float32. Of bfloat16 or TF32 they decide codes.
     """
-    weights = prior.state_dict().values() if isinstance(prior, torch.nn.Module) else ()
-    exact = all(weight.dtype == torch.float32 for weight in weights if weight.is_floating_point())
+    stored = prior.state_dict().values() if isinstance(prior, torch.nn.Module) else ()
+    weights = [weight for weight in stored if weight.is_floating_point()]
+    device = weights[0].device.type if weights else "cpu"
+    in_full = torch.get_float32_matmul_precision() == "highest" and not torch.is_autocast_enabled(device)
+    exact = in_full and all(weight.dtype == torch.float32 for weight in weights)
     return exact and not getattr(prior, "quantized", None)

@@ -233,6 +233,23 @@ def test_outside_float32_a_picture_waits_for_no_measurement(tiny_pipeline):
     assert output.passes == again.passes == one_by_one.passes == half.prior.config.grid_size**2 - 1
     assert torch.equal(output.codes, again.codes) and torch.equal(output.codes, one_by_one.codes)
     assert Rows(tiny_pipeline.prior).window is None and Rows(half.prior, window=8).window == 8
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Rows(tiny_pipeline.prior).window == 1, "its weights are float32, its products are not"
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")  # TF32, on a GPU that has it
+        assert Rows(tiny_pipeline.prior).window == 1
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def test_a_clock_that_tells_no_time_breaks_nothing():
+    pace = Pace()
+    for _ in range(40):
+        width = pace.width(2, limit=256, telling=True)
+        pace.time(2, width, 0.0)
+        pace.record(width, [width])
+    assert pace.width(2, limit=256, telling=True) >= 1
 
 
 def test_rows_that_are_done_keep_no_memory(tiny_prior, text_ids):
