@@ -25,7 +25,7 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
     Raises:
         ImportError: without torchao.
         ValueError: for another kind, or rows of a matrix that groups do not fill; in int4 on a CPU also for a
-            number of rows that blocks of 16 do not.
+            number of rows that blocks of 16 do not, and on a GPU for weights that are not bfloat16.
     """
     if kind not in ("int8", "int4"):
         raise ValueError(f"kind={kind!r} of weights is unknown; pass 'int8' or 'int4'")
@@ -43,17 +43,22 @@ def quantize_prior(prior: StreamPrior, kind: Kind) -> None:
                 f"int4 on a CPU needs whole blocks of {BLOCK} rows, but {broken[0]} has {counts[broken[0]]}; "
                 f"pass 'int8'"
             )
+    elif kind == "int4" and prior.dtype != torch.bfloat16:
+        raise ValueError(
+            f"int4 on a GPU is made of bfloat16 weights, and these are {prior.dtype}; call .to(torch.bfloat16) "
+            f"first, or pass 'int8'"
+        )
     torchao = _torchao()
-    prior.requires_grad_(False)
-    prior.quantized = kind
     if prior.device.type != "cpu":
         config = torchao.Int8WeightOnlyConfig() if kind == "int8" else _int4_of_a_gpu(torchao)
         torchao.quantize_(prior, config, filter_fn=_is_read_in_a_step)
-        return
-    packed = {"int8": Int8Linear, "int4": Int4Linear}[kind]
-    for name, module in list(prior.named_modules()):
-        if _is_read_in_a_step(module, name):
-            prior.set_submodule(name, packed(module))
+    else:
+        kinds = {"int8": Int8Linear, "int4": Int4Linear}
+        packed = {name: kinds[kind](cast(nn.Linear, module)) for name, module in read}
+        for name, module in packed.items():
+            prior.set_submodule(name, module)
+    prior.requires_grad_(False)
+    prior.quantized = kind
 
 
 def quantized_kind(prior: nn.Module) -> Kind | None:
@@ -87,6 +92,11 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.device.type != "cpu":
+            raise ValueError(
+                f"weights that were quantised on a CPU stay there, and this pipeline is on {inputs.device.type}; load "
+                f"it anew, move it, then quantise it"
+            )
         rows = inputs.reshape(-1, self.in_features).bfloat16()
         outputs = self.multiply(rows).to(inputs.dtype).view(*inputs.shape[:-1], self.out_features)
         return outputs if self.bias is None else outputs + self.bias

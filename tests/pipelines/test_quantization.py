@@ -9,7 +9,7 @@ from messages import refused
 from small_priors import KINDS, with_encoder
 
 from pipelines import TextToImagePipeline
-from pipelines.quantization import Int8Linear, quantize_prior
+from pipelines.quantization import Int8Linear, PackedLinear, quantize_prior
 from prior_transformer import StreamPrior, build_prior, prior_config
 
 
@@ -101,5 +101,15 @@ def test_what_cannot_be_quantised_is_refused(monkeypatch):
     with refused(ValueError, 16, "image_head", 40, "'int8'"):
         quantize_prior(make_prior(codebook_size=40), "int4")
     monkeypatch.setitem(sys.modules, "torchao", None)
+    prior = make_prior()
     with refused(ImportError, "pip install 'armchair[quantize]'"):
-        quantize_prior(make_prior(), "int8")
+        quantize_prior(prior, "int8")
+    assert not hasattr(prior, "quantized") and all(parameter.requires_grad for parameter in prior.parameters())
+    with refused(ValueError, "int4", torch.float32, "bfloat16", "'int8'"):
+        quantize_prior(make_prior().to("meta"), "int4")
+
+
+def test_what_was_packed_on_a_cpu_stays_there():
+    linear = PackedLinear(torch.nn.Linear(4, 4))
+    with refused(ValueError, "CPU", "meta"):
+        linear(torch.zeros(2, 4, device="meta"))
