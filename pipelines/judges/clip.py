@@ -26,7 +26,7 @@ class CLIPJudge:
     def from_pretrained(
         cls, name: str | Path, *, revision: str | None = None, device: torch.device | None = None
     ) -> Self:
-        """From a folder or a Hub id, from safetensors alone. Raises OSError when there is no such model."""
+        """From a folder or a Hub id, from safetensors alone. Raises OSError when there is no such CLIP."""
         try:
             model = AutoModel.from_pretrained(name, revision=revision, use_safetensors=True)
             processor = AutoProcessor.from_pretrained(name, revision=revision)
@@ -35,7 +35,13 @@ class CLIPJudge:
                 f"{str(name)!r} cannot be loaded as a CLIP ({' '.join(str(error).split())[:200]}); pass 'likelihood', "
                 "'pmi', 'reranker', or the folder or Hub id of a CLIP that transformers knows, with its processor"
             ) from error
-        return cls(model.to(device), processor)
+        judge = cls(model, processor)
+        try:
+            judge(["a picture"], [Image.new("RGB", (64, 64))])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise OSError(f"{str(name)!r} is a {type(model).__name__}, which embeds no texts and pictures") from error
+        judge.model.to(device)
+        return judge
 
     @torch.no_grad()
     def __call__(self, prompts: list[str], images: list[Image.Image]) -> Tensor:

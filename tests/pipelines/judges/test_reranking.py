@@ -1,10 +1,20 @@
 """A CLIP judges pictures: a tiny one, saved as transformers saves it, and loaded by its folder."""
 
+import shutil
+
 import pytest
 import torch
 from messages import refused
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
 from pipelines.judges.clip import CLIPJudge
 
@@ -71,6 +81,15 @@ def test_a_clip_judges_where_the_pipeline_is(tiny_pipeline, folder, monkeypatch)
 
 def test_a_long_prompt_is_cut(folder, pictures):
     assert CLIPJudge.from_pretrained(folder)(["a very long prompt of many letters"], pictures[:1]).isfinite().all()
+
+
+def test_a_model_of_words_alone_is_refused_before_anything_is_drawn(tiny_pipeline, folder, tmp_path, monkeypatch):
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    shutil.copytree(folder, tmp_path / "words")
+    CLIPTextModel(CLIPTextConfig(**sizes, vocab_size=54, projection_dim=8)).save_pretrained(tmp_path / "words")
+    monkeypatch.setattr(tiny_pipeline.prior, "read", None)
+    with refused(OSError, tmp_path / "words", "CLIPTextModel"):
+        tiny_pipeline("green", best_of=2, reranker=str(tmp_path / "words"), progress_bar=False)
 
 
 def test_what_is_no_clip_is_refused(tiny_pipeline, tiny_folder, pictures, monkeypatch):
