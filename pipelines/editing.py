@@ -171,7 +171,8 @@ class EditingPipeline(PaintingPipeline):
         check_share("strength", strength)
         nothing_kept = torch.zeros(self._grid, dtype=torch.bool, device="cpu")
         prompts, given = self._given(prompt, image, nothing_kept, varied=strength < 1)
-        return self._plan(Call.of(prompts, **options), replace(given, strength=strength))
+        style = given.style if strength < 1 else None
+        return self._plan(Call.of(prompts, **options), replace(given, strength=strength, style=style))
 
     def _given(
         self, prompt: str | list[str], image: Any, keep: Tensor, *, varied: bool = False

@@ -84,10 +84,7 @@ class PaintingPipeline(PipelineSteps):
         prompts, rows = call.prompts, call.candidates
         sampling = self.settings(**call.sampling)
         check_settings(sampling, self.prior)
-        if sampling.guidance_scale == 1 and sampling.guidance_region != self.sampling.guidance_region:
-            raise ValueError(
-                f"guidance_region={sampling.guidance_region} does nothing at guidance_scale=1; pass a scale such as 3"
-            )
+        self._check_region(sampling)
         others = check_negative_prompts(call.negative_prompt, len(prompts), sampling.guidance_scale)
         return Painting(
             call=call,

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from .folder.saving import SavedPipeline
 from .judges.judging import Judge, PictureJudge, Ranking, ask, find_judge, sees_pictures, sum_of_terms
 from .judges.likelihood import Score, score_codes
 from .output import Images
-from .running import BATCH_SIZE, each_evaluating, in_batches
+from .running import BATCH_SIZE, each_evaluating, evaluating, in_batches
 
 ImageInput = Image.Image | np.ndarray | Tensor
 """PIL; uint8 (H, W, 3 or 4); or as output_type "np" and "pt" return them, in [0, 1]: an array (H, W, 3) or
@@ -67,8 +68,11 @@ class PipelineSteps(SavedPipeline):
             sampling: temperature, top_k, top_p, min_p, guidance_scale, guidance_region.
         """
         check_count("num_images_per_prompt", num_images_per_prompt)
-        others = negative_text_ids
+        settings, others = self.settings(**sampling), negative_text_ids
+        self._check_region(settings)
         if others is not None:
+            if settings.guidance_scale == 1:
+                raise ValueError("negative_text_ids do nothing at guidance_scale=1; pass a scale such as 3")
             if len(others) not in (1, len(text_ids)):
                 raise ValueError(
                     f"{len(others)} negative_text_ids for {len(text_ids)} text_ids; pass one for all, or one each"
@@ -77,7 +81,7 @@ class PipelineSteps(SavedPipeline):
         *_, last = self._draw(
             text_ids.to(self.device).repeat_interleave(num_images_per_prompt, dim=0),
             draw_seeds(seed, len(text_ids), num_images_per_prompt),
-            self.settings(**sampling),
+            settings,
             other_captions=others,
             fixed_codes=fixed_codes,
             fixed_mask=fixed_mask,
@@ -215,6 +219,13 @@ class PipelineSteps(SavedPipeline):
         """(h, w) of a picture's codes."""
         return self.prior.config.grid_size, self.prior.config.grid_size
 
+    def _check_region(self, sampling: SamplingSettings) -> None:
+        """Raises ValueError for a region of guidance that was asked for where there is none."""
+        if sampling.guidance_scale == 1 and sampling.guidance_region != self.sampling.guidance_region:
+            raise ValueError(
+                f"guidance_region={sampling.guidance_region} does nothing at guidance_scale=1; pass a scale such as 3"
+            )
+
     def _draw(
         self,
         captions: Tensor,
@@ -227,7 +238,8 @@ class PipelineSteps(SavedPipeline):
     ) -> Iterator[Drawn]:
         """The items of `draw_codes`, which gets the others, too; watched, and without dropout."""
         total = self.prior.config.grid_size**2
-        draws = draw_codes(self.prior, captions, draw_keys(seeds, total), sampling, **others)
+        with evaluating(self.prior), torch.no_grad():
+            draws = draw_codes(self.prior, captions, draw_keys(seeds, total), sampling, **others)
         yield from each_evaluating(self.prior, watch(draws, total, progress_bar, callback))
 
     def _codes_of(self, images: ImageInput | list[ImageInput]) -> Tensor:

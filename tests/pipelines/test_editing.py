@@ -160,7 +160,8 @@ def test_vary(pipeline, picture):
     """strength 1 is the call; 0 at temperature 0 the picture; in between nearer to it the lower."""
     options = {"seed": 3, "num_images_per_prompt": 4}
     call = pipeline("an armchair", **options, **QUIET)
-    assert torch.equal(pipeline.vary(picture, "an armchair", strength=1, **options, **QUIET).codes, call.codes)
+    other = pipeline.vary(picture, "an armchair", strength=1, **options, **QUIET)
+    assert torch.equal(other.codes, call.codes) and torch.equal(other.images, call.images)
     kept = pipeline.vary(picture, strength=0, temperature=0, seed=0, **QUIET)
     torch.testing.assert_close(kept.images, pipeline.reconstruct(picture, output_type="pt"))
     codes = pipeline.encode_images(picture)
@@ -233,6 +234,18 @@ def test_interpolate_goes_from_prompt_to_prompt(tiny_pipeline):
     same = tiny_pipeline.interpolate("an armchair", "an armchair", steps=3, seed=4, **QUIET)
     assert torch.equal(same.codes, same.codes[:1].expand(3, -1, -1))
     assert len(set(tiny_pipeline.interpolate("an armchair", "a red apple", steps=3, **QUIET).seeds)) == 1
+
+
+def test_an_interpolation_drops_nothing_out(tiny_pipeline):
+    """Whatever mode the prior is in, and its guidance's empty caption too."""
+    pipeline = TextToImagePipeline(**copy.deepcopy(tiny_pipeline.components))
+    for module in pipeline.prior.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    expected = pipeline.interpolate("an armchair", "a red apple", steps=3, seed=4, guidance_scale=3, **QUIET)
+    pipeline.prior.train()
+    walk = pipeline.interpolate("an armchair", "a red apple", steps=3, seed=4, guidance_scale=3, **QUIET)
+    assert torch.equal(walk.codes, expected.codes)
 
 
 HOLE = np.zeros((20, 32), dtype=bool)

@@ -113,6 +113,9 @@ def test_one_negative_caption_is_for_all(tiny_pipeline):
     assert torch.equal(tiny_pipeline.generate_codes(text_ids, negative_text_ids=other, **options), each)
     with refused(ValueError, "negative_text_ids", 3, 2):
         tiny_pipeline.generate_codes(text_ids, negative_text_ids=other.repeat(3, 1))
+    for nothing in ({"negative_text_ids": other}, {"guidance_region": (0, 0, 1, 1)}):
+        with refused(ValueError, *nothing, "guidance_scale=1"):
+            tiny_pipeline.generate_codes(text_ids, guidance_scale=1, **nothing)
 
 
 def test_the_pipelines_own_settings_are_the_default(tiny_pipeline):
