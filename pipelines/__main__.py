@@ -13,7 +13,7 @@ from PIL import Image
 
 from .calls import Call
 from .checks import check_prompts
-from .commands import OneLineParser, load, one_line
+from .commands import OneLineParser, add_where, load, one_line
 from .drawing.settings import SamplingSettings
 from .folder.locate import find_pipeline, public_name
 from .pictures import is_file_name, save_pictures
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded model)"
     )
+    add_where(parser)
     add_sampler(parser.add_argument_group("how codes are drawn (default: the model's own)"))
     best = parser.add_argument_group("the best of several")
     best.add_argument("--best-of", type=int, default=1, metavar="N", help="paint N for each picture, keep the best")
@@ -215,7 +216,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
 
 def made_by(args: argparse.Namespace) -> dict[str, Any]:
     """For a picture's metadata: beside its prompt, seed and sampler, what else was given; of files the names alone."""
-    names = ("negative_prompt", "image", *EDITS)
+    names = ("negative_prompt", "dtype", "image", *EDITS)
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     told = {name: value.name if isinstance(value, Path) else str(value) for name, value in given.items()}
     return {"model": public_name(args.model), **told}
@@ -223,7 +224,7 @@ def made_by(args: argparse.Namespace) -> dict[str, Any]:
 
 def paint(args: argparse.Namespace) -> "TextToImagePipelineOutput":
     folder = find_pipeline(args.model)  # a wrong name fails here, before the heavy imports
-    pipeline, call = load(folder), options(args)
+    pipeline, call = load(folder, args.device, args.dtype), options(args)
     if args.image is None:
         return pipeline(**call)
     image = picture_in(args.image)

@@ -62,6 +62,18 @@ def check_installed(extra: str, *packages: str) -> None:
             raise ValueError(f"this command needs {error.name}; pip install 'armchair[{extra}]'") from error
 
 
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """What `load` takes."""
+    parser.add_argument(
+        "--device", default="cpu", help="where to paint, as torch names it, such as cuda (default: cpu)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights (default: float32, or the stored one of a public checkpoint)",
+    )
+
+
 def load(folder: Path, device: str = "cpu", dtype: str | None = None) -> "TextToImagePipeline":
     """The pipeline on a device in a dtype, both as torch names them; None is what `from_pretrained` takes.
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from ..commands import OneLineParser, check_installed, load, one_line
+from ..commands import OneLineParser, add_where, check_installed, load, one_line
 from ..folder.locate import find_pipeline, public_name
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded)")
-    parser.add_argument(
-        "--device", default="cpu", help="where to paint, as torch names it, such as cuda (default: cpu)"
-    )
+    add_where(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at (default: 7860)")
     parser.add_argument(
@@ -63,7 +61,7 @@ def main(argv: list[str]) -> int:
             return 0
         folder = find_pipeline(args.model)
         check_installed("demo", "gradio")
-        show(args, load(folder, args.device))
+        show(args, load(folder, args.device, args.dtype))
     except (OSError, ValueError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2

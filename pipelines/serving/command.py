@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ..commands import OneLineParser, check_installed, load, one_line
+from ..commands import OneLineParser, add_where, check_installed, load, one_line
 from ..folder.locate import find_pipeline, public_name
 from .limits import ServerSettings
 
@@ -39,14 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("--model", metavar="NAME", help="folder or Hub id of a saved pipeline (default: the embedded)")
-    parser.add_argument(
-        "--device", default="cpu", help="where to paint, as torch names it, such as cuda (default: cpu)"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16", "float16"],
-        help="of the weights (default: float32, or the stored one of a public checkpoint)",
-    )
+    add_where(parser)
     parser.add_argument(
         "--quantize", choices=["int8", "int4"], help="the prior's weights as smaller integers (default: as they are)"
     )

@@ -1,5 +1,6 @@
 """`python -m pipelines`: pictures that say what made them, one clear line for each mistake, exit code 2."""
 
+import copy
 import io
 import json
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import broken_sets
 import pytest
+import torch
 from messages import holds
 from PIL import Image
 from processes import ROOT
@@ -93,6 +95,19 @@ def test_from_a_given_picture(run, tiny_pipeline, argv, method, options):
             assert painted.tobytes() == output.images[0].tobytes()
             assert (painted.text["prompt"], painted.text["image"]) == (prompt, "in.png")
             assert [painted.text[flag.strip("-")] for flag in argv[:1]] == argv[1:]
+
+
+def test_on_a_device_and_in_a_dtype(run, tiny_pipeline):
+    code, (path,), errors = run(
+        "an armchair", "--seed", "1", "--device", "cpu", "--dtype", "bfloat16", "--out", "a.png"
+    )
+    assert (code, errors) == (0, [])
+    half = copy.deepcopy(tiny_pipeline).to(torch.bfloat16)
+    with Image.open(path) as image:
+        assert image.tobytes() == half("an armchair", seed=1, progress_bar=False).images[0].tobytes()
+        assert image.text["dtype"] == "bfloat16"
+    code, printed, errors = run("an armchair", "--device", "abacus")
+    assert (code, printed) == (2, []) and holds(errors[0], "--device", "abacus", "cpu")
 
 
 def test_without_a_seed_the_file_names_it(run):
