@@ -15,6 +15,7 @@ from torchvision.utils import save_image
 
 from dvae import FirstStage, codebook_usage, count_codes
 from pipelines.checkpoints.first_stages import find_first_stage
+from pipelines.commands import check_installed
 
 from .codes.cache import at_once
 from .evaluation.feature_metrics import Extractor, frechet_distance, load_extractor
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=str, default="comparison.png")
     parser.add_settings(DataArguments, "data")
     args = parser.instantiate(parser.parse_args(argv))
+    check_installed("evaluate", "torchmetrics")
     features = load_extractor(args.scorer)
     print("| dVAE | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     rows = []

@@ -1,7 +1,8 @@
-"""Makes a dVAE of pictures twice as large out of a trained one, with the same codes.
+r"""Makes a dVAE of pictures twice as large out of a trained one, with the same codes.
 
     python -m training.enlarge_dvae embedded --output_dir runs/large/dvae [--encoder_padding replicate]
-    python -m training.train_dvae PRESET --training.init_from runs/large/dvae --training.decoder_steps 100%
+    python -m training.train_dvae PRESET --training.init_from runs/large/dvae --training.autoencoder_steps 0 \
+        --training.decoder_steps 100%
 
 The encoder sees a picture at half its size, so whatever was trained on the codes stays; the decoder gets one group
 more, which has learned nothing yet: that is what the second line is for.

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dvae import DVAE
 from pipelines import TextToImagePipeline
+from pipelines.commands import check_installed
 
 from .codes.blocks import Blocks, PieceContents, ground_codes, scenes_of, singles_of
 from .codes.cache import encode_now
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.instantiate(parser.parse_args(argv))
     if (args.features or args.clip) and args.generated < 2:
         raise ValueError(f"generated={args.generated} must be at least 2: --features and --clip judge what is painted")
+    if args.features:
+        check_installed("evaluate", "torchmetrics")
     extractors, scorer = load_extractors(args.features, args.clip), load_scorer(args.scenes)
     pipeline = TextToImagePipeline.from_pretrained(args.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

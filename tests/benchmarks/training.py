@@ -113,7 +113,7 @@ def prior_steps(batch_size: int, dropout: float) -> dict[str, Step]:
 
 
 def dvae_steps(batch_size: int) -> dict[str, Step]:
-    """The dVAE of training/configs/emoji_cpu.yaml: in plain NCHW with AdamW as it comes, and as train_dvae has it."""
+    """A dVAE of a block a group: in plain NCHW with AdamW as it comes, and as train_dvae has it."""
     config = DVAEConfig(
         image_size=64,
         codebook_size=1024,

@@ -2,8 +2,8 @@
 
     python -m training.emoji.build
 
-Needs the extra `data`, the clients `npm`, `apt-get` and `dpkg`, and a network; about six minutes on one core.
-Emoji come in five styles, their names and keywords from Unicode's CLDR; the drawings of Open Clip Art that
+Needs the extra `data`, the clients `npm`, `apt-get` and `dpkg`, and a network; about four minutes on one core.
+Emoji come in four styles, their names and keywords from Unicode's CLDR; the drawings of Open Clip Art that
 `training/data/clipart.tsv` names were chosen by eye. See `training/data/emoji/README.md` for sources and licences.
 """
 
