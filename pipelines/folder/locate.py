@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..checkpoints.known import ENCODER_FILES, SETTINGS, TELLING, Known, known_checkpoint
 from ..drawing.settings import SamplingSettings
-from .whole import settled
+from .whole import READY, settled
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 INDEX_NAME = "model_index.json"
@@ -153,6 +153,17 @@ def components_at(repo_id: str, hub_options: dict) -> list[str]:
         return []
 
 
+def files_at(repo_id: str, revision: str | None, token: str | None) -> list[str]:
+    """Of a repository; [] of a branch that is not there yet."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return HfApi(token=token).list_repo_files(repo_id, revision=revision)
+    except RevisionNotFoundError:
+        return []
+
+
 def has_component(folder: Path, name: str) -> bool:
     """Whether a saved pipeline lies there, with one of this name."""
     try:
@@ -174,6 +185,15 @@ def check_own_folder(folder: Path, parts: Collection[str] = ()) -> None:
         )
 
 
+def check_own_repository(files: Collection[str], repo_id: str) -> None:
+    """Raises FileExistsError where a repository, which is no saved pipeline's, has files or folders of one's names."""
+    there = {name.split("/")[0] for name in files}
+    if foreign := sorted(there & (set(OWN_NAMES) - {"README.md"})):
+        raise FileExistsError(
+            f"{repo_id} is no pipeline's of ours, and its {foreign[0]} would be lost; push to a repository of its own"
+        )
+
+
 def is_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -191,7 +211,8 @@ def fetch(repo_id: str, hub_options: dict, patterns: list[str], remedy: str = RE
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=patterns, **hub_options))
+        never = [f"{READY}/*", f"*/{READY}/*"]  # which a save here leaves, and nobody there
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, ignore_patterns=never, **hub_options))
     except RevisionNotFoundError as error:
         cause, reason = error, f"it has no revision {hub_options['revision']!r}"
         remedy = "pass a branch, a tag or a commit's hash as revision"

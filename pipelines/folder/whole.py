@@ -8,13 +8,17 @@ killed process left in `.ready`. All renames are within the folder, so it may be
 program runs in.
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks, nor handles of folders
+    fcntl = None
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")  # `replaced` of one model's folder: it may have fewer shards
 PARTIAL, READY, GONE = ".partial", ".ready", ".gone.json"
@@ -60,7 +64,10 @@ def settled(folder: str | Path) -> Path:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """No other process or thread is in here for this folder; where the file system knows no locks they may be."""
+    """No other process or thread is in here for this folder; where the system knows no locks they may be."""
+    if fcntl is None:
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -76,7 +83,7 @@ def _settle(folder: Path) -> None:
         return
     gone = ready / GONE
     if gone.exists():
-        for name in json.loads(gone.read_text(encoding="utf-8")):
+        for name in _names_in(gone):
             _remove(folder / name)
         gone.unlink()
     for path in sorted(ready.iterdir()):
@@ -85,6 +92,21 @@ def _settle(folder: Path) -> None:
             _remove(target)
         path.replace(target)
     ready.rmdir()
+
+
+def _names_in(gone: Path) -> list[str]:
+    """Raises an OSError for what is not inside the folder: it may have come with the folder from anywhere."""
+    try:
+        names = json.loads(gone.read_text(encoding="utf-8"))
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and _is_name(name) for name in names):
+        raise OSError(f"{str(gone)!r} lists what is no name of a file beside it: nothing was removed; delete it")
+    return names
+
+
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"} and Path(name).name == name
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,6 @@ A folder is written as `partial`, brought to disk, and renamed. Nodes of one run
 out by a lock on run-checkpoints.lock.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +20,11 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 from .provenance import Fact, check_facts
 from .states import load_state, restore, rng_state, save_state, set_rng_state, sync
@@ -42,14 +46,15 @@ class Checkpoints:
     def lock(self) -> None:
         """
         Until `unlock`, or the end of this process, which may be a kill, no other run saves here. Raises a ValueError,
-        on all processes of the run, where another one does. Where the file system knows no locks there is none.
+        on all processes of the run, where another one does. Where the system knows no locks there is none.
         """
         taken = False
         if self.accelerator.is_main_process:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self.held = os.open(f"{self.folder}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-                fcntl.lockf(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's would live on in workers
+                if fcntl is not None:
+                    fcntl.lockf(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's would live on in workers
             except BlockingIOError:
                 taken = True
             except OSError:

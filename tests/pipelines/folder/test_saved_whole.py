@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from messages import refused
 from saved_files import FILES
 
 from pipelines import TextToImagePipeline
-from pipelines.folder.whole import PARTIAL, READY, saved_whole, settled
+from pipelines.folder.whole import GONE, PARTIAL, READY, saved_whole, settled
 
 OLD = {"a": "old", "part/x": "old", "part/y": "old", "gone/x": "old", "notes": "mine"}
 NEW = {"a": "new", "part/x": "new", "more/x": "new"}
@@ -48,10 +49,15 @@ def killed_at(moment: int, work, *arguments) -> bool:
                 if seen[0] == moment:
                     os._exit(9)
 
-        sys.addaudithook(die)
-        work(*arguments)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        try:
+            sys.addaudithook(die)
+            work(*arguments)
+            os._exit(0)
+        finally:  # an error ends it, too: it must not go on with the tests
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9), "the work failed"
+    return code == 9
 
 
 def test_killed_at_any_moment_a_folder_is_the_old_or_the_new_one(tmp_path):
@@ -86,21 +92,36 @@ def test_an_error_leaves_all_as_it_was(tmp_path):
 
 def test_who_reads_waits_for_the_one_that_moves_and_takes_nothing_from_it(tmp_path):
     write(tmp_path, OLD)
-    stop, readers = threading.Event(), []
+    stop = threading.Event()
 
     def read() -> None:
         while not stop.is_set():
             settled(tmp_path)
 
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for _ in range(30):
-        save(tmp_path)
-        assert contents(tmp_path) == NEW | {"notes": "mine"}
-    stop.set()
-    for reader in readers:
-        reader.join()
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        try:
+            for _ in range(30):
+                save(tmp_path)
+                assert contents(tmp_path) == NEW | {"notes": "mine"}
+        finally:
+            stop.set()
+        for reader in readers:
+            reader.result()
+
+
+@pytest.mark.parametrize("names", [["{other}"], ["../other"], [""], ["."], [3], {"a": 1}, "a"], ids=str)
+def test_a_folder_from_elsewhere_removes_nothing_outside_it(tmp_path, names):
+    """Whoever made it wrote what its .ready says."""
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    write(folder, OLD)
+    write(other, {"photo": "mine"})
+    names = [str(other) if name == "{other}" else name for name in names] if isinstance(names, list) else names
+    write(folder, {f"{READY}/{GONE}": json.dumps(names), f"{READY}/a": "new"})
+    with refused(OSError, folder / READY / GONE):
+        settled(folder)
+    assert contents(other) == {"photo": "mine"}
+    assert {name: text for name, text in contents(folder).items() if not name.startswith(READY)} == OLD
 
 
 def test_it_may_be_the_folder_that_the_program_runs_in_or_a_link(tmp_path, monkeypatch):
