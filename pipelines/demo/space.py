@@ -16,7 +16,7 @@ FILES = Path(__file__).parent.parent / "space"
 OWN_FILES = ("app.py", "README.md", "requirements.txt")  # of FILES: the Space's settings stand in its README.md
 PUSHED = "pipelines/pushed.json"  # in the Space: the names of all files that were pushed
 MARK = "Pushed by `python -m pipelines demo --push-space"  # in the README.md of Spaces that have no such list yet
-MADE_BY_THE_HUB = {".gitattributes", "README.md"}  # with a new Space
+MADE_BY_THE_HUB = {".gitattributes", "README.md"}  # with a new Space, and nothing else
 
 
 def push_space(
@@ -49,7 +49,7 @@ def push_space(
         repo = api.create_repo(space_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         there = set(api.list_repo_files(repo.repo_id, repo_type="space"))
         pushed = pushed_before(api, repo.repo_id, there)
-        foreign = sorted((there & names) - pushed - MADE_BY_THE_HUB)
+        foreign = sorted((there & names) - pushed) if there - MADE_BY_THE_HUB else []
         if foreign and not overwrite:
             raise FileExistsError(
                 f"the Space {repo.repo_id} has {len(foreign)} files that this did not push and would replace, "

@@ -91,7 +91,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str | None = None) 
     weights = peft.get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
     weights = {key: tensor.contiguous() for key, tensor in weights.items()}
     card = CARD.format(base=loaded_by(base), name=name or "path/to/this/folder")
-    with saved_whole(folder, ("adapter_*",)) as partial:
+    with saved_whole(folder, (CONFIG_NAME, WEIGHTS_NAME, "adapter_model.bin")) as partial:
         config.save_pretrained(str(partial))
         save_file(weights, partial / WEIGHTS_NAME, {"format": "pt", BASE: " ".join(model.adapter_base)})
         (partial / CARD_NAME).write_text(card, encoding="utf-8")

@@ -1,11 +1,17 @@
 """The model card of a saved pipeline, written from what the pipeline knows of itself and the run's own numbers."""
 
+import hashlib
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_hub import ModelCardData
 
+from .locate import INDEX_NAME, read_index
+
+CARD_NAME = "README.md"
 TAGS = ["armchair", "autoregressive", "dall-e", "discrete-vae", "text-to-image"]
 
 TEMPLATE = """\
@@ -67,6 +73,27 @@ The parts load without this package too:
 `transformers.AutoModel.from_pretrained("{repo_id}", subfolder="dvae", trust_remote_code=True)`, `"prior"` likewise.
 
 """
+
+
+def edited_card(folder: Path) -> tuple[bytes | None, str | None]:
+    """What a user made of the card that was saved there, and that one's fingerprint; None, None of one as it was."""
+    try:
+        saved = read_index(folder).get("card")
+        card = (folder / CARD_NAME).read_bytes()
+    except OSError:  # no pipeline, or no card
+        return None, None
+    return (card, saved) if saved is not None and _digest(card) != saved else (None, None)
+
+
+def note_card(folder: Path, saved: str | None = None) -> None:
+    """The index keeps the card's fingerprint, or `saved`, another's, by which an edit is seen."""
+    index = json.loads((folder / INDEX_NAME).read_text("utf-8"))
+    index["card"] = saved or _digest((folder / CARD_NAME).read_bytes())
+    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _digest(card: bytes) -> str:
+    return hashlib.sha256(card.replace(b"\r\n", b"\n")).hexdigest()[:16]
 
 
 def write_model_card(pipeline: Any, metrics: dict[str, Any] | None = None, *, repo_id: str | None = None) -> str:

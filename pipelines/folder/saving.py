@@ -32,13 +32,15 @@ from .locate import (
     SAMPLES_NAME,
     TEXT_ENCODER,
     check_own_folder,
+    check_own_repository,
     components_at,
+    files_at,
     find_pipeline,
     has_component,
     known_at,
     read_index,
 )
-from .model_card import write_model_card
+from .model_card import CARD_NAME, edited_card, note_card, write_model_card
 from .whole import saved_whole
 
 FROM_PRETRAINED = ("dtype", "revision", "token", "cache_dir", "force_download", "local_files_only")
@@ -280,6 +282,7 @@ class SavedPipeline(ModelHubMixin):
         """Save into a new folder, or over a saved pipeline; further arguments as `ModelHubMixin.save_pretrained` has.
 
         All of it takes its place at once: whoever is killed leaves the folder as it was, or with the whole pipeline.
+        A card that was edited since stays.
 
         Raises:
             FileExistsError: when a file of another project would be lost. Others as `push_to_hub` raises them.
@@ -291,8 +294,12 @@ class SavedPipeline(ModelHubMixin):
         own = {name: kwargs[name] for name in ("config", "model_card_kwargs") if name in kwargs}
         others = [name for name in OPTIONAL_NAMES if not has_component(folder, name)]  # which are not ours, if there
         replaced = [name for name in OWN_NAMES if name not in others]
+        edited, card = edited_card(folder)
         with saved_whole(folder, replaced) as partial:
+            if edited is not None:
+                (partial / CARD_NAME).write_bytes(edited)  # where there is one none is written
             super().save_pretrained(partial, **own)
+            note_card(partial, card)
         return self.push_to_hub(repo_id or folder.name, **kwargs) if push else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -344,11 +351,14 @@ class SavedPipeline(ModelHubMixin):
 
         Raises:
             ValueError: when the weights are quantised or have an adapter, TypeError: when metrics, recipe or data hold
-            what JSON cannot, before a repository is made.
+            what JSON cannot, before a repository is made. FileExistsError: when the repository holds another model.
         """
         self._check_savable()
         repo_id = HfApi(token=token).create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id  # user/model
-        there = components_at(repo_id, {"token": token, "revision": kwargs.get("branch")})
+        branch = kwargs.get("branch")
+        there = components_at(repo_id, {"token": token, "revision": branch})
+        if not there:
+            check_own_repository(files_at(repo_id, branch, token), repo_id)
         replaced = dict.fromkeys([*COMPONENT_NAMES, *there, *self.parts])  # an optional one that is not ours stays
         kwargs.setdefault("delete_patterns", [SAMPLES_NAME, *(f"{name}/*" for name in replaced)])
         kwargs["model_card_kwargs"] = {"repo_id": repo_id}

@@ -162,6 +162,18 @@ def test_an_adapters_card_names_its_base_as_a_reader_loads_it(base, told, tiny_p
         assert str(tmp_path) not in (tmp_path / "adapter" / name).read_text()
 
 
+def test_an_adapter_replaces_its_own_files_alone(tiny_pipeline, tmp_path):
+    tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
+    tuned.save_adapter(tmp_path / "adapter_red")
+    (tmp_path / "adapter_notes.txt").write_text("mine")
+    (tmp_path / "adapter_model.bin").write_text("of an older peft, which would be loaded")
+    for _ in range(2):
+        tuned.save_adapter(tmp_path)
+    own = {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == own | {"adapter_red", "adapter_notes.txt"}
+    assert {path.name for path in (tmp_path / "adapter_red").iterdir()} == own
+
+
 def test_pushed_and_pulled_alone(hub, tiny_pipeline, tmp_path):
     tuned = with_prior(tiny_pipeline, adapted(tiny_pipeline.prior))
     address = tuned.push_adapter_to_hub("anna/adapter", token="hf_anna")

@@ -180,6 +180,32 @@ def test_a_push_leaves_nothing_of_the_pipeline_before_it(hub, tiny_pipeline, tmp
     assert_same_pictures(pulled, tiny_pipeline)
 
 
+def test_a_repository_of_another_model_is_not_pushed_over(hub, tiny_pipeline):
+    """A new one with a README that was written for it is."""
+    api = HfApi(token=ANNA)
+    for repo_id, name in (("anna/other", "tokenizer/vocab.json"), ("anna/new", "README.md")):
+        api.create_repo(repo_id)
+        api.upload_file(repo_id=repo_id, path_or_fileobj=b"mine", path_in_repo=name)
+    with refused(FileExistsError, "anna/other", "tokenizer"):
+        tiny_pipeline.push_to_hub("anna/other", token=ANNA)
+    assert set(api.list_repo_files("anna/other")) == {".gitattributes", "tokenizer/vocab.json"}
+    tiny_pipeline.push_to_hub("anna/new", token=ANNA)
+    assert set(api.list_repo_files("anna/new")) == FILES | {".gitattributes"}
+
+
+def test_what_a_save_leaves_on_its_way_is_not_fetched(hub, tiny_pipeline, tmp_path):
+    """Nor obeyed: it says what to remove."""
+    tiny_pipeline.push_to_hub("anna/emoji", token=ANNA)
+    (tmp_path / "photos").mkdir()
+    gone = json.dumps([str(tmp_path / "photos")]).encode()
+    for place in (".ready/.gone.json", "prior/.ready/.gone.json"):
+        HfApi(token=ANNA).upload_file(repo_id="anna/emoji", path_or_fileobj=gone, path_in_repo=place)
+    assert_same_pictures(
+        TextToImagePipeline.from_pretrained("anna/emoji", cache_dir=tmp_path / "cache"), tiny_pipeline
+    )
+    assert (tmp_path / "photos").is_dir() and not list((tmp_path / "cache").rglob(".gone.json"))
+
+
 def test_what_cannot_be_saved_makes_no_repository(hub, tiny_pipeline):
     pipeline = copy.deepcopy(tiny_pipeline)
     pipeline.prior.quantized = "int8"

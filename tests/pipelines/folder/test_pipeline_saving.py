@@ -166,6 +166,19 @@ def test_the_card_of_other_weights_is_replaced(tiny_pipeline, tmp_path):
     assert "license" not in yaml.safe_load(card.split("---")[1])
 
 
+def test_a_card_that_was_edited_stays(tiny_pipeline, tmp_path):
+    """However often the pipeline is saved over; one that was not is that of the weights."""
+    tiny_pipeline.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    for pictures in (21.5, 30.25):
+        again = TextToImagePipeline(**tiny_pipeline.components, metrics={"PSNR, dB": pictures})
+        again.save_pretrained(tmp_path)
+        assert (tmp_path / "README.md").read_text() == "mine"
+    (tmp_path / "README.md").unlink()
+    again.save_pretrained(tmp_path)
+    assert "30.25" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model_index.json", "samples.png"])
 def test_files_of_another_project_are_kept(tiny_pipeline, tmp_path, name):
     (tmp_path / name).write_text("mine")
