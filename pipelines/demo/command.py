@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
     from .. import TextToImagePipeline
+    from .studio import Studio
 
 EPILOG = """\
 examples:
@@ -85,7 +86,6 @@ def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
         page.launch(
             server_name=args.host,
             server_port=args.port,
-            allowed_paths=[str(studio.folder)],
             max_file_size="10mb",
             share=False,
             ssr_mode=False,
@@ -94,16 +94,17 @@ def show(args: argparse.Namespace, pipeline: "TextToImagePipeline") -> None:
             **launch_options(),
         )
         print(f"the page is at {page.local_url}", flush=True)
-        wait_for_a_stop(page)
+        wait_for_a_stop(page, studio)
     finally:
         studio.close()
 
 
-def wait_for_a_stop(page: "Blocks") -> None:
+def wait_for_a_stop(page: "Blocks", studio: "Studio") -> None:
     """Until Ctrl-C or SIGTERM, after which nothing is answered, and no picture kept, any more."""
     try:
         while True:
             time.sleep(1)
+            studio.forget_old()
     except KeyboardInterrupt:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # which shows each visitor who is cut off
         page.server.force_exit = True  # it would wait for them to go

@@ -66,6 +66,7 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
     def run(old: list[Kept], *values: Any) -> Iterator[tuple]:
         options = dict(zip(names, values, strict=True))
         worded(options["prompt"])
+        old = [picture for picture in old if picture.is_there]
         for now in studio.paint(**asked_for(options, {name: slider.value for name, slider in sliders.items()})):
             if now.kept:
                 kept = [*now.kept, *old][:KEPT]
@@ -79,7 +80,7 @@ def paint_tab(studio: Studio) -> tuple[gr.State, gr.Button]:
         return _shown(old[place]) if 0 <= place < len(old) else tuple([gr.skip()] * len(shown))
 
     def halt(old: list[Kept]) -> tuple:
-        return captioned(old), "<p>stopped</p>", 0, False
+        return captioned([picture for picture in old if picture.is_there]), "<p>stopped</p>", 0, False
 
     enters = [asked[name].submit for name in ("prompt", "negative_prompt", "seed")]
     painting, goes_on = in_turn(

@@ -4,6 +4,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ class Kept:
     path: str
     prompt: str
     seed: int
+
+    @property
+    def is_there(self) -> bool:
+        return Path(self.path).is_file()
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,14 @@ class Studio:
             self._closed = True
             self._folder.cleanup()
 
-    def _keep(self, output: TextToImagePipelineOutput, told: dict[str, str]) -> list[Kept]:
+    def forget_old(self) -> None:
+        """Deletes the pictures of more than an hour ago."""
         for old in self.folder.glob("*.png"):
-            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-                old.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                    old.unlink()
+
+    def _keep(self, output: TextToImagePipelineOutput, told: dict[str, str]) -> list[Kept]:
         paths = save_pictures(output, self.folder, made_by={"model": self.name, **told})
         entries = zip(paths, output.prompts, output.seeds, strict=True)
         return [Kept(str(path), prompt, seed) for path, prompt, seed in entries]

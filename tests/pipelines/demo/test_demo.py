@@ -182,7 +182,8 @@ def test_kept_pictures_go_an_hour_later_and_all_with_the_studio(studio):
     os.utime(old.path, (0, 0))
     *_, last = studio.paint("a red apple", seed=1)
     (new,) = last.kept
-    assert not Path(old.path).exists() and Path(new.path).exists()
+    studio.forget_old()
+    assert not old.is_there and new.is_there and not Path(old.path).exists()
     studio.close()
     assert not studio.folder.exists()
 
@@ -219,6 +220,9 @@ def test_a_stopped_page_leaves_no_file(number, tiny_folder, tmp_path):
         assert httpx.post(f"http://127.0.0.1:{port}/gradio_api/upload", files=files).status_code == 200
         (own,) = tmp_path.glob("armchair-page-*")
         assert [path.read_bytes() for path in own.rglob("a.png")] == [b"uploaded"]
+        picture = own / "a-red-apple-seed0.png"
+        picture.write_bytes(b"painted for another visitor")
+        assert httpx.get(f"http://127.0.0.1:{port}/gradio_api/file={picture}").status_code == 403
         page.send_signal(number)
         assert page.wait(timeout=60) == 0
     finally:
@@ -348,6 +352,11 @@ def test_a_push_replaces_and_deletes_what_it_pushed_itself(hub, tiny_folder, tmp
     assert "anna/other has 1 files that this did not push and would replace, app.py first" in capsys.readouterr().err
     assert set(api.list_repo_files("anna/other", repo_type="space")) == {".gitattributes", "app.py"}
     assert main([*other, "--overwrite"]) == 0
+    api.create_repo("anna/site", repo_type="space", space_sdk="static")
+    for name in ("README.md", "index.html"):
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="anna/site", repo_type="space")
+    assert main([*push[:2], "anna/site", *push[3:]]) == 2
+    assert holds(capsys.readouterr().err, "anna/site", "README.md", "--overwrite")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
