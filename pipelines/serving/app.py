@@ -43,6 +43,7 @@ def create_app(
         await asyncio.gather(painter, return_exceptions=True)
 
     app = FastAPI(title="armchair", version="1", lifespan=painting, docs_url=None, redoc_url=None)
+    app.state.batcher = service.batcher
     app.openapi = lambda: _openapi(app)
     for router in (_images(service), _models(service), _upkeep(service)):
         app.include_router(router)
@@ -82,7 +83,7 @@ def _images(service: Service) -> APIRouter:
             files = await asyncio.to_thread(lambda: [order.encode(event) for event in events])
         finally:
             attention.end()
-        return order.response(files, _keep(service, request))
+        return order.response(files, _keep(service, request, files))
 
     @router.get("/pictures/{name}", response_class=Response, responses=_errors(404))
     async def show_picture(name: str) -> Response:
@@ -153,9 +154,12 @@ async def _stream(order: Order, attention: Attention) -> AsyncIterator[str]:
         attention.end()
 
 
-def _keep(service: Service, request: Request) -> Callable[[bytes, str], str]:
+def _keep(service: Service, request: Request, files: list[bytes]) -> Callable[[bytes, str], str]:
+    """Keeps one of an answer's files, all of which have to find room, and returns its address."""
+
     def keep(data: bytes, media_type: str) -> str:
         try:
+            service.store.check(sum(map(len, files)))
             return str(request.url_for("show_picture", name=service.store.put(data, media_type)))
         except ValueError as error:  # the address starts with what the client calls this host
             raise APIError(400, "the Host header is no address; send host:port") from error

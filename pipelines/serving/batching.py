@@ -9,9 +9,9 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 from torch import Tensor
@@ -143,6 +143,7 @@ class Batcher:
         self._begun: set[WorkItem] = set()
         self._arrival = asyncio.Event()
         self._seconds, self._finished = 0.0, 0  # of all passes
+        self._pass: Future[Any] | None = None  # the last one, on the painter's thread
         self._pass_start: float | None = None  # of the one that is being painted
         self._failed = 0  # passes, since one did not
         self._stopped = False
@@ -190,11 +191,11 @@ class Batcher:
         self._arrival.set()
 
     async def run(self) -> None:
-        """Paint until cancelled. A pass that fails fails the jobs that are begun; those that wait are painted."""
+        """Paint until cancelled, which waits for no pass. One that fails fails the jobs that are begun alone."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter")
         try:
-            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter") as thread:
-                while True:
-                    await self._paint(await self._next_pass(), thread)
+            while True:
+                await self._paint(await self._next_pass(), thread)
         except asyncio.CancelledError:
             raise
         except BaseException:
@@ -204,13 +205,19 @@ class Batcher:
             self._stopped = True
             for job in self._unfinished:
                 job.fail(PaintingFailed())
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def ends(self, seconds: float) -> bool:
+        """After `run`: whether the pass that was being painted ends within so many seconds."""
+        return self._pass is None or not wait([self._pass], timeout=seconds).not_done
 
     async def _paint(self, pictures: list[WorkItem], thread: ThreadPoolExecutor) -> None:
         """One pass."""
         loop, finished = asyncio.get_running_loop(), []
         start = self._pass_start = time.monotonic()
         try:
-            finished = await loop.run_in_executor(thread, self.painter.step, pictures, _from_thread(loop))
+            self._pass = thread.submit(self.painter.step, pictures, _from_thread(loop))
+            finished = await asyncio.wrap_future(self._pass)
             self._failed = 0
         except Exception:
             self._failed += 1

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..steps import PipelineSteps
 
 KEY_VARIABLE = "ARMCHAIR_API_KEY"
+LAST_PASS = 10.0  # seconds for the pass that is being painted when the server stops
 OTHER_FILES = 100  # that the process holds open beside its connections; some 20 are, once it serves
 
 EPILOG = f"""\
@@ -174,6 +175,9 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal once more when it has stopped
     server.run(sockets=[listener])
+    if not app.state.batcher.ends(LAST_PASS):
+        print("error: a pass is stuck; the process ends without it", file=sys.stderr, flush=True)
+        os._exit(1)  # else Python would wait for its thread
 
 
 def model_name(model: str | None) -> str:

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .errors import error_response
 from .metrics import Metrics
 
-OPEN_PATHS = ("/health", "/ready", "/pictures/")  # a picture's name is its own key
+PICTURES = "/pictures/"
+OPEN_PATHS = ("/health", "/ready", PICTURES)  # a picture's name is its own key, and so in no log
 SANE_ID = re.compile(rb"[\w.:-]{1,128}")  # as a client names its request; safe in a header and in the log
 
 logger = logging.getLogger("uvicorn.error")
@@ -65,7 +66,8 @@ class Identified:
                 text = "the server failed at this request; its log says how"
                 await error_response(500, text, code="internal_error")(scope, receive, identified)
         finally:
-            asked = f"{scope['method']} {quote(scope['path'])}"
+            path = scope["path"]
+            asked = f"{scope['method']} {PICTURES + '…' if path.startswith(PICTURES) else quote(path)}"
             log_answer(scope.get("client"), asked, status or 500, time.monotonic() - start, request_id)
 
     def _id(self, scope: Scope) -> str:

@@ -15,10 +15,14 @@ class PictureStore:
     def __len__(self) -> int:
         return len(self._pictures)
 
+    def check(self, num_bytes: int) -> None:
+        """Raises OverflowError where pictures of one answer would drop each other."""
+        if num_bytes > self.max_bytes:
+            raise OverflowError(f"pictures of {num_bytes} bytes are more than the {self.max_bytes} that are kept")
+
     def put(self, data: bytes, media_type: str) -> str:
         """Keep a picture; returns its name: 192 random bits, and an ending such as .png. Raises OverflowError."""
-        if len(data) > self.max_bytes:
-            raise OverflowError(f"a picture of {len(data)} bytes is more than the {self.max_bytes} that are kept")
+        self.check(len(data))
         name = f"{secrets.token_urlsafe(24)}.{media_type.removeprefix('image/')}"
         self._pictures[name] = (data, media_type)
         self.num_bytes += len(data)

@@ -8,6 +8,7 @@ import socket
 import time
 import urllib.request
 
+import httpx
 import openai
 import pytest
 import torch
@@ -255,6 +256,14 @@ def test_a_picture_larger_than_the_store_is_no_broken_address(tiny_pipeline):
         with refused(openai.BadRequestError, 10, "b64_json", "--max-store"):
             client.images.generate(prompt="a", response_format="url")
         assert client.images.generate(prompt="a", response_format="b64_json").data[0].b64_json
+
+
+def test_pictures_of_one_answer_do_not_drop_each_other(tiny_pipeline):
+    with running_server(tiny_pipeline, max_store=3000) as address, client_of(address) as client:
+        one = client.images.generate(prompt="a", response_format="url").data
+        assert httpx.get(one[0].url).status_code == 200 and len(httpx.get(one[0].url).content) > 300
+        with refused(openai.BadRequestError, 3000, "b64_json", "--max-store"):
+            client.images.generate(prompt="a", n=10, response_format="url")
 
 
 def test_the_store_is_bounded():

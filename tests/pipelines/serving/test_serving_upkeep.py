@@ -65,6 +65,16 @@ def test_every_answer_has_an_id_and_the_log_has_it(server, listen):
     assert '"GET /no/such%20path"' in lines[5]
 
 
+def test_the_log_has_no_key_and_no_name_of_a_picture(server, listen):
+    log, key = listen(), {"Authorization": "Bearer key"}
+    asked = ASK | {"response_format": "url"}
+    answer = requests.post(f"{server.address}/v1/images/generations", json=asked, headers=key, timeout=20).json()
+    address = answer["data"][0]["url"]
+    assert requests.get(address, timeout=20).status_code == 200
+    until(lambda: "/pictures/…" in log.text)
+    assert address.rpartition("/")[2] not in log.text and "Bearer" not in log.text
+
+
 def test_a_line_of_the_access_log_can_be_written_and_turned_off(capsys):
     for wanted in (True, False):
         server_config(None, ServerSettings(), access_log=wanted)
