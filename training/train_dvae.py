@@ -20,6 +20,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from dvae import DVAE, AutoencoderOutput, DVAEConfig, DVAEImageProcessor, LatentPosterior
+from dvae.modeling_dvae import ResidualBlock
 from pipelines.folder.whole import WEIGHTS, saved_whole
 
 from .adversaries.beside_the_dvae import Adversary, DVAEStep, build_adversaries
@@ -94,7 +95,8 @@ def train(
         dvae.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
     )
     loader = batches(pictures, args, accelerator, dvae.config.grid_size)
-    ready(dvae, training, [dvae.encoder, dvae.decoder])
+    blocks = [block for block in dvae.decoder.blocks if isinstance(block, ResidualBlock)]
+    ready(dvae, training, [dvae.encoder, *blocks])  # not the last layer, at which an adversary takes gradients
     model, optimizer = accelerator.prepare(Phases(dvae), optimizer)
     adversaries = build_adversaries(dvae, training, accelerator)
     parts: dict[str, Any] = {name: part for adversary in adversaries for name, part in adversary.parts().items()}

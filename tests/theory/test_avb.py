@@ -29,6 +29,25 @@ def norm_log_likelihood(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     return torch.distributions.Normal(z.norm(dim=1), 0.3).log_prob(x[:, 0])
 
 
+@pytest.mark.parametrize("adaptive_contrast", [True, False])
+def test_the_kl_has_the_priors_gradient(adaptive_contrast):
+    """Of p = N(m, I) that is E_q ∇ −log p = m − E z, whatever T says."""
+
+    class Shifted(GaussianPrior):
+        def __init__(self):
+            super().__init__(2)
+            self.mean = torch.nn.Parameter(torch.tensor([0.5, -2.0]))
+
+        def log_prob(self, z: torch.Tensor) -> torch.Tensor:
+            return super().log_prob(z - self.mean)
+
+    torch.manual_seed(0)
+    model = LatentModel(GaussianLatents(1, 2), Shifted(), norm_log_likelihood)
+    z, features = torch.randn(9, 2), torch.ones(9, 1)
+    adversary_of(model, 1, adaptive_contrast=adaptive_contrast).kl(features, z).mean().backward()
+    torch.testing.assert_close(model.prior.mean.grad, model.prior.mean.detach() - z.mean(0))
+
+
 @pytest.mark.seeds(1)
 def test_on_a_ring_it_finds_the_evidence_and_a_gaussian_does_not(seed, record_property):
     """Row 21. log p(x) = −.75591; the gap is below .15, and the best Gaussian posterior is a nat and more behind."""

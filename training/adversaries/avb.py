@@ -52,7 +52,8 @@ class DensityRatioKL:
         T, the moments and the features hold still: right, because E_q ∇ log q = 0 (proposition 2).
         """
         if not self.adaptive_contrast:
-            return self.ratio(features, z)
+            held = self.prior.log_prob(z.detach())  # T holds still, and with it its share of the prior's gradient
+            return self.ratio(features, z) - (held - held.detach())
         return self.log_q(features, z) - self.prior.log_prob(z)
 
     def log_q(self, features: Tensor, z: Tensor) -> Tensor:

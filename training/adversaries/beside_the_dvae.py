@@ -73,6 +73,10 @@ class Adversary(ABC):
         weights = {name: p.detach() for name, p in self.network.named_parameters()}
         return functional_call(self.network, weights, inputs)
 
+    def rests(self, batch: DVAEStep) -> bool:
+        """Whether it has nothing to say of a step, nor to learn from it."""
+        return False
+
     @abstractmethod
     def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         """Numbers of a step that it speaks in: `losses` says which."""
@@ -83,11 +87,11 @@ class Adversary(ABC):
 
     def losses(self, step: int, batch: DVAEStep) -> dict[str, Tensor]:
         """Numbers of a step, among them "loss": the dVAE's own with this adversary's part added. {} before `start`."""
-        return self.added(batch) if self.speaks(step) else {}
+        return self.added(batch) if self.speaks(step) and not self.rests(batch) else {}
 
     def learn(self, step: int, batch: DVAEStep) -> dict[str, Tensor]:
         """One optimiser step of the network, after the dVAE's, unless spoilt. {} before `start − warmup`."""
-        if not self.learns(step):
+        if not self.learns(step) or self.rests(batch):
             return {}
         numbers = self.own_losses(batch)
         descend(self.accelerator, numbers["discriminator_loss"], self.optimizer, self.network.parameters())
@@ -112,6 +116,13 @@ class PixelAdversary(Adversary):
 
     def __init__(self, dvae: DVAE, settings: PixelSettings, accelerator: Accelerator):
         config = PatchDiscriminatorConfig(num_layers=settings.num_layers, width=settings.width)
+        if dvae.config.image_size < config.smallest_image:
+            raise ValueError(
+                f"image_size={dvae.config.image_size} is too small for pixel_adversary.num_layers="
+                f"{config.num_layers}, which needs {config.smallest_image}: take fewer layers"
+            )
+        if not dvae.decoder.last_layer.weight.requires_grad:
+            raise ValueError("pixel_adversary takes gradients at the decoder's last layer: leave it out of freeze")
         super().__init__(PatchDiscriminator(config), settings, accelerator)
         self.likelihood, self.last_layer = dvae.likelihood, dvae.decoder.last_layer
         self.objective = GAN_OBJECTIVES[settings.objective]()
@@ -186,6 +197,10 @@ class PosteriorAdversary(Adversary):
         super().__init__(CodeDiscriminator(config), settings, accelerator)
         self.posterior, self.num_pixel_channels = dvae.posterior, dvae.config.num_pixel_channels
         self.baseline = RunningMean(settings.baseline).to(accelerator.device)
+
+    def rests(self, batch: DVAEStep) -> bool:
+        """In the decoder's own phase, whose posterior does not learn, and is without noise."""
+        return not batch.output.logits.requires_grad
 
     def added(self, batch: DVAEStep) -> dict[str, Tensor]:
         output, numbers = batch.output, self.kl(batch.output)

@@ -1,5 +1,6 @@
 """Adversaries of the dVAE: what they add, what they leave alone, when they act."""
 
+import json
 import math
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from accelerate import Accelerator
 from lattices import LATTICES
 from messages import refused
+from squares import draw_squares, write_preset
 
 from dvae import DVAE, POSTERIORS, CodeDiscriminator, DVAEConfig, PatchDiscriminator
+from training import train_dvae
 from training.adversaries.adversary_settings import PixelSettings, PosteriorSettings
 from training.adversaries.beside_the_dvae import (
     DVAEStep,
@@ -101,6 +104,39 @@ def test_without_dependence_the_density_ratio_adds_nothing():
     batch = step_of(dvae)
     numbers = adversary.losses(0, batch)
     torch.testing.assert_close(numbers["kl_ratio"], batch.losses["kl"], rtol=1e-4, atol=1e-4)
+
+
+def test_in_the_decoders_own_phase_the_posteriors_adversary_rests():
+    """Its posterior is without noise there; the pixels' adversary goes on."""
+    dvae = tiny()
+    pixel_values = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    output = dvae.decode_argmax(pixel_values)
+    batch = DVAEStep(pixel_values, output, dvae_losses(pixel_values, output, dvae.likelihood, 1.0), 1.0)
+    posterior, pixel = adversary_of(dvae, "posterior"), adversary_of(dvae, "pixel")
+    before = weights_of(posterior.network)
+    assert posterior.losses(0, batch) == {} == posterior.learn(0, batch)
+    assert all(map(torch.equal, before, weights_of(posterior.network)))
+    assert pixel.losses(0, batch) and pixel.learn(0, batch)
+
+
+def test_a_pixel_adversary_that_cannot_work_is_refused_at_once():
+    with refused(ValueError, "image_size=16", "pixel_adversary.num_layers=3", 24):
+        PixelAdversary(tiny(), PixelSettings(num_layers=3, width=8), Accelerator(cpu=True))
+    dvae = tiny()
+    dvae.decoder.requires_grad_(False)
+    with refused(ValueError, "pixel_adversary", "freeze"):
+        adversary_of(dvae, "pixel")
+
+
+@pytest.mark.slow
+def test_a_compiled_dvae_has_its_pixel_adversary(tmp_path):
+    """Whose weight is measured at the decoder's last layer, within the step's own graph."""
+    (tmp_path / "pictures").mkdir()
+    preset = write_preset(tmp_path / "preset.yaml", draw_squares(tmp_path / "pictures"), tmp_path / "run")
+    settings = {"compile": "true", "steps": "8", "pixel_adversary": "{num_layers: 1, width: 8, start: 2, warmup: 1}"}
+    train_dvae.main([preset, *[part for key, value in settings.items() for part in (f"--training.{key}", value)]])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "dvae-log.jsonl").read_text().splitlines()]
+    assert [line["adversarial_weight"] > 0 for line in lines if "adversarial_weight" in line] == [True] * 4
 
 
 def test_a_posterior_with_a_closed_kl_needs_no_adversary():
