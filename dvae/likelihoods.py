@@ -33,6 +33,10 @@ class Likelihood(nn.Module):
         """Pixels in [0, 1] -> the space of the density."""
         return pixel_values
 
+    def dequantised(self, pixel_values: Tensor, noise: Tensor) -> Tensor:
+        """Pixels of 256 levels in [0, 1], noise in [0, 1) -> (level + noise) / 256, of which it is a density."""
+        return (255 * pixel_values + noise) / 256
+
     def unmap(self, maps: Tensor) -> Tensor:
         """maps (B, 6, H, W) -> pixels (B, 3, H, W) in [0, 1]: the density's median, without its scale."""
         return self.median(maps).clamp(0, 1)
@@ -95,6 +99,10 @@ class Bernoulli(Likelihood):
     """P(x | μ) = σ(μ)^x (1 − σ(μ))^(1 − x) of pixels 0 or 1: a probability, at most 1; the maps' scale is not used."""
 
     level_bits = 0
+
+    def dequantised(self, pixel_values: Tensor, noise: Tensor) -> Tensor:
+        """As they are: of 0 and 1 it gives probabilities."""
+        return pixel_values
 
     def median(self, maps: Tensor) -> Tensor:
         """Its mean σ(μ), from which the more probable pixel follows by rounding."""

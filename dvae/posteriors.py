@@ -185,7 +185,8 @@ class IBQPosterior(SurePosterior, CodebookPosterior):
         return self._nearness(full_precision(self.head(hidden_states)))
 
     def _nearness(self, z: Tensor) -> Tensor:
-        return (z.movedim(1, -1) @ self.entries().T).movedim(-1, 1)  # K lies last in memory, for the softmax
+        with torch.autocast(z.device.type, enabled=False):  # which would round what is to be told apart
+            return (z.movedim(1, -1) @ self.entries().T).movedim(-1, 1)  # K lies last in memory, for the softmax
 
     def forward(self, hidden_states: Tensor, temperature: float) -> PosteriorOutput:
         z = full_precision(self.head(hidden_states))
@@ -193,7 +194,8 @@ class IBQPosterior(SurePosterior, CodebookPosterior):
         codes, by_place = self.codes_of(logits), logits.movedim(1, -1)  # (B, h, w, K)
         soft = by_place.softmax(-1)
         hard = torch.zeros_like(soft).scatter_(-1, codes[..., None], 1.0)
-        latents = (straight_through(hard, soft) @ self.entries()).movedim(-1, 1)
+        with torch.autocast(z.device.type, enabled=False):
+            latents = (straight_through(hard, soft) @ self.entries()).movedim(-1, 1)
         entries = F.embedding(codes, self.entries()).movedim(-1, 1)
         loss = F.mse_loss(latents, z) + F.mse_loss(z, entries.detach())
         loss = loss + self.commitment * F.mse_loss(entries, z.detach())

@@ -52,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = new_parser("evaluate", __doc__)
     parser.add_argument("--model", type=str | None, default=None, help="a pipeline's folder or Hub id")
     parser.add_argument("--heldout_pairs", type=int, default=256, help="scenes of held-out pairs, for cut-outs")
-    parser.add_argument("--surgery_pictures", type=int, default=512, help="pictures of the ELBO surgery; 0 for none")
+    parser.add_argument(
+        "--surgery_pictures", type=int, default=512, help="pictures of the ELBO surgery, fewer of many codes; 0: none"
+    )
     parser.add_argument("--features", type=str | None, default=None, help="what FID and rFID are measured in")
     parser.add_argument("--clip", type=str | None, default=None, help="a CLIP's folder or Hub id")
     parser.add_argument("--generated", type=int, default=200, help="captions painted for --features and --clip")
@@ -116,12 +118,17 @@ def evaluate_pipeline(
         nll = evaluate_prior(pipeline.prior.eval(), pipeline.tokenizer, rows, write)
         numbers |= {f"{name}_{loss}": value for loss, value in nll.items()}
     if surgery_pictures and isinstance(dvae, DVAE):  # it is of an ELBO, and a VQGAN has no density
-        images = validation_images(validation, surgery_pictures)
+        images = validation_images(validation, min(surgery_pictures, as_many_as_fit(dvae)))
         drawn = FirstCaptions(encoded["validation"], write)
         text_ids = pipeline.tokenizer.encode_captions([drawn[i][0] for i in range(len(images))])
         parts = estimate_surgery(dvae, pipeline.prior, images, text_ids, device)
         numbers |= {f"surgery_{name}": value for name, value in parts.items()}
     return numbers
+
+
+def as_many_as_fit(dvae: DVAE) -> int:
+    """Pictures of a surgery, which holds ln q of all their codes: in 2 GiB."""
+    return max(2**31 // (4 * dvae.config.codebook_size * dvae.config.grid_size**2), 2)
 
 
 def encode_split(

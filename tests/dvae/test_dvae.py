@@ -358,3 +358,14 @@ def test_a_picture_of_more_than_8_bits_keeps_its_greys(mode, white):
     assert picture.mode == mode
     found = DVAEImageProcessor(16)(picture)["pixel_values"][0, 0]
     np.testing.assert_allclose(found, ramp, atol=1 / 255)
+
+
+@pytest.mark.parametrize("posterior", ["gumbel_codebook", "vq", "normalised_vq", "ibq"])
+def test_under_autocast_codes_are_told_apart_in_float32(posterior):
+    """Rounded to bf16 some entries would tie, and the first of them be taken."""
+    model = tiny(posterior=posterior)
+    hidden_states = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        q = model.posterior(hidden_states, 1.0)
+    assert q.logits.dtype == torch.float32
+    assert torch.equal(q.codes, model.posterior.codes_of(q.logits)) and not torch.equal(q.logits, q.logits.bfloat16())

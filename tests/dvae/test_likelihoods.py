@@ -76,3 +76,12 @@ def test_the_floor_bounds_the_density_of_a_constant_picture(name):
 def test_nothing_is_reduced(name):
     likelihood = LIKELIHOODS[name]()
     assert likelihood.log_prob(torch.rand(2, 3, 5, 7), torch.randn(2, 6, 5, 7)).shape == (2, 3, 5, 7)
+
+
+def test_levels_are_spread_over_their_width_and_what_is_binary_stays_so():
+    levels = torch.arange(256) / 255
+    for name, likelihood in LIKELIHOODS.items():
+        for noise in (0.0, 0.999):
+            spread = likelihood().dequantised(levels, torch.full_like(levels, noise))
+            expected = levels if name == "bernoulli" else (torch.arange(256) + noise) / 256
+            torch.testing.assert_close(spread, expected)

@@ -172,6 +172,21 @@ def test_the_estimate_adds_up_and_keeps_its_bound(models):
     assert again[0] == numbers and again[1] != numbers
 
 
+def test_a_styles_kl_is_in_the_bits(models):
+    """Of a dVAE with a style −ELBO is more by its KL: what `DVAE.elbo` says of the same draws."""
+    torch.manual_seed(0)
+    config = {name: getattr(models[0].config, name) for name in ("image_size", "downsample_factor", "widths")}
+    dvae = DVAE(DVAEConfig(**config, codebook_size=3, codebook_dim=4, style_size=2)).eval()
+    images = torch.randint(0, 256, (9, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ids = torch.ones(9, 1, dtype=torch.long)
+    numbers = estimate_surgery(dvae, models[1], images, ids, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(images.shape, generator=generator)
+    bound = dvae.elbo((images.float() + noise) / 256, generator)
+    assert bound.style_kl.mean() > 0.01
+    assert numbers["bits_per_dim_uniform"] == pytest.approx(bound.bits_per_dim.mean().item(), abs=1e-5)
+
+
 def test_what_q_never_says_may_be_impossible_and_has_no_gradient():
     q = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
     loglik = torch.tensor([[-1.0, -math.inf], [-2.0, -3.0]], requires_grad=True)

@@ -34,6 +34,12 @@ EVEN = mixture((0.5, -2.0, 0.5), (0.5, 2.0, 0.5))
 UNEVEN = mixture((0.7, -2.0, 0.6), (0.3, 2.0, 0.6))
 
 
+def test_whole_numbers_are_numbers():
+    """KL(N(0, 1) ‖ N(1, 1)) = ½, of means that are given as integers too."""
+    for means in ((0.0, 1.0), (0, 1)):
+        assert kl(*(GaussianMixture.single(mean, 1) for mean in means)).item() == pytest.approx(0.5, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("data", "divergence", "mean", "scale", "value"),
     [

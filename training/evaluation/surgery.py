@@ -66,7 +66,7 @@ def estimate_surgery(
     for start in range(0, len(images), batch_size):
         pixel_values = to_pixel_values(images[start : start + batch_size], device)
         noise = torch.rand(pixel_values.shape, generator=generator, device=device)
-        outputs.append(dvae.elbo((255 * pixel_values + noise) / 256, generator))
+        outputs.append(dvae.elbo(dvae.likelihood.dequantised(pixel_values, noise), generator))
         captions = text_ids[start : start + batch_size].to(device)
         empty = prior.null(captions)
         grids = {"": outputs[-1].codes, "argmax_": dvae.encode(pixel_values)}
@@ -81,8 +81,9 @@ def estimate_surgery(
     bound.logits = dvae.posterior.log_probs(bound.logits)
     means = {name: torch.cat([part[name] for part in nll]).mean().item() for name in nll[0]}
     numbers = _parts(bound, {name: means[f"nll_{name}"] for name in TRAINED})
+    style_kl = bound.style_kl.mean().item()
     for name in ("uniform", *TRAINED):
-        nats = numbers["mutual_information"] + numbers[f"marginal_kl_{name}"] - numbers["reconstruction"]
+        nats = numbers["mutual_information"] + numbers[f"marginal_kl_{name}"] + style_kl - numbers["reconstruction"]
         bits = nats / (dvae.config.num_pixel_channels * math.log(2)) + dvae.likelihood.level_bits
         numbers[f"bits_per_dim_{name}"] = bits
     return numbers | {name: value / bound.codes[0].numel() for name, value in means.items()}

@@ -52,7 +52,7 @@ def evaluate_dvae(
         sums["psnr"].append(psnr(pixel_values, reconstructed))
         if isinstance(dvae, DVAE):
             noise = torch.rand(pixel_values.shape, generator=generator, device=device)
-            bound = dvae.elbo((255 * pixel_values + noise) / 256, generator)
+            bound = dvae.elbo(dvae.likelihood.dequantised(pixel_values, noise), generator)
             for name in ("elbo", "log_likelihood", "kl", "style_kl", "bits_per_dim"):
                 sums[name].append(bound[name])
         if len(pairs) == 0:

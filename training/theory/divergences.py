@@ -43,6 +43,10 @@ class GaussianMixture:
     scales: Tensor
 
     def __post_init__(self):
+        for name in ("weights", "means", "scales"):  # of whole numbers no grid would be between them
+            part = getattr(self, name)
+            if not part.is_floating_point():
+                setattr(self, name, part.to(torch.get_default_dtype()))
         shapes = [tuple(part.shape) for part in (self.weights, self.means, self.scales)]
         if len(set(shapes)) > 1 or len(shapes[0]) != 1:
             raise ValueError(f"weights, means, scales must be (K,) each: they are {shapes}")
