@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
+from torch import Tensor
 
 from dvae import DVAEImageProcessor, FirstStage
 from pipelines.checkpoints.first_stages import find_first_stage
@@ -184,12 +185,16 @@ def train(
             lr = warmup_cosine(run.step, training.lr, training.lr_end, training.warmup_steps, training.steps)
             set_lr(optimizer, lr)
             with accelerator.accumulate(model):
-                text_ids, dropped = batch["text_ids"], batch["dropped"][:, None]
-                input_ids = prior.join(torch.where(dropped, prior.null(text_ids), text_ids), batch["codes"])
+                input_ids = prior.join(with_dropped(prior, batch["text_ids"], batch["dropped"]), batch["codes"])
                 output = model(input_ids, labels=input_ids)
                 run.descend(output.loss)
             run.end_step({name: output[name] for name in LOSSES if name in output}, lr=lr)
     accelerator.print(how_to_paint(output_dir))
+
+
+def with_dropped(prior: StreamPrior, text_ids: Tensor, dropped: Tensor) -> Tensor:
+    """Text ids (B, T), those of the rows in `dropped`, (B,) bool, as the empty caption that guidance steers from."""
+    return torch.where(dropped[:, None], prior.null(text_ids), text_ids)
 
 
 def check_model(told: dict[str, Any], config: StreamConfig) -> None:

@@ -1,5 +1,6 @@
 """What steers a call, its stream of partial pictures, and the best of several."""
 
+import copy
 from dataclasses import asdict
 
 import numpy as np
@@ -87,18 +88,18 @@ def test_stream(tiny_pipeline, every, steps):
 
 def test_a_stream_left_early_stops_and_leaves_all_as_it_was(tiny_pipeline):
     """No code is drawn after the last one seen; no gradient or dropout mode is changed in the loop's body or after."""
-    seen = []
-    stream = tiny_pipeline.stream("an armchair", seed=0, every=2, callback=lambda i, codes: seen.append(i))
+    seen, pipeline = [], copy.deepcopy(tiny_pipeline)
+    stream = pipeline.stream("an armchair", seed=0, every=2, callback=lambda i, codes: seen.append(i))
     assert seen == []  # nothing before the first item is asked for
-    tiny_pipeline.prior.train()
+    pipeline.prior.train()
     for output in stream:
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         if output.step == 6:
             break
     stream.close()
     assert seen == [*range(6)]
-    assert tiny_pipeline.prior.training
-    tiny_pipeline.prior.eval()
+    assert pipeline.prior.training
+    pipeline.prior.eval()
 
 
 def test_best_of_keeps_the_best_of_each_picture(tiny_pipeline):

@@ -39,8 +39,11 @@ def test_output(tiny_pipeline):
     assert [(image.size, image.mode) for image in output.images] == [((16, 16), "RGB")] * 4
 
 
-@pytest.mark.parametrize("style", [{}, {"style_size": 2, "style_prior": "flow"}], ids=["codes", "codes and style"])
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize(
+    ("posterior", "style"),
+    [*((name, {}) for name in POSTERIORS), ("gumbel", {"style_size": 2, "style_prior": "flow"})],
+    ids=[*POSTERIORS, "codes and style"],
+)
 def test_it_paints_with_a_dvae_of_each_posterior_as_saved(tiny_pipeline, posterior, style, tmp_path):
     """And of what trained the dVAE nothing is in the folder but the dVAE."""
     sizes = {key: getattr(tiny_pipeline.dvae.config, key) for key in ("image_size", "downsample_factor", "widths")}

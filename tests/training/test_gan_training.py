@@ -8,7 +8,7 @@ import torch
 import yaml
 from messages import refused
 from PIL import Image
-from processes import run_processes
+from processes import ROOT, run_processes
 
 from dvae import GANGenerator, PatchDiscriminator
 from training import train_gan
@@ -17,7 +17,7 @@ from training.presets.trainers import GANTraining
 
 
 def test_the_preset_of_the_emoji_is_read_with_flags():
-    args = parse("gan", GANTraining, ["training/configs/emoji_gan.yaml", "--training.r1_gamma", "3"])
+    args = parse("gan", GANTraining, [f"{ROOT}/training/configs/emoji_gan.yaml", "--training.r1_gamma", "3"])
     assert args.training.r1_gamma == 3 and args.model["generator"]["image_size"] == 32
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cutout_sets import SHAPES, write_cutouts
-from messages import refused
+from messages import holds, refused
 from PIL import Image
 
 from training.loop.pretrained import picture_size
@@ -28,12 +28,13 @@ def test_captions_are_refused_and_pictures_are_as_large_as_the_dvaes(tmp_path, t
     assert picture_size(tmp_path / "dvae") == picture_size(str(tmp_path / "dvae")) == 16
 
 
-def test_what_it_does_not_do_is_refused(tmp_path):
+def test_what_it_does_not_do_is_refused(tmp_path, capsys):
     for flags in (["--training.init_from", "embedded"], ["--training.compile", "true"]):
         with refused(ValueError, flags[0].removeprefix("--training.")):
             main(["--output_dir", str(tmp_path), "--data.path", str(tmp_path), *flags])
     with pytest.raises(SystemExit):
         main(["--output_dir", str(tmp_path), "--data.path", str(tmp_path), "--model.width", "80"])
+    assert holds(capsys.readouterr().err, "--model.width")
 
 
 def test_a_quarter_of_what_it_learns_has_another_colour_and_the_same_name(tmp_path):

@@ -46,6 +46,16 @@ def test_from_a_folder_of_pictures_to_a_pipeline_that_paints(preset, pictures, t
         curve = losses(run / f"{name}-log.jsonl")
         assert len(curve) == 40 and np.mean(curve[-5:]) < np.mean(curve[:5])
         assert list((run / f"{name}-pictures").glob("*.png"))
+        checkpoint = run / f"{name}-checkpoints" / "step-0000040"
+        weights, average, optimizer = (
+            load_state(checkpoint / f"{part}.safetensors") for part in ("model", "average", "optimizer")
+        )
+        for key, tensor in load_file(run / name / "model.safetensors").items():
+            assert torch.equal(tensor, average["tensors"][key]), "the average is what is saved"
+        assert any(not torch.equal(average["tensors"][key], tensor) for key, tensor in weights.items())
+        last = json.loads((run / f"{name}-log.jsonl").read_text().splitlines()[-2])
+        lr = optimizer["param_groups"][0]["lr"]
+        assert lr == pytest.approx(last["lr"], rel=1e-4) and lr < 2e-3 / 2, "the schedule reaches the optimiser"
     pipeline = TextToImagePipeline.from_pretrained(run / "pipeline")
     picture = pipeline("a red square", seed=0, progress_bar=False).images[0]
     assert picture.size == (16, 16)

@@ -10,6 +10,7 @@ import yaml
 from accelerate import Accelerator
 from cutout_sets import write_cutouts
 from messages import refused
+from processes import ROOT
 from squares import LOOP, draw_squares, tiny_dvae, write_preset
 
 from dvae import DVAE, DVAEConfig
@@ -77,7 +78,7 @@ def test_a_scene_is_its_blocks_in_their_places_on_one_code_of_the_ground(made, k
 def test_inside_things_the_codes_are_those_of_the_drawn_scene(tmp_path):
     """Of the embedded dVAE: on white nearly all of them, on a colour those that see none of it."""
     dvae = TextToImagePipeline.from_pretrained().dvae.eval()
-    source, _ = blocks_of(dvae, "training/data/emoji", tmp_path, max_pictures=40)
+    source, _ = blocks_of(dvae, f"{ROOT}/training/data/emoji", tmp_path, max_pictures=40)
     same = {"white": [], "colour": []}
     for seed in range(60):
         layout, _ = source.composer.lay(Random(seed), kind=("beside", "above", "small")[seed % 3])

@@ -31,7 +31,7 @@ def test_both_splits_load_with_the_columns_of_the_card(splits):
 
 def test_the_files_stay_small():
     sizes = [path.stat().st_size for path in FOLDER.glob("*.parquet")]
-    assert sum(sizes) < 34e6 and max(sizes) < 45e6
+    assert 0 < sum(sizes) < 34e6
 
 
 def test_every_row_says_where_it_is_from_and_none_is_share_alike(splits):

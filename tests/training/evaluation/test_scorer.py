@@ -49,6 +49,8 @@ def test_r_precision_counts_the_nearest_of_a_hundred():
     places = torch.arange(300)
     assert own_name_first(similarity, places, captions=100).mean() == 1
     assert own_name_first(-similarity, places, captions=100).mean() == 0
+    assert own_name_first(-similarity, places, captions=1).mean() == 1, "of one name it is the first"
+    assert own_name_first(-similarity, places, captions=2).mean() == 0
     chance = own_name_first(torch.rand(300, 300, generator=torch.Generator().manual_seed(0)), places, captions=10)
     assert 0.04 < chance.mean() < 0.17, "chance is 0.1"
 

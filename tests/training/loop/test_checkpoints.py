@@ -135,20 +135,25 @@ def test_killed_at_random_moments_the_final_weights_are_those_of_a_run_left_alon
     """kill −9, up to 20 times, mostly while it saves: there is a checkpoint every other step."""
     settings = {"steps": 60, "checkpoint_every": 2}
     whole = toy_run(tmp_path / "whole", **settings)
-    rng, kills = random.Random(0), 0
+    rng, kills, found = random.Random(0), 0, set()
     while kills < 20:
         child = os.fork()
         if child == 0:
-            tqdm.set_lock(threading.RLock())  # not the one that processes share: a kill would leave it taken
-            toy_run(tmp_path / "killed", resume_from="latest", delay=0.01, **settings)
-            os._exit(0)
+            try:
+                tqdm.set_lock(threading.RLock())  # not the one that processes share: a kill would leave it taken
+                toy_run(tmp_path / "killed", resume_from="latest", delay=0.01, **settings)
+                os._exit(0)
+            finally:
+                os._exit(1)
         time.sleep(rng.uniform(0.0, 0.2))
         os.kill(child, signal.SIGKILL)
-        if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
-            kills += 1
-        else:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL)
+        if code == 0:
             break  # it was done before the kill
-    assert kills > 5, "a run that is never killed shows nothing"
+        kills += 1
+        found.add(max(names(tmp_path / "killed" / "toy-checkpoints"), default=None))
+    assert kills > 5 and len(found) > 3, "it was killed, and went on"
     resumed = toy_run(tmp_path / "killed", resume_from="latest", **settings)
     assert names(tmp_path / "killed" / "toy-checkpoints") == ["step-0000058", "step-0000060"]
     assert equal(whole, resumed)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -101,11 +102,17 @@ def test_a_stream_resumes_with_the_very_next_batch_and_decodes_none_before(num_w
     before = take(stopped, stop)
     resumed = stream(sets["tar"], **settings)
     resumed.load_state_dict(stopped.state_dict())
-    decoded = []
-    draw = StreamedPictures.draw
-    monkeypatch.setattr(StreamedPictures, "draw", lambda *args: decoded.append(1) or draw(*args))
+    decoded, draw = multiprocessing.Value("i", 0), StreamedPictures.draw  # workers are forks
+
+    def counted(*args):
+        with decoded.get_lock():
+            decoded.value += 1
+        return draw(*args)
+
+    monkeypatch.setattr(StreamedPictures, "draw", counted)
     assert before + take(resumed, 6) == whole
-    assert len(decoded) <= 7 * 5 + len(broken_sets.BROKEN), "but for one batch ahead"
+    ahead = 1 + 3 * num_workers  # batches
+    assert 6 * 5 <= decoded.value <= (6 + ahead) * 5 + len(broken_sets.BROKEN)
     assert (
         resumed.tally.seen
         == stopped.tally.seen + sum(resumed.tally.reasons.values()) - sum(stopped.tally.reasons.values()) + 6 * 5
@@ -211,7 +218,9 @@ def preset(path: Path, data: dict) -> str:
 
 
 @pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", broken_sets.FORMATS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "tar" else pytest.mark.slow) for kind in broken_sets.FORMATS]
+)
 def test_a_set_with_broken_rows_trains(kind, streaming, sets, tmp_path):
     train_dvae.main([preset(tmp_path, {"path": sets[kind], "streaming": streaming})])
     lines = [json.loads(line) for line in (tmp_path / "run" / "dvae-log.jsonl").read_text().splitlines()]

@@ -2,6 +2,7 @@
 
 import pytest
 from messages import refused
+from processes import ROOT
 
 from training.adversaries.adversary_settings import PixelSettings, StyleSettings
 from training.presets.reading import parse
@@ -23,8 +24,8 @@ NO_SCHEDULES = {"gradient_accumulation_steps", "max_skipped_steps", "unrolled_st
 )
 def test_steps_alone_shorten_a_run_of_any_preset(config, section, training_type):
     """Every schedule keeps its share: 200 steps have all phases, in proportion."""
-    whole = parse(section, training_type, [f"training/configs/{config}"]).training
-    short = parse(section, training_type, [f"training/configs/{config}", "--training.steps", "200"]).training
+    whole = parse(section, training_type, [f"{ROOT}/training/configs/{config}"]).training
+    short = parse(section, training_type, [f"{ROOT}/training/configs/{config}", "--training.steps", "200"]).training
     schedules = [name for name in vars(whole) if name.endswith("_steps") and name not in NO_SCHEDULES]
     assert "warmup_steps" in schedules
     for name in schedules:
@@ -33,12 +34,12 @@ def test_steps_alone_shorten_a_run_of_any_preset(config, section, training_type)
 
 
 def test_the_presets_own_numbers_are_those_that_were_measured():
-    dvae = parse("dvae", DVAETraining, ["training/configs/emoji_cpu.yaml"]).training
+    dvae = parse("dvae", DVAETraining, [f"{ROOT}/training/configs/emoji_cpu.yaml"]).training
     names = ("warmup_steps", "autoencoder_steps", "decoder_steps", "temperature_steps", "kl_steps")
     assert [getattr(dvae, name) for name in names] == [100, 600, 2800, 2400, 1000]
-    paper = parse("dvae", DVAETraining, ["training/configs/dalle_256.yaml"]).training
+    paper = parse("dvae", DVAETraining, [f"{ROOT}/training/configs/dalle_256.yaml"]).training
     assert (paper.temperature_steps, paper.kl_steps) == (150_000, 5000)
-    assert parse("prior", PriorTraining, ["training/configs/dalle_256.yaml"]).training.warmup_steps == 5000
+    assert parse("prior", PriorTraining, [f"{ROOT}/training/configs/dalle_256.yaml"]).training.warmup_steps == 5000
     assert (RerankerTraining().warmup_steps, ScorerTraining().warmup_steps) == (50, 50)
 
 
@@ -82,7 +83,7 @@ def test_phases_that_fit_are_taken_and_a_schedule_that_is_cut_off_is_said():
 
 def test_phases_are_checked_before_a_config_is_printed(capsys):
     """By which the speedrun finds a wrong flag of a later part before hours are spent on the first."""
-    flags = ["training/configs/emoji_cpu.yaml", "--training.autoencoder_steps", "9000", "--print_config"]
+    flags = [f"{ROOT}/training/configs/emoji_cpu.yaml", "--training.autoencoder_steps", "9000", "--print_config"]
     with refused(ValueError, "autoencoder_steps=9000", "steps=6600"):
         parse("dvae", DVAETraining, flags)
     with pytest.raises(SystemExit):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from messages import holds, refused
+from processes import ROOT
 
 from training.adversaries.adversary_settings import PixelSettings
 from training.presets.reading import parse
@@ -15,7 +16,7 @@ CONFIGS = ["emoji_cpu.yaml", "emoji_gpu.yaml", "dalle_256.yaml"]
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_preset_is_read_by_every_trainer(config):
-    path = f"training/configs/{config}"
+    path = f"{ROOT}/training/configs/{config}"
     dvae = parse("dvae", DVAETraining, [path, "--training.lr", "0.5", "--model.codebook_size", "99"])
     assert dvae.training.lr == 0.5 and dvae.model["codebook_size"] == 99
     assert dvae.model["image_size"] == yaml.safe_load(Path(path).read_text())["dvae"]["model"]["image_size"]
@@ -33,10 +34,13 @@ def test_an_older_presets_key_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "key"),
     [
-        (["training/configs/emoji_cpu.yaml", "--training.lrr", "1"], "training.lrr"),
-        (["training/configs/emoji_cpu.yaml", "--training.lr", "fast"], "training.lr"),
-        (["training/configs/nothing.yaml"], "training/configs/nothing.yaml"),
-        (["training/configs/emoji_cpu.yaml", "--training.pixel_adversary", "{strat: 3}"], "pixel_adversary.start"),
+        ([f"{ROOT}/training/configs/emoji_cpu.yaml", "--training.lrr", "1"], "training.lrr"),
+        ([f"{ROOT}/training/configs/emoji_cpu.yaml", "--training.lr", "fast"], "training.lr"),
+        ([f"{ROOT}/training/configs/nothing.yaml"], f"{ROOT}/training/configs/nothing.yaml"),
+        (
+            [f"{ROOT}/training/configs/emoji_cpu.yaml", "--training.pixel_adversary", "{strat: 3}"],
+            "pixel_adversary.start",
+        ),
     ],
 )
 def test_a_typo_is_an_error_that_names_the_key(argv, key, capsys):
@@ -59,7 +63,7 @@ def test_a_typo_is_an_error_that_names_the_key(argv, key, capsys):
 def test_a_part_of_a_flag_is_none_and_the_nearest_is_named(flag, meant, capsys):
     for argv in ([flag, "10"], [f"{flag}=10"]):
         with pytest.raises(SystemExit) as stopped:
-            parse("dvae", DVAETraining, ["training/configs/emoji_cpu.yaml", *argv])
+            parse("dvae", DVAETraining, [f"{ROOT}/training/configs/emoji_cpu.yaml", *argv])
         said = capsys.readouterr().err
         assert stopped.value.code == 2 and holds(said, flag, meant) and said.count("\n") == 1
 
@@ -79,7 +83,7 @@ def test_a_part_of_a_flag_is_none_and_the_nearest_is_named(flag, meant, capsys):
 @pytest.mark.parametrize("then", [[], ["--print_config"]], ids=["train", "print"])
 def test_a_model_that_cannot_be_is_refused_before_anything_is_read(section, training_type, flags, parts, then):
     with refused(ValueError, *parts):
-        parse(section, training_type, ["training/configs/emoji_cpu.yaml", *flags, *then])
+        parse(section, training_type, [f"{ROOT}/training/configs/emoji_cpu.yaml", *flags, *then])
 
 
 def test_a_model_of_another_section_is_checked_before_this_one_trains(tmp_path, capsys):
