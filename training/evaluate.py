@@ -136,7 +136,7 @@ def encode_split(
 ) -> dict[str, Dataset]:
     """What the prior is evaluated on, as it learned it: pictures encoded whole, or put together of blocks."""
     dvae, size = pipeline.dvae, pipeline.dvae.config.image_size
-    if split.kind.lays_out and (pipeline.recipe or {}).get("prior", {}).get("blocks"):
+    if split.kind.rows_are_pieces and (pipeline.recipe or {}).get("prior", {}).get("blocks"):
         pieces = PieceContents(split, data, size, dvae.config.grid_size)
         blocks = Blocks(encode_now(dvae, pieces, device), pieces, ground_codes(dvae, pieces.composer, device))
         encoded = {"validation": singles_of(blocks)}
@@ -197,8 +197,8 @@ def evaluate_scenes(
     out none.
     """
     split = load_split(data, "train", KINDS)
-    if not split.kind.lays_out:
-        raise ValueError(f"{data.path} lays out no scenes: leave --scenes out")
+    if not split.kind.rows_are_pieces:
+        raise ValueError(f"{data.path} lays out no scenes of its rows: leave --scenes out")
     pictures = Pictures(split, data, pipeline.dvae.config.image_size)
 
     def paint(prompts: list[str]) -> Tensor:

@@ -42,6 +42,10 @@ class PieceContents:
 
     def __post_init__(self):
         check_laid_out(self.source.kind.lays_out, "training.blocks to false")
+        if not self.source.kind.rows_are_pieces:
+            raise ValueError(
+                f"{self.data.path} draws its rows by itself, and blocks are of cut-outs: set training.blocks to false"
+            )
         check_grid(self.grid_size)
 
     @cached_property

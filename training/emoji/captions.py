@@ -35,10 +35,11 @@ IRREGULAR = {
     "leaf": "leaves", "knife": "knives", "wolf": "wolves", "loaf": "loaves", "fish": "fish", "sheep": "sheep",
     "deer": "deer", "ox": "oxen", "potato": "potatoes", "tomato": "tomatoes", "mango": "mangoes", "hero": "heroes",
     "mosquito": "mosquitoes", "volcano": "volcanoes", "human": "humans", "shaman": "shamans", "stomach": "stomachs",
-    "squid": "squid"
+    "squid": "squid", "elf": "elves", "die": "dice", "moose": "moose", "biceps": "biceps"
 }  # fmt: skip
 UNCOUNTED = {
-    "no", "not", "done", "behind", "back", "up", "down", "off", "out", "on", "ok", "multiply", "plus", "minus"
+    "luggage", "no", "not", "done", "behind", "back", "up", "down", "off", "out", "on", "ok", "multiply", "plus",
+    "minus"
 }  # fmt: skip
 LINKS = ("with", "of", "in", "on", "at", "from", "holding", "wearing", "feeding", "lifting", "and", "over")
 

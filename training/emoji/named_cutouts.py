@@ -15,7 +15,7 @@ from ..pictures.kinds import Captioned, Parts, texts_of
 from ..pictures.layouts import QUARTERS, LaidOut, Layout, Put
 from ..pictures.readers import Row
 from ..pictures.rows import BrokenRow
-from .captions import write_caption
+from .captions import COLOUR_WORDS, plain_name, write_caption
 from .pieces import Piece, armchair, reduce
 from .recolouring import Colour, Rule, may_become, recolour, rule_of
 from .scenes import (
@@ -39,7 +39,8 @@ class NamedCutouts(Captioned):
     """Rows of an RGBA picture of one thing, with its `name`, `keywords` and `style`."""
 
     named_by = ("name", "keywords", "style")
-    composes, lays_out, holds_out, crops, channels, version = True, True, True, False, 4, LAYOUT
+    composes, lays_out, holds_out, rows_are_pieces = True, True, True, True
+    crops, channels, version = False, 4, LAYOUT
 
     def __init__(self):
         self.columns = list(self.named_by)
@@ -59,9 +60,13 @@ class NamedCutouts(Captioned):
 
     @staticmethod
     def shown(parts: Parts) -> str:
-        """Of things what they are, however they are drawn and named."""
-        things = [(thing["name"], thing.get("colour")) for thing in parts["things"]]
-        return json.dumps([parts["kind"], parts.get("ground"), things])
+        """Of things what they are, however they are drawn and named; a whole one is that, whatever is said of it."""
+        whole = parts["kind"] in ("single", "large", "ground", "colour")
+        names = [
+            f"{thing['colour']} {plain_name(thing['name'])}" if thing.get("colour") else thing["name"]
+            for thing in parts["things"]
+        ]
+        return json.dumps(["whole" if whole else parts["kind"], parts.get("ground"), names])
 
     def keep(self, image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
         premultiplied = image.convert("RGBa").resize((processor.size, processor.size), Image.Resampling.LANCZOS)
@@ -103,7 +108,8 @@ class CutoutScenes(LaidOut):
         for row, (thing, rule) in enumerate(zip(self.things, rules, strict=True)):
             words = thing["name"].split()
             found = []
-            if rule is not None and len(words) <= LONGEST_NAME:
+            has_colour = bool(COLOUR_WORDS & set(plain_name(thing["name"]).split()))  # not at its front alone
+            if rule is not None and len(words) <= LONGEST_NAME and not has_colour:
                 found = [name for name in GROUNDS if name not in words and may_become(rule, GROUNDS[name])]
             colours.append(Random(f"colours {row}").sample(found, min(COLOURS_A_THING, len(found))))
         return colours

@@ -24,7 +24,7 @@ from typing import Any
 from .captions import is_countable, plain_name
 from .recolouring import Colour
 
-LAYOUT = 3  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
+LAYOUT = 4  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
 HELDOUT_SHARE = 0.1  # of all pairs
 KINDS = {  # weights
     "beside": 26, "above": 18, "ground": 14, "small": 8, "large": 3, "two": 6, "three": 6, "four": 6, "colour": 14,
@@ -53,6 +53,7 @@ GROUNDS: dict[str, Colour] = {
     "grey": (160, 164, 170),
     "black": (28, 28, 32),
 }
+SIZE_WORDS = {"small", "large", "little", "big", "tiny", "huge"}  # in a name: it has a size already
 PEOPLE = ("man", "woman", "person", "men", "women", "people")  # make no good armchair
 ARMCHAIR = {"name": "armchair", "keywords": ["chair", "furniture", "seat"], "style": "drawing"}
 Thing = dict[str, Any]
@@ -86,7 +87,7 @@ class Scenes:
     """
 
     def __init__(self, things: Sequence[Thing], colours: Sequence[Sequence[str]]):
-        self.things, self.colours = things, colours
+        self.things, self.colours, self.names = things, colours, {thing["name"] for thing in things}
         self.short = [i for i, thing in enumerate(things) if len(thing["name"].split()) <= LONGEST_NAME]
         self.of_style = defaultdict(list)
         for i in self.short:
@@ -165,6 +166,8 @@ class Scenes:
             return makes_armchair(name) and _is_heldout(ARMCHAIR["name"], _plain(name)) == held_out
         if kind == "ground":
             return bool(self._grounds([self.things[row]], held_out))
+        if kind in ("small", "large"):
+            return not SIZE_WORDS & set(name.split())
         return kind != "colour" or bool(self._colours(row, held_out))
 
     def _pair(self, rng: Random, held_out: bool) -> list[int]:
@@ -195,7 +198,11 @@ class Scenes:
     def _colours(self, row: int, held_out: bool, half: bool = False) -> list[str]:
         name, own = _plain(self.things[row]["name"]), self.colours[row]
         own = own[:COLOURS_HALF] if half else own
-        return [colour for colour in own if _with_word(name, f"colour {colour}") == held_out]
+        return [colour for colour in own if self.is_heldout_colour(name, colour) == held_out]
+
+    def is_heldout_colour(self, name: str, colour: str) -> bool:
+        """Of a plain name; none that a row has by its own name is, as training shows that."""
+        return _with_word(name, f"colour {colour}") and f"{colour} {name}" not in self.names
 
     def _colour(self, rng: Random, row: int, held_out: bool, half: bool = False) -> str | None:
         found = self._colours(row, held_out, half)

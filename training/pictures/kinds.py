@@ -68,6 +68,7 @@ class Captioned:
     composes = False  # whether it draws scenes
     lays_out = False  # whether these are laid out of pieces (layouts.LaidOut)
     holds_out = False  # whether training never draws some of them
+    rows_are_pieces = False  # whether the composer's first pieces are the rows
     crops = True  # whether a picture may be cropped, as the paper does in training
     channels = 3  # of what stays in memory
     version = 0  # of the scenes
