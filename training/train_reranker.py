@@ -8,7 +8,7 @@ training.finish put into the pipeline, and checkpoints beside it.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def captioned_batches(
 
 
 class CollateCaptions:
-    """Draws -> images (B, 3, S, S), text ids (B, T), and a number (B,) for what each shows."""
+    """Draws -> images (B, 3, S, S), text ids (B, T), and numbers (B, 2) of what each shows and what it says."""
 
     def __init__(self, tokenizer: PriorTokenizer, bpe_dropout: float):
         self.tokenizer, self.bpe_dropout = tokenizer, bpe_dropout
@@ -127,8 +127,13 @@ class CollateCaptions:
     def __call__(self, draws: list[tuple[Tensor, str, str]]) -> tuple[Tensor, Tensor, Tensor]:
         images, captions, subjects = zip(*draws, strict=True)
         text_ids = self.tokenizer.encode_captions(list(captions), bpe_dropout=self.bpe_dropout)
-        numbers = {subject: i for i, subject in enumerate(dict.fromkeys(subjects))}
-        return torch.stack(images), text_ids, torch.tensor([numbers[subject] for subject in subjects])
+        return torch.stack(images), text_ids, torch.tensor([numbered(subjects), numbered(captions)]).T
+
+
+def numbered(texts: Sequence[str]) -> list[int]:
+    """Equal ones have equal numbers."""
+    numbers = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return [numbers[text] for text in texts]
 
 
 def train(

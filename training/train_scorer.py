@@ -28,6 +28,7 @@ from prior_transformer import PriorTokenizer
 from .emoji.captions import plain_name
 from .emoji.named_cutouts import NamedCutouts
 from .emoji.pair_scores import cut_things, heldout_pairs
+from .emoji.scenes import GROUNDS
 from .evaluation.scorer import r_precision, ranks
 from .loop.command import run_command
 from .loop.engine import leave_processes, make_accelerator
@@ -109,6 +110,7 @@ class NamedPictures(torch.utils.data.Dataset):
         composer = pictures.laid_out
         whole = [piece for piece in range(composer.pieces) if composer.quarters(piece) == QUARTERS]
         self.recoloured = [piece for piece in whole if composer.colour(piece) is not None]
+        self.names = {part["things"][0]["name"] for part in pictures.parts}
 
     def __len__(self) -> int:
         return self.length
@@ -118,6 +120,8 @@ class NamedPictures(torch.utils.data.Dataset):
         if self.recoloured and rng.random() < RECOLOURED:
             piece = rng.choice(self.recoloured)
             image, name = composer.show(piece).picture, plain_name(composer.name(piece))
+            (colour,) = [word for word, rgb in GROUNDS.items() if rgb == composer.colour(piece)]
+            name = f"{colour} {name}" if f"{colour} {name}" in self.names else name  # as another drawing is called
         else:
             image, parts = self.pictures.single(shuffled(i, len(self.pictures), self.seed))
             name = parts["things"][0]["name"]

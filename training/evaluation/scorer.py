@@ -7,22 +7,27 @@ from torchvision.transforms import v2
 
 from pipelines.judges.small_clip import SmallCLIP
 
-TURN_AND_MIRROR = v2.Compose(
-    [v2.RandomAffine((-8, 8), translate=(0.06, 0.06), scale=(0.85, 1.1), fill=1.0), v2.RandomHorizontalFlip()]
-)
+TURN = v2.RandomAffine((-8, 8), translate=(0.04, 0.04), scale=(0.85, 1.1))
 
 
 def augment(pixel_values: Tensor) -> Tensor:
-    """Pictures (B, 3, S, S) on white, turned, moved, scaled and mirrored at random, each 16 alike."""
-    return torch.cat([TURN_AND_MIRROR(part) for part in pixel_values.split(16)])
+    """
+    Pictures (B, 3, S, S), turned, moved and scaled at random, each 16 alike; what comes in from outside is as their
+    border. Not mirrored: a caption may say left and right.
+    """
+    margin = pixel_values.shape[-1] // 4
+    padded = F.pad(pixel_values, (margin,) * 4, mode="replicate")
+    return torch.cat([TURN(part) for part in padded.split(16)])[..., margin:-margin, margin:-margin]
 
 
 def contrastive_loss(logits: Tensor, names: Tensor) -> Tensor:
     """
     Logits of pictures with captions (B, B), the own ones on the diagonal -> the symmetric loss, in nats (CLIP, arXiv
-    2103.00020, figure 3). Pictures of one name (B,) are all right answers to each other's captions.
+    2103.00020, figure 3). names: (B,), or (B, G) of several kinds; pictures that have one in common are all right
+    answers to each other's captions.
     """
-    same = (names[:, None] == names[None, :]).float()
+    names = names.view(len(names), -1)
+    same = (names[:, None] == names[None, :]).any(-1).float()
     target = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 

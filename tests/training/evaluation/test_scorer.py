@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipelines.judges.small_clip import SmallCLIP, SmallCLIPConfig
-from training.evaluation.scorer import contrastive_loss, own_name_first, r_precision, ranks
+from training.evaluation.scorer import augment, contrastive_loss, own_name_first, r_precision, ranks
 
 
 def colours_and_names() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -60,3 +60,26 @@ def test_the_loss_is_log_b_without_a_clue_and_its_targets_are_shared_by_equal_na
     assert contrastive_loss(torch.zeros(4, 4), names).item() == pytest.approx(np.log(4), abs=1e-6)
     logits = 50.0 * (names[:, None] == names[None, :])
     assert contrastive_loss(logits, names).item() == pytest.approx(np.log(2) / 2, abs=1e-6)  # of two pictures in four
+
+
+def test_pictures_that_have_a_name_or_a_caption_in_common_are_each_others_answers():
+    names = torch.tensor([[0, 0], [1, 0], [2, 1], [2, 2]])  # what is shown, what is said
+    logits = 50.0 * torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+    assert contrastive_loss(logits, names).item() == pytest.approx(np.log(2), abs=1e-6)
+    own = 50.0 * torch.eye(4)
+    assert contrastive_loss(own, names).item() == pytest.approx(25, abs=1e-4), "two of each are right, one is named"
+    assert contrastive_loss(own, names[:, 0]).item() == pytest.approx(12.5, abs=1e-4), "of the last two"
+
+
+def test_what_is_turned_keeps_its_sides_and_its_ground():
+    """A caption may say left, and "on a blue ground"."""
+    torch.manual_seed(0)
+    pictures = torch.tensor([0.2, 0.4, 0.9])[None, :, None, None].repeat(64, 1, 32, 32)
+    pictures[:, :, 10:22, 4:12] = 1.0
+    turned = augment(pictures)
+    assert turned.shape == pictures.shape and not torch.equal(turned, pictures)
+    for picture in turned:
+        columns = (picture[0] > 0.6).nonzero()[:, 1].float()
+        assert 0 < columns.mean() < 15, "it stays on the left"
+        for corner in (picture[:, 0, 0], picture[:, 0, -1], picture[:, -1, -1]):
+            torch.testing.assert_close(corner, pictures[0, :, 0, 0])
