@@ -11,13 +11,16 @@
 A trainer reads `output_dir`, `data` and its own section, so that `--training.lr` means its own.
 """
 
+import itertools
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipelines.checkpoints.known import load_yaml
 from pipelines.commands import check_installed
 
 from ..pictures.data_arguments import DataArguments
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from .flags import Flags
 
 SECTIONS = ("output_dir", "data", "tokenizer", "dvae", "prior", "reranker", "gan")
+# by which jsonargparse would import and make any class
+CLASS_PATH = re.compile(r"""\bclass_path\b["']?\s*[:=]|\.class_path\b""")
 
 
 def parse(
@@ -54,6 +59,10 @@ def parse(
             argv[:1] = ["--config", json.dumps(read_preset(Path(argv[0]), section))]
         except (OSError, ValueError) as error:
             parser.error(str(error))
+    files = [Path(value) for flag, value in itertools.pairwise(argv) if flag == "--config"]
+    texts = [*argv, *(path.read_text("utf-8", "replace") for path in files if path.is_file())]
+    if any(CLASS_PATH.search(text) for text in texts):
+        parser.error("there is no class_path: a setting names no class to be made")
     if "--print_config" in argv:  # which ends the program before the settings are checked against each other
         checked(parser, [flag for flag in argv if flag != "--print_config"], section)
     return checked(parser, argv, section)
@@ -74,8 +83,11 @@ def new_parser(program: str, doc: str | None, usage: str | None = None) -> "Flag
     for it: `--training.step` would be `--training.steps`. Raises a ValueError where what reads flags is not installed.
     """
     check_installed("train", "jsonargparse")
+    from jsonargparse import set_parsing_settings
+
     from .flags import AsWritten, Flags
 
+    set_parsing_settings(instantiate_subclass_spec_in_any=False)
     shown = {"description": doc, "usage": usage, "formatter_class": AsWritten}
     return Flags(prog=f"python -m training.{program}", allow_abbrev=False, **shown)
 
@@ -85,7 +97,7 @@ def read_preset(path: Path, section: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no preset at {path}: training/configs/ holds those of this project")
     try:
-        preset = yaml.safe_load(path.read_text("utf-8")) or {}
+        preset = load_yaml(path.read_text("utf-8")) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(preset, dict):

@@ -122,3 +122,32 @@ def test_a_wrong_key_in_a_preset_is_named(text, key, tmp_path, capsys):
         parse("dvae", DVAETraining, [str(path)])
     said = capsys.readouterr().err
     assert holds(said, key) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("by", ["preset", "flag", "file", "key"])
+def test_no_setting_names_a_class_to_be_made(by, tmp_path, monkeypatch):
+    """Or a module to be imported, which runs it."""
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nclass Evil: ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec, path = {"a": {"class_path": "evil.Evil"}}, tmp_path / "preset.yaml"
+    path.write_text(yaml.safe_dump({"output_dir": "x", "dvae": {"model": spec} if by == "preset" else {}}))
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"model": spec}))
+    flags = {
+        "flag": ["--model", str(spec)],
+        "file": ["--config", "other.yaml"],
+        "key": ["--model.a.class_path=evil.Evil"],
+    }
+    with pytest.raises((SystemExit, ValueError)):
+        parse("dvae", DVAETraining, [str(path), *flags.get(by, [])])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_preset_writes_out_what_it_repeats(tmp_path, capsys):
+    """Ten aliases of ten of ten … are gigabytes in an error."""
+    path, lines = tmp_path / "preset.yaml", ["output_dir: x", "data:", "- &a0 [x, x]"]
+    lines += [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    path.write_text("\n".join(lines))
+    with pytest.raises(SystemExit):
+        parse("dvae", DVAETraining, [str(path)])
+    assert holds(capsys.readouterr().err, path, "alias")
