@@ -49,8 +49,13 @@ def there_is_no(key: str, flags: Iterable[str]) -> str:
 
 
 def one_line(message: object) -> str:
-    """White space, line breaks among it, as single spaces."""
-    return " ".join(str(message).split())
+    """White space, line breaks among it, as single spaces; what a terminal would obey is written out."""
+    return printable(" ".join(str(message).split()))
+
+
+def printable(text: str) -> str:
+    """What is no sign, such as an escape, as "\\x1b"."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def check_installed(extra: str, *packages: str) -> None:

@@ -1,5 +1,6 @@
 """A model's weights out of a checkpoint: one tensor after the other, each of the shape that the model has for it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ class Made:
 
 
 Source = str | Made
+SHARED = 4  # times the size of their files that weights may have: some are tied
 
 
 def fill(
@@ -37,8 +39,19 @@ def fill(
     """
     for name, weight in model.state_dict().items():
         check_shape(sources[name], tuple(weight.shape), stored, layout)
+    check_size(sources, stored, layout)
     weights = {name: _read(source, stored, dtype) for name, source in sources.items()}
     model.load_state_dict(weights, assign=True)
+
+
+def check_size(sources: Mapping[str, Source], stored: Stored, layout: str) -> None:
+    """Raises an OSError where the weights are far more than the files: one part of them may stand for many."""
+    read = [name for source in sources.values() for name in ((source,) if isinstance(source, str) else source.names)]
+    found = [find(stored, name, layout) for name in read]
+    total = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in found)
+    size = sum(path.stat().st_size for path in {tensor.path for tensor in found})
+    if total > SHARED * size:
+        raise OSError(f"{stored.source}, taken for {layout}: {total} bytes of weights in files of {size}")
 
 
 def check_shape(source: Source, wanted: tuple[int, ...], stored: Stored, layout: str) -> None:

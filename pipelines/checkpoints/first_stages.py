@@ -20,7 +20,7 @@ from dvae import (
 
 from ..folder.locate import fetch, is_hub_id
 from ..folder.whole import settled
-from .known import LLAMAGEN_CODES, RUDALLE_CODES, named, told_side
+from .known import LLAMAGEN_CODES, RUDALLE_CODES, load_yaml, named, told_side
 from .openai_dvae import holds_openai_dvae, openai_dvae_config, read_openai_dvae
 from .pickles import read_pickle
 from .stored import Stored, read_safetensors
@@ -168,8 +168,8 @@ def settings_of(path: Path) -> Any:
     """Of a YAML or JSON file. Raises an OSError where it is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        return json.loads(text) if path.suffix == ".json" else load_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise OSError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -140,13 +140,27 @@ def known_checkpoint(folder: Path) -> Known | None:
     return next((known for known in KNOWN if known.is_one(folder)), None)
 
 
+class PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, of which a few lines stand for gigabytes once they are written out."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name): write out what that stands for")
+        return super().compose_node(parent, index)
+
+
+def load_yaml(text: str) -> Any:
+    """Raises a YAMLError."""
+    return yaml.load(text, PlainLoader)  # a SafeLoader
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Of JSON or YAML; {} where there are none."""
     if not path.is_file():
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        settings = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        settings = json.loads(text) if path.suffix == ".json" else load_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -49,6 +49,8 @@ def openai_dvae_config(stored: Stored, image_size: int | None) -> DVAEConfig:
 
     found = [match for name in stored if (match := re.match(r"encoder\.blocks\.group_(\d+)\.block_(\d+)\.", name))]
     groups, blocks = (max((int(match.group(i)) for match in found), default=0) for i in (1, 2))
+    if groups * blocks > len(stored):
+        raise OSError(f"{stored.source}, taken for {TITLE}: {groups} groups of {blocks} in {len(stored)} tensors")
     group = "encoder.blocks.group_{}.block_1.res_path.conv_{}.w"
     widths = [size(group.format(i, 4)) for i in range(1, groups + 1)]
     try:

@@ -23,7 +23,7 @@ from .reading import check_fetched
 from .stored import Stored, StoredTensor, extent
 
 LIMIT = 2**23  # bytes of pickle, beside the tensors: a model of 7 B has a tenth of one MiB
-COPIED = 2**20  # values that calls were given, together, which may name the same ones again and again
+COPIED = 2**20  # values that calls were given, together, which may name the same ones again and again; names
 NAME_LIMIT, LARGEST, DIMENSIONS = 512, 2**63, 64  # letters of a name; no number or rank of a tensor is above these
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of torch's older form
 TRANSPARENT = ("_parameters", "_buffers", "_modules")  # where a module keeps what its state dict names without them
@@ -75,6 +75,7 @@ def read_pickle(path: str | Path) -> Stored:
     check_fetched(path)
     try:
         whole = _read_zip(path) if zipfile.is_zipfile(path) else _read_older(path)
+        tensors, foreign = named(whole)
     except (
         ValueError,
         zipfile.BadZipFile,
@@ -82,7 +83,6 @@ def read_pickle(path: str | Path) -> Stored:
         struct.error,
     ) as error:  # ours, and what zipfile raises
         raise OSError(f"{path} cannot be read as torch.save writes it: {error}") from error
-    tensors, foreign = named(whole)
     if not tensors:
         what = whole.name if isinstance(whole, Foreign) else type(whole).__name__
         raise OSError(f"{path} holds no tensors, but a {what}")
@@ -187,6 +187,8 @@ def named(whole: Any) -> tuple[dict[str, StoredTensor], dict[str, str]]:
         if not isinstance(parts, dict | list | tuple) or id(value) in seen:
             continue
         seen.add(id(value))
+        if len(left) + len(tensors) + len(parts) > COPIED:
+            raise Unreadable(f"its pickle names more than {COPIED} things")
         if not isinstance(parts, dict):
             parts = dict(enumerate(parts))
         for key, part in reversed(parts.items()):
@@ -242,6 +244,8 @@ class Machine:
             parts = argument.split(" ", 1) if name == "GLOBAL" else self.last(2)
             if not all(isinstance(part, str) for part in parts):
                 raise Unreadable("its pickle names a class by what is no text")
+            if sum(map(len, parts)) > NAME_LIMIT:
+                raise Unreadable("its pickle names a class by more than a name")
             stack.append(Foreign(" ".join(parts)))
         elif name in MADE:
             count = MADE[name]
@@ -257,6 +261,8 @@ class Machine:
             stack.append(self.called(called, given))
         elif name == "BUILD":
             (state,) = self.last(1)
+            if isinstance(state, tuple):
+                self.count(state)
             for part in state if isinstance(state, tuple) else (state,):  # attributes, and those of slots
                 if isinstance(part, dict) and isinstance(stack[-1], Foreign):
                     self.count(part)
@@ -285,6 +291,8 @@ class Machine:
         """('storage', its class, key, device, count, …) -> where it lies; of another persistent id a `Foreign`."""
         if not isinstance(told, tuple) or len(told) < 5 or told[0] != "storage":
             return Foreign("a persistent id")
+        if len(told) > 6:
+            return Foreign("a view of a storage")
         _, kind, key, _, count, *view = told
         if view not in ([], [None]):
             return Foreign("a view of a storage")

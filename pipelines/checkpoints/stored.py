@@ -1,5 +1,6 @@
 """Tensors that lie in a file, known by name and shape, read one at a time into memory of their own."""
 
+import itertools
 import json
 import math
 import struct
@@ -103,7 +104,10 @@ def read_safetensors(path: str | Path) -> Stored:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             tensors = {name: _placed(path, 8 + length, size, **entry) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            spans = sorted(tuple(entry["data_offsets"]) for entry in header.values())
+            if any(begin < before for (_, before), (begin, _) in itertools.pairwise(spans)):
+                raise ValueError("two tensors that overlap")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise OSError(f"{path} is no safetensors file ({type(error).__name__}: {error})") from error
     return Stored(tensors, str(path))
 

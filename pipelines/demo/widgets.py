@@ -27,6 +27,7 @@ ONE_BY_ONE = {
 }
 AT_ONCE = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 MAX_PROMPT = 1000  # characters
+MAX_PIXELS = 2**24  # of an upload, or a drawing
 EDITOR_SIDE = 448  # pixels: small pictures are enlarged to be drawn on
 LIVE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite')"  # it is read out
 WAITING = "<p>someone else's picture is painted first; yours comes then</p>"
@@ -49,13 +50,25 @@ def read_as_everywhere(picture: gr.Image | gr.ImageEditor) -> None:
 
     if isinstance(picture, gr.ImageEditor):
         picture.convert_and_format_image = layer
+        picture.preprocess = of_one_layer(picture.preprocess)
     else:
         picture.preprocess = preprocess
 
 
+def of_one_layer(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """An editor's, which the page draws with one layer; a request may claim any number, each as large as a picture."""
+
+    def checked(payload: Any) -> Any:
+        if payload is not None and len(getattr(payload, "layers", None) or []) > 1:
+            raise gr.Error("a drawing has one layer", print_exception=False)
+        return preprocess(payload)
+
+    return checked
+
+
 def _uploaded(file: bytes) -> Image.Image:
     try:
-        return read_picture(file)
+        return read_picture(file, max_pixels=MAX_PIXELS)
     except UnusablePicture as error:
         words = f"this file is no picture that can be used ({error}); pass one of {', '.join(FORMATS)}"
         raise gr.Error(words, print_exception=False) from error

@@ -117,6 +117,9 @@ def load_adapter(model: nn.Module, name: str | Path, *, any_base: bool = False, 
     peft, folder = _peft(), _find(name, hub_options)
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
+        if type(config) is not peft.LoraConfig:
+            raise ValueError(f"it is a {type(config).__name__}, not a LoraConfig")
+        config.init_lora_weights = True  # the saved ones follow
         weights = load_file(folder / WEIGHTS_NAME)
         with safe_open(folder / WEIGHTS_NAME, "pt") as file:
             trained_on = (file.metadata() or {}).get(BASE, "").split()

@@ -160,7 +160,7 @@ def _tables(left: str, values: dict[str, Any]) -> str:
     tables = [_table(left, "value", plain)] if plain else []
     for section, entries in values.items():
         if isinstance(entries, dict):
-            tables.append(f"**{section}**\n\n{_table(left, 'value', entries)}")
+            tables.append(f"**{_cell(section)}**\n\n{_table(left, 'value', entries)}")
     return "\n\n".join(tables)
 
 
@@ -172,7 +172,7 @@ def _table(left: str, right: str, rows: dict[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _count(model: Any) -> str:

@@ -56,7 +56,7 @@ def saved_whole(folder: str | Path, replaced: Sequence[str]) -> Iterator[Path]:
 def settled(folder: str | Path) -> Path:
     """The folder, after what was written whole has moved to its place."""
     folder = Path(folder)
-    if (folder / READY).is_dir():
+    if _is_ready(folder / READY):
         with _alone(folder):
             _settle(folder)
     return folder
@@ -79,7 +79,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _settle(folder: Path) -> None:
     ready = folder / READY
-    if not ready.is_dir():
+    if not _is_ready(ready):
         return
     gone = ready / GONE
     if gone.exists():
@@ -92,6 +92,11 @@ def _settle(folder: Path) -> None:
             _remove(target)
         path.replace(target)
     ready.rmdir()
+
+
+def _is_ready(folder: Path) -> bool:
+    """A link is none that a save left: what it leads to stays there."""
+    return folder.is_dir() and not folder.is_symlink()
 
 
 def _names_in(gone: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """torch's files read without running them: as torch reads them, lazily, and nothing else that a pickle could do."""
 
 import collections
+import json
 import pickle
 import random
 import zipfile
@@ -262,3 +263,41 @@ def test_a_git_lfs_pointer_is_told(tmp_path, read):
     (tmp_path / "saved").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with refused(OSError, str(tmp_path / "saved"), "git lfs pull"):
         read(tmp_path / "saved")
+
+
+def long_names() -> bytes:
+    """A class's name put together again and again, 8 MiB each time."""
+    return b"\x80\x02X" + (2**20).to_bytes(4, "little") + b"a" * 2**20 + b"q\0" + b"h\0h\0\x93" * 2000 + b"."
+
+
+def empty_states() -> bytes:
+    """An object that is given the same long tuple, of nothing, a million times."""
+    return b"\x80\x02(" + b"N" * 2**19 + b"tq\0ca\nb\n" + b"h\0b" * 10**6 + b"."
+
+
+def long_persistent_ids() -> bytes:
+    return b"\x80\x02(X\7\0\0\0storage" + b"N" * 2**19 + b"tq\0" + b"h\0Q0" * 10**6 + b"N."
+
+
+@pytest.mark.parametrize("made", [long_names, empty_states, long_persistent_ids])
+def test_a_small_pickle_takes_no_time_and_no_memory_without_end(made, tmp_path):
+    path = tmp_path / "model.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", made())
+        archive.writestr("model/byteorder", "little")
+    with refused(OSError, path):
+        read_pickle(path)
+
+
+def test_tensors_that_share_their_bytes_are_refused(tmp_path):
+    """Of one file a few would stand for a model of any size."""
+    path, header = tmp_path / "model.safetensors", {}
+    for i in range(3):
+        header[f"w{i}"] = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    with refused(OSError, path, "overlap"):
+        read_safetensors(path)
+    path.write_bytes((10**5).to_bytes(8, "little") + b"[" * 10**5)
+    with refused(OSError, path, "RecursionError"):
+        read_safetensors(path)

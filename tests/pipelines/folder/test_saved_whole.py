@@ -124,6 +124,15 @@ def test_a_folder_from_elsewhere_removes_nothing_outside_it(tmp_path, names):
     assert {name: text for name, text in contents(folder).items() if not name.startswith(READY)} == OLD
 
 
+def test_a_link_is_nothing_that_a_save_left(tmp_path):
+    """What it leads to stays where it is."""
+    write(tmp_path / "model", OLD)
+    write(tmp_path / "photos", {"mine": "x"})
+    (tmp_path / "model" / READY).symlink_to(tmp_path / "photos")
+    settled(tmp_path / "model")
+    assert contents(tmp_path / "photos") == {"mine": "x"} and (tmp_path / "model" / READY).is_symlink()
+
+
 def test_it_may_be_the_folder_that_the_program_runs_in_or_a_link(tmp_path, monkeypatch):
     (tmp_path / "place").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "place")
