@@ -1,6 +1,7 @@
 """Pictures -> pixel_values in [0, 1], and back; and the one way from a file's bytes to a picture."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, overload
 
@@ -44,10 +45,11 @@ def read_picture(file: bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = 1
     if file.startswith(LFS_POINTER):
         raise UnusablePicture("git-LFS pointer")
     bound = Image.MAX_IMAGE_PIXELS
-    if bound is not None and bound < max_pixels:
-        Image.MAX_IMAGE_PIXELS = None  # PIL's own is the stricter one
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # PIL refuses above twice it, an ICO's own pictures too
     try:
-        return _decoded(file, max_pixels, min_side)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # above once it
+            return _decoded(file, max_pixels, min_side)
     except UnusablePicture:
         raise
     except Image.DecompressionBombError as error:

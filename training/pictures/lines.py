@@ -12,6 +12,7 @@ import pyarrow as pa
 
 BROKEN = "broken"  # in a table's metadata: why some rows are of nothing, where that is known, as JSON by their number
 NOT_UTF8 = "not UTF-8"
+COLUMNS, LINES = 1000, 1000  # of a table; of a row, whose quote may stay open
 
 
 def json_table(file: IO[bytes], path: str) -> pa.Table:
@@ -24,6 +25,8 @@ def json_table(file: IO[bytes], path: str) -> pa.Table:
     listed = json_list(text)
     rows = listed or [json_object(line) for line in lines]
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) > COLUMNS:
+        raise ValueError(f"{path} has rows of {len(names)} keys, over {COLUMNS}")
     if not names:
         raise ValueError(f"{path} must be JSON lines, an object a line, or a list of objects")
     table = pa.table({name: json_column([row.get(name) for row in rows]) for name in names})
@@ -86,13 +89,14 @@ def csv_table(file: IO[bytes], path: str) -> pa.Table:
         "".join(names).encode()
         if not names:
             raise ValueError("it is empty")
+        if len(names) > COLUMNS:
+            raise ValueError(f"{len(names)} columns, over {COLUMNS}")
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} must be CSV with a header ({error})") from error
     rows = list(csv_rows(lines[header.line_num :], names))
     utf8 = [is_utf8("".join(row)) for row in rows]
-    whole = [
-        row if len(row) == len(names) and good else [None] * len(names) for row, good in zip(rows, utf8, strict=True)
-    ]
+    nothing = [None] * len(names)
+    whole = [row if len(row) == len(names) and good else nothing for row, good in zip(rows, utf8, strict=True)]
     table = pa.table({name: pa.array([row[i] for row in whole], pa.string()) for i, name in enumerate(names)})
     return with_reasons(table, utf8)
 
@@ -128,7 +132,7 @@ def until_a_row(lines: list[str], start: int, names: list[str]) -> Iterator[str]
     """The lines from `start` up to one that, read alone, is a row: as many fields as names, one a picture's."""
     yield lines[start]
     column = next((names.index(name) for name in ("image", "file_name") if name in names), None)
-    for i in range(start + 1, len(lines)):
+    for i in range(start + 1, min(start + LINES, len(lines))):
         row = csv_line(lines[i])
         if column is not None and len(row) == len(names) and re.search(r"\.[a-z]\w{2,3}$", row[column], re.I):
             return

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dvae.image_processing_dvae import LFS_POINTER
+from pipelines.commands import printable as signs
 
 from .lines import BROKEN, NOT_UTF8, csv_table, json_object, json_table
 
@@ -45,8 +46,8 @@ class Row(NamedTuple):
 
 
 def printable(name: str) -> str:
-    """A name whose bytes are no UTF-8, which Python keeps as surrogates, as text."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name whose bytes are no UTF-8, which Python keeps as surrogates, as text; no sign of it is a command."""
+    return signs(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def open_binary(path: str) -> IO[bytes]:
@@ -141,7 +142,7 @@ def found_at(path: str) -> str | None:
     """Where a local picture lies, however its path is spelled; None where there is none."""
     if "://" in path or "\0" in path:
         return None
-    return next((way for way in spelled(path) if os.path.exists(way)), None)
+    return next((way for way in spelled(path) if os.path.isfile(way)), None)
 
 
 class Reader:
@@ -164,6 +165,11 @@ class Reader:
     def read(self, unit: int, columns: list[str] | None = None) -> Sequence[Row]:
         """A unit's rows, of these columns alone where the format can tell them apart."""
         raise NotImplementedError
+
+    def check_rows(self) -> None:
+        """Raises a ValueError for a file that says of itself that it has more rows than bytes."""
+        if sum(self.lengths) > self.size:
+            raise ValueError(f"{self.path} says that it has {sum(self.lengths)} rows, in {self.size} bytes")
 
     def first(self, unit: int) -> int:
         return sum(self.lengths[:unit])
@@ -213,6 +219,7 @@ class ParquetReader(Reader):
             parquet = pq.ParquetFile(file)
             self.columns, self.own = with_image(parquet.schema_arrow.names)
             self.lengths = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        self.check_rows()
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         with named(self.path, "Parquet"), open_binary(self.path) as file:
@@ -230,6 +237,7 @@ class ArrowReader(Reader):
         batches = mapped_batches(path)
         self.columns, self.own = with_image(batches[0].schema.names if batches else [])
         self.lengths = [len(batch) for batch in batches]
+        self.check_rows()
 
     def read(self, unit: int, columns: list[str] | None = None) -> TableRows:
         table = pa.Table.from_batches([mapped_batches(self.path)[unit]])
@@ -346,7 +354,7 @@ class TarReader(Reader):
                     members[row].append(member.offset)
                     kinds[row].add(suffixes)
                     names |= dict.fromkeys(tar_columns(file, [member], pictures=False))
-        except (tarfile.TarError, ValueError, OverflowError) as error:
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError) as error:
             reason, remedy = f"no whole tar, or a compressed one ({error})", "copy or unpack it again"
             if is_lfs_pointer(path):
                 reason, remedy = "a git-LFS pointer, no tar", "fetch the file itself: git lfs pull"

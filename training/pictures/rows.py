@@ -52,8 +52,11 @@ def open_picture(image: dict[str, Any] | None, data: DataArguments) -> Image.Ima
 
 
 def read_file(path: str) -> bytes:
+    found = path if "://" in path else found_at(path)
+    if found is None:  # nor is a pipe or a device a picture
+        raise BrokenRow("missing file", printable(path))
     try:
-        with open_binary(found_at(path) or path) as file:
+        with open_binary(found) as file:
             return file.read()
     except (OSError, ValueError) as error:  # no such file; a name with a NUL
         raise BrokenRow("missing file", printable(path)) from error

@@ -25,6 +25,7 @@ absolute paths. Links are followed: they lie in the folder because somebody put 
 
 import glob
 import hashlib
+import posixpath
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,9 +33,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from datasets import load_dataset_builder
 from datasets.data_files import DataFilesDict, get_data_patterns
 from huggingface_hub import snapshot_download
+
+from pipelines.checkpoints.known import load_yaml
 
 from .loose import loose_splits
 from .readers import ArrowReader, LinesReader, ParquetReader, Reader, Row, TarReader
@@ -200,7 +204,7 @@ def formats(folder: str) -> Iterator[tuple[str, Files]]:
     The kinds of files of a local folder, those of one suffix together: what datasets takes it for, or what its README
     says, then what else there is, the commonest first.
     """
-    if not glob.has_magic(folder):
+    if not glob.has_magic(folder) and not leads_out(folder):
         try:
             kind, files = found_by_datasets(folder)
         except (OSError, ValueError, RuntimeError):  # nothing that it knows; a script, which it runs no more
@@ -216,6 +220,31 @@ def formats(folder: str) -> Iterator[tuple[str, Files]]:
     for kind, _ in counts.most_common():
         of_kind = {str(split): [str(file) for file in own if kind_of(file) == kind] for split, own in found.items()}
         yield from ((kind, own) for own in by_suffix(of_kind))
+
+
+def leads_out(folder: str) -> bool:
+    """
+    Whether what a set says of its files, to datasets, cannot be read, or names some elsewhere: at an address, or
+    outside its folder.
+    """
+    left: list[Any] = []
+    for path in (Path(folder) / "README.md", Path(folder) / ".huggingface.yaml"):
+        text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        if path.suffix == ".md":
+            text = text.split("---", 2)[1] if text.startswith("---") else ""
+        try:
+            said = load_yaml(text)
+        except (yaml.YAMLError, RecursionError):
+            return True
+        left.append(said.get("configs") if isinstance(said, dict) else None)
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            way = part.replace("\\", "/")
+            if "://" in way or "::" in way or posixpath.isabs(way) or ".." in way.split("/"):
+                return True
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+    return False
 
 
 def by_suffix(files: Files) -> Iterator[Files]:

@@ -109,3 +109,43 @@ def test_a_name_that_comes_twice_is_a_row_of_its_own(tmp_path):
     first = broken_sets.write_members(tmp_path / "a.tar", members)
     broken_sets.write_members(tmp_path / "a.tar", members, mode="a")
     assert [row.columns["text"] for row in TarReader(first).read(0)] == ["x"] * 4
+
+
+@pytest.mark.parametrize(
+    "files", ["{}/private/metadata.jsonl", "../private/metadata.jsonl", "http://nowhere.invalid/metadata.jsonl"]
+)
+def test_a_readme_leads_into_the_set_alone(files, place, monkeypatch):
+    """It tells datasets where a set's files are."""
+    monkeypatch.setattr("fsspec.open", None)
+    for name in ("set", "private"):
+        (place / name / "metadata.jsonl").write_text(json.dumps({"file_name": INSIDE, "text": name}) + "\n")
+    card = {"configs": [{"config_name": "default", "data_files": files.format(place)}]}
+    (place / "set" / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
+    source = load_split(DataArguments(path=str(place / "set"), validation_split="train"), "train")
+    assert [row.columns["text"] for row in source.rows()] == ["set"]
+
+
+def test_a_pipe_or_a_device_is_no_picture(place):
+    """It would be read without end."""
+    os.mkfifo(place / "set" / "pipe.png")
+    (place / "set.csv").write_text("image,text\n/dev/zero,x\nset/pipe.png,x\nset/0.png,x\n")
+    data = DataArguments(path=str(place / "set.csv"), validation_split="train", max_broken_share=1.0)
+    pictures = Pictures(load_split(data, "train"), data, 8)
+    assert len(pictures) == 1 and pictures.tally.reasons == {"missing file": 2}
+
+
+def test_a_table_is_no_larger_than_its_file(place):
+    batch = pa.record_batch([pa.nulls(2**30)], names=["image"])
+    with pa.OSFile(str(place / "nulls.arrow"), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+    (place / "wide.csv").write_text("," * 2000 + "\nx\n")
+    (place / "keys.jsonl").write_text("".join(json.dumps({f"k{i}": 1}) + "\n" for i in range(2000)))
+    for name, number in (("nulls.arrow", 2**30), ("wide.csv", 2001), ("keys.jsonl", 2000)):
+        with pytest.raises(ValueError, match=str(number)):
+            load_split(DataArguments(path=str(place / name), validation_split="train"), "train")
+
+
+def test_a_csv_of_open_quotes_is_read_in_one_pass(place):
+    (place / "open.csv").write_text("image,text\n" + 'a","b\n' * 5000)
+    source = load_split(DataArguments(path=str(place / "open.csv"), validation_split="train"), "train")
+    assert len(source) == 5000
