@@ -131,7 +131,10 @@ def open_splits(path: str, streaming: bool = False) -> dict[str, Source]:
                 *found_by_datasets(SUFFIXES[suffix], data_files=glob.escape(path) if folder.exists() else path)
             )
         if streaming:
-            return opened(*found_by_datasets(path))
+            kind, files = found_by_datasets(path)
+            if elsewhere := [file for own in files.values() for file in own if not file.startswith("hf://")]:
+                raise Unreadable(f"{path} says that its files lie elsewhere, {elsewhere[0]} first: download the set")
+            return opened(kind, files)
         return in_folder(snapshot_download(path, repo_type="dataset"))
     except Unreadable:
         raise
