@@ -91,8 +91,9 @@ def test_its_plan_is_made_without_its_weights(trained, vqgan, tmp_path):
 def test_a_vqgan_is_not_trained_here_and_openais_dvae_is(trained, vqgan, openai):
     preset, _, _ = trained
     with refused(ValueError, str(vqgan), "armchair_vqgan", "--training.dvae"):
-        train_dvae.main([preset, "--training.init_from", str(vqgan)])
-    training = parse("dvae", DVAETraining, [preset, "--training.init_from", str(openai)]).training
+        train_dvae.main([preset, "--training.init_from", str(vqgan), "--training.autoencoder_steps", "0"])
+    flags = [preset, "--training.init_from", str(openai), "--training.autoencoder_steps", "0"]
+    training = parse("dvae", DVAETraining, flags).training
     dvae = train_dvae.build(None, training, Accelerator(cpu=True))
     assert isinstance(dvae, DVAE) and dvae.config.input_map == "shrunk"
 

@@ -59,7 +59,9 @@ def parse(
             argv[:1] = ["--config", json.dumps(read_preset(Path(argv[0]), section))]
         except (OSError, ValueError) as error:
             parser.error(str(error))
-    files = [Path(value) for flag, value in itertools.pairwise(argv) if flag == "--config"]
+    named = [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
+    named += [flag.removeprefix("--config=") for flag in argv if flag.startswith("--config=")]
+    files = [Path(name) for name in named if not name.startswith("{")]
     texts = [*argv, *(path.read_text("utf-8", "replace") for path in files if path.is_file())]
     if any(CLASS_PATH.search(text) for text in texts):
         parser.error("there is no class_path: a setting names no class to be made")

@@ -124,7 +124,7 @@ def test_a_wrong_key_in_a_preset_is_named(text, key, tmp_path, capsys):
     assert holds(said, key) and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("by", ["preset", "flag", "file", "key"])
+@pytest.mark.parametrize("by", ["preset", "flag", "file", "key", "one"])
 def test_no_setting_names_a_class_to_be_made(by, tmp_path, monkeypatch):
     """Or a module to be imported, which runs it."""
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nclass Evil: ...\n")
@@ -137,6 +137,7 @@ def test_no_setting_names_a_class_to_be_made(by, tmp_path, monkeypatch):
         "flag": ["--model", str(spec)],
         "file": ["--config", "other.yaml"],
         "key": ["--model.a.class_path=evil.Evil"],
+        "one": ["--config=other.yaml"],
     }
     with pytest.raises((SystemExit, ValueError)):
         parse("dvae", DVAETraining, [str(path), *flags.get(by, [])])
