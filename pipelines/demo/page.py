@@ -27,7 +27,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         @explained
         def open_editor(picture: Kept | None) -> gr.Tabs:
             present(picture, "no picture is chosen; paint one first")
-            if not picture.is_there:
+            if picture is not None and not picture.is_there:
                 raise ValueError("this picture is more than an hour old and gone; paint it again by its seed")
             return gr.Tabs(selected="inpaint")
 

@@ -49,8 +49,9 @@ def read_as_everywhere(picture: gr.Image | gr.ImageEditor) -> None:
         return _uploaded(data).convert("RGBA")
 
     if isinstance(picture, gr.ImageEditor):
-        picture.convert_and_format_image = layer
-        picture.preprocess = of_one_layer(picture.preprocess)
+        editor: Any = picture
+        editor.convert_and_format_image = layer
+        editor.preprocess = of_one_layer(editor.preprocess)
     else:
         picture.preprocess = preprocess
 
