@@ -1,5 +1,5 @@
-"""Scenes put together of blocks of codes: each piece encoded once, alone on white, its cells laid on the ground's one
-code. Fresh scenes without end, for any set that lays its scenes out (pictures/layouts.py).
+"""Scenes put together of blocks of codes: each piece encoded once, alone on white, its cells laid on the ground's
+codes. Fresh scenes without end, for any set that lays its scenes out (pictures/layouts.py).
 """
 
 import json
@@ -100,7 +100,7 @@ class Blocks(CodeSource):
     """
     Scenes of `contents`, put together of the blocks that are cached of its pieces.
 
-    encoded: the cache of `contents`. grounds: int64 (G,), `ground_codes` of its composer.
+    encoded: the cache of `contents`. grounds: int64 (G, N, N), `ground_codes` of its composer.
     """
 
     singles: range
@@ -111,7 +111,7 @@ class Blocks(CodeSource):
         grids = np.concatenate(MappedCodes(encoded).codes).reshape(-1, self.side, self.side)
         if len(grids) != self.composer.pieces:
             raise ValueError(f"{len(grids)} blocks are cached of {self.composer.pieces} pieces: remove the codes")
-        self.grids = grids.astype(np.int16 if grids.max() < 2**15 else np.int32)
+        self.grids = grids.astype(np.int16 if abs(grids).max() < 2**15 else np.int32)
         self.middles = {}
         for quarters in {self.composer.quarters(piece) for piece in range(len(grids))}:
             n = quarters * self.side // QUARTERS
@@ -121,10 +121,12 @@ class Blocks(CodeSource):
     def block(self, piece: int) -> np.ndarray:
         """(n, n), OUTSIDE where the ground is."""
         middle = self.middles[self.composer.quarters(piece)]
-        return self.grids[piece, middle, middle]
+        return self.grids[piece, middle, middle].clip(min=OUTSIDE)
 
     def codes(self, layout: Layout) -> Tensor:
-        """int64 (N,)."""
+        """int64 (N,). A whole piece on the first ground is what was encoded, with the ground around it."""
+        if layout.ground == 0 and self.composer.quarters(layout.puts[0].piece) == QUARTERS:
+            return torch.from_numpy(as_encoded(self.grids[layout.puts[0].piece]).ravel())
         grid = put_together(layout.puts, self.block, self.side, self.grounds[layout.ground])
         return torch.from_numpy(grid.ravel())
 
@@ -138,16 +140,23 @@ class Blocks(CodeSource):
 
 @torch.no_grad()
 def ground_codes(dvae: FirstStage, composer: LaidOut, device: torch.device) -> np.ndarray:
-    """The code of each flat ground, that of its middle: int64 (G,)."""
-    size, middle = dvae.config.image_size, dvae.config.grid_size // 2
+    """
+    The codes of each flat ground: int64 (G, N, N); with zeros as padding they are others at the border than inside.
+    """
+    size = dvae.config.image_size
     flat = torch.tensor(composer.grounds, dtype=torch.uint8)[:, :, None, None].expand(-1, 3, size, size)
-    return dvae.encode(to_pixel_values(flat, device))[:, middle, middle].cpu().numpy()
+    return dvae.encode(to_pixel_values(flat, device)).cpu().numpy()
 
 
-def on_white(encoded: Dataset, ground: int) -> Dataset:
-    """A cache of pieces with their ground filled in: rows as they are."""
-    codes = np.concatenate(MappedCodes(encoded).codes).astype(np.int64)
-    return dataset_of(encoded["parts"], np.where(codes == OUTSIDE, ground, codes))
+def as_encoded(codes: np.ndarray) -> np.ndarray:
+    """Of a cache of pieces: int64, with what the ground was encoded as."""
+    codes = codes.astype(np.int64)
+    return np.where(codes < 0, OUTSIDE - codes, codes)
+
+
+def whole_rows(encoded: Dataset) -> Dataset:
+    """A cache of rows as pieces, as they were encoded."""
+    return dataset_of(encoded["parts"], as_encoded(np.concatenate(MappedCodes(encoded).codes)))
 
 
 def scenes_of(blocks: Blocks, count: int, seed: int, held_out: bool = True) -> Dataset:

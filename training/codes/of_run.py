@@ -13,7 +13,7 @@ from ..pictures.data_arguments import DataArguments
 from ..pictures.kinds import Captioned
 from ..pictures.splits import both_splits
 from ..presets.trainers import PriorTraining
-from .blocks import Blocks, PieceContents, ground_codes, on_white, scenes_of
+from .blocks import Blocks, PieceContents, ground_codes, scenes_of, whole_rows
 from .cache import CodeCache
 from .cached import CachedCodes, CodeSource
 from .views import Contents, Views
@@ -65,5 +65,5 @@ def codes_of(
     grounds = ground_codes(dvae, contents.composer, accelerator.device)
     blocks = Blocks(train, contents, grounds)
     held_out = scenes_of(blocks, HELDOUT_SCENES, training.seed) if contents.source.kind.holds_out else None
-    encoded["validation"] = on_white(encoded["validation"], int(grounds[0]))
+    encoded["validation"] = whole_rows(encoded["validation"])
     return blocks, encoded | ({HELDOUT_SPLIT: held_out} if held_out else {})

@@ -107,8 +107,8 @@ class Chunk:
     ground: np.ndarray | None = None
 
     def without_ground(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (n, N), OUTSIDE where only the ground is."""
-        return codes if self.ground is None else np.where(self.ground, np.int32(OUTSIDE), codes)
+        """Codes (n, N), those below 0 where only the ground is: OUTSIDE less what it was encoded as there."""
+        return codes if self.ground is None else np.where(self.ground, np.int32(OUTSIDE) - codes, codes)
 
 
 class DrawnShards(IterableDataset):

@@ -24,7 +24,7 @@ from typing import Any
 from .captions import is_countable, plain_name
 from .recolouring import Colour
 
-LAYOUT = 4  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
+LAYOUT = 5  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
 HELDOUT_SHARE = 0.1  # of all pairs
 KINDS = {  # weights
     "beside": 26, "above": 18, "ground": 14, "small": 8, "large": 3, "two": 6, "three": 6, "four": 6, "colour": 14,

@@ -62,16 +62,16 @@ class AssembledPictures(torch.utils.data.Dataset):
         return Example(images, torch.from_numpy(cells), scene, layout.ground)
 
     def collate(self, examples: list[Example]) -> Assembly:
-        """Pictures first; of each ground that is seen one flat picture, whose middle cell stands for it."""
+        """Pictures first; of each ground that is seen one flat picture, whose cells it has, each in its place."""
         examples = sorted(examples, key=lambda example: example.scene is not None)
         scenes = [example.scene for example in examples if example.scene is not None]
         grounds = sorted({example.ground for example in examples if example.scene is not None})
         images = [example.images for example in examples]
         starts = np.cumsum([0, *map(len, images)]) * self.side**2
-        middle = self.side // 2 * (self.side + 1)
-        flat = {ground: starts[-1] + i * self.side**2 + middle for i, ground in enumerate(grounds)}
+        own = torch.arange(self.side**2).view(self.side, self.side)
+        flat = {ground: int(starts[-1]) + i * self.side**2 + own for i, ground in enumerate(grounds)}
         cells = [
-            torch.where(example.cells == OUTSIDE, flat.get(example.ground, 0), example.cells + start)
+            torch.where(example.cells == OUTSIDE, flat.get(example.ground, own), example.cells + start)
             for example, start in zip(examples, starts[:-1].tolist(), strict=True)
         ]
         images += [self.flat(ground)[None] for ground in grounds]

@@ -127,11 +127,11 @@ def corner(put: Put, side: int) -> tuple[int, int]:
 
 
 def put_together(
-    puts: Sequence[Put], block: Callable[[int], np.ndarray], side: int, ground: int = OUTSIDE
+    puts: Sequence[Put], block: Callable[[int], np.ndarray], side: int, ground: int | np.ndarray = OUTSIDE
 ) -> np.ndarray:
     """
-    A grid (side, side) of cells: everywhere `ground`, but where a piece is put those of its block (n, n) that are not
-    OUTSIDE.
+    A grid (side, side) of cells: those of `ground`, one for all or (side, side), but where a piece is put those of its
+    block (n, n) that are not OUTSIDE.
     """
     grid = np.full((side, side), ground)
     for put in puts:

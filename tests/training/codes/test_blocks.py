@@ -22,7 +22,7 @@ from training.codes.of_run import code_caches, codes_of
 from training.loop.run_log import HELDOUT_SPLIT
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import in_order, to_pixel_values
-from training.pictures.layouts import OUTSIDE, corner
+from training.pictures.layouts import OUTSIDE, Layout, corner
 from training.presets.trainers import PriorTraining
 from training.sets import KINDS, caption
 
@@ -46,15 +46,17 @@ def made(cutouts, tmp_path_factory) -> tuple[DVAE, Blocks, dict]:
     return dvae, *blocks_of(dvae, cutouts, tmp_path_factory.mktemp("codes"))
 
 
-def test_a_picture_is_its_own_codes_where_it_shows_and_the_ground_where_it_does_not(made):
+def test_a_picture_is_its_own_codes_and_on_another_ground_those_where_it_shows_alone(made):
     dvae, blocks, _ = made
-    white = int(ground_codes(dvae, blocks.composer, CPU)[0])
+    grounds = ground_codes(dvae, blocks.composer, CPU)
     for row in (0, 9, 20):
         shown = blocks.composer.show(row)
         encoded = dvae.encode(to_pixel_values(torch.tensor(shown.picture).permute(2, 0, 1)[None], CPU))[0].numpy()
         parts, codes = blocks.single(row)
         alpha = blocks.composer.piece(row)[..., 3].reshape(4, 4, 4, 4).max((1, 3))
-        assert np.array_equal(codes.view(4, 4), np.where(alpha > 8, encoded, white))
+        assert np.array_equal(codes.view(4, 4), encoded)
+        blue = blocks.codes(Layout(5, blocks.composer.single(row).puts))
+        assert np.array_equal(blue.view(4, 4), np.where(alpha > 8, encoded, grounds[5]))
         assert parts["things"][0]["name"] == blocks.composer.name(row)
 
 
@@ -72,7 +74,8 @@ def test_a_scene_is_its_blocks_in_their_places_on_one_code_of_the_ground(made, k
             there = (slice(top, top + len(block)), slice(left, left + len(block)))
             assert np.array_equal(grid[there][block != OUTSIDE], block[block != OUTSIDE])
             free[there] &= block == OUTSIDE
-        assert (grid[free] == grounds[layout.ground]).all()
+        whole = layout.ground == 0 and blocks.composer.quarters(layout.puts[0].piece) == 4
+        assert whole or (grid[free] == grounds[layout.ground][free]).all()
 
 
 def test_inside_things_the_codes_are_those_of_the_drawn_scene(tmp_path):
