@@ -1,12 +1,12 @@
 """Whole pictures of the embedded model, by how many codes of each a pass looks at.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.windows [--parts times passes equal assisted] [--windows 1 8 16 32 64]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.windows [--parts times passes equal assisted profile] [--windows 1 8 16]
 
 "times": passes, seconds against those of one code a pass and against `generate` of a Llama of the embedded model's
 size, and how many pictures are the same, code for code; windows take turns. "passes": those of each of 200 names.
 "equal": how many pictures are the same in other precisions, and what was missing where one is not. "assisted": the
-passes of transformers' assisted generation, which guesses what followed the same two codes before (prompt lookup). On
-a CPU seconds are those of the process, not of the clock.
+passes of transformers' assisted generation, which guesses what followed the same two codes before (prompt lookup).
+"profile": what a picture's time goes to. On a CPU seconds are those of the process, not of the clock.
 """
 
 import argparse
@@ -38,7 +38,14 @@ NAMES = [
     "violin", "trophy",
 ]
 # fmt: on
-PARTS = ("times", "passes", "equal", "assisted")
+PARTS = ("times", "passes", "equal", "assisted", "profile")
+KINDS = {  # of torch's operations, by a part of their names; the first that fits
+    "the decoder's convolutions": ("conv",),
+    "matrix products": ("addmm", "::mm", "bmm"),
+    "attention": ("attention", "flash"),
+    "norms and GELU": ("layer_norm", "gelu"),
+    "copies and gathers": ("copy_", "index", "gather", "scatter", "::cat", "::where"),
+}
 DATA = Path(__file__).parents[2] / "training" / "data" / "emoji"
 
 
@@ -187,6 +194,25 @@ def draw_alone(
     return output, time.process_time() - start
 
 
+def measure_profile(windows: list[int]) -> None:
+    """Of a picture by default settings, in shares of its time under torch's profiler, which makes Python slower."""
+    pipeline, shares = TextToImagePipeline.from_pretrained(), []
+    for window in windows:
+        pipeline(NAMES[0], seed=0, window=window, progress_bar=False)
+        with torch.profiler.profile() as profiler:
+            start = time.perf_counter()
+            pipeline(NAMES[0], seed=0, window=window, progress_bar=False)
+            seconds = time.perf_counter() - start
+        own = dict.fromkeys([*KINDS, "other operations"], 0.0)
+        for event in profiler.key_averages():
+            found = (kind for kind, parts in KINDS.items() if any(part in event.key for part in parts))
+            own[next(found, "other operations")] += event.self_cpu_time_total / 1e6 / seconds
+        shares.append(own | {"outside of operations: Python": 1 - sum(own.values())})
+    print(f"\n| window | {' | '.join(map(str, windows))} |\n| --- | {'---: | ' * len(windows)}")
+    for kind in shares[0]:
+        print(f"| {kind} | {' | '.join(f'{100 * own[kind]:.0f} %' for own in shares)} |")
+
+
 def seconds_a_pass(llama: PreTrainedModel, tokens: int = 32, **kind: int) -> float:
     """Of `generate` of one picture's first tokens, behind the pass of the prompt."""
     length, passes = llama.config.max_position_embeddings, []
@@ -229,6 +255,8 @@ def main() -> None:
         measure_equal(arguments.windows, arguments.prompts)
     if "assisted" in arguments.parts:
         measure_assisted(arguments.windows, arguments.prompts)
+    if "profile" in arguments.parts:
+        measure_profile(arguments.windows)
 
 
 if __name__ == "__main__":
