@@ -1,6 +1,6 @@
 """Whole pictures of the embedded model, by how many codes of each a pass looks at.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.windows [--parts times passes equal assisted profile] [--windows 1 8 16]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.windows [--parts times passes equal assisted profile] [--windows 1 16]
 
 "times": passes, seconds against those of one code a pass and against `generate` of a Llama of the embedded model's
 size, and how many pictures are the same, code for code; windows take turns. "passes": those of each of 200 names.
