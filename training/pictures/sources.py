@@ -41,7 +41,8 @@ from huggingface_hub import snapshot_download
 from pipelines.checkpoints.known import load_yaml
 
 from .loose import loose_splits
-from .readers import ArrowReader, LinesReader, ParquetReader, Reader, Row, TarReader
+from .readers import ArrowReader, LinesReader, ParquetReader, Reader, Row
+from .tars import TarReader
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
 SUFFIXES |= {".tar": "webdataset"}

@@ -10,9 +10,10 @@ import numpy as np
 from .data_arguments import DataArguments
 from .generated import Generated, GeneratedReader, composer_in
 from .kinds import Captioned, kind_of
-from .readers import ArrowReader, LinesReader, ParquetReader, Reader, TarReader, pictures_named
+from .readers import ArrowReader, LinesReader, ParquetReader, Reader, pictures_named
 from .rows import BrokenRow, open_picture
 from .sources import Source, open_splits
+from .tars import TarReader
 
 SCENES = (
     "scenes",

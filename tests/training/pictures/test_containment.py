@@ -11,8 +11,9 @@ import pytest
 
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures
-from training.pictures.readers import TarReader, picture
+from training.pictures.readers import picture
 from training.pictures.splits import load_split
+from training.pictures.tars import TarReader
 
 INSIDE, OUTSIDE = "0.png", ["../private/0.png", "sub/../../private/0.png", "..\\private\\0.png", "{}/private/0.png"]
 OUTSIDE += ["http://nowhere.invalid/0.png", "file://{}/private/0.png", "simplecache::file://{}/private/0.png"]

@@ -15,10 +15,11 @@ from training.emoji.named_cutouts import NamedCutouts
 from training.pictures.data_arguments import DataArguments
 from training.pictures.in_memory import Pictures, bytes_decoded
 from training.pictures.kinds import Captioned
-from training.pictures.readers import Row, TarReader
+from training.pictures.readers import Row
 from training.pictures.rows import BrokenRow, Tally, open_picture
 from training.pictures.sources import open_splits
 from training.pictures.splits import load_split
+from training.pictures.tars import TarReader
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_a_tars_masks_and_hidden_files_are_no_pictures_and_late_captions_count(t
 
 
 def test_a_tar_with_long_names_is_read_from_any_unit(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.pictures.readers.ROWS_A_UNIT", 3)
+    monkeypatch.setattr("training.pictures.tars.ROWS_A_UNIT", 3)
     broken_sets.write_tar(tmp_path / "a.tar", [broken_sets.row(i) for i in range(8)], start=0, prefix="long/" * 50)
     reader = TarReader(str(tmp_path / "a.tar"))
     assert reader.lengths == [3, 3, 2] and reader.columns == ["image", "caption"]
