@@ -64,10 +64,7 @@ class ScorerTraining(LoopTraining):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.init_from is not None:
-            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a scorer starts anew")
-        if self.activation_checkpointing or self.compile:
-            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
+        self.starts_anew("a scorer")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -92,6 +92,13 @@ class LoopTraining:
         if self.mixed_precision not in PRECISIONS:
             raise ValueError(f"mixed_precision={self.mixed_precision!r} must be one of {', '.join(PRECISIONS)}")
 
+    def starts_anew(self, what: str) -> None:
+        """Raises a ValueError for settings of the dVAE and the prior that `what` does not have."""
+        if self.init_from is not None:
+            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: {what} starts anew")
+        if self.activation_checkpointing or self.compile:
+            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
+
     def local_batch_size(self, num_processes: int) -> int:
         """Pictures of one process in one forward pass. Raises a ValueError when the batch does not divide."""
         parts = num_processes * self.gradient_accumulation_steps

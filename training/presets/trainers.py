@@ -187,10 +187,7 @@ class RerankerTraining(LoopTraining):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.init_from is not None:
-            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a reranker starts anew")
-        if self.activation_checkpointing or self.compile:
-            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
+        self.starts_anew("a reranker")
 
 
 @dataclass
@@ -217,7 +214,4 @@ class GANTraining(LoopTraining, GANSettings):
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} must be 1: a GAN's two steps "
                 "alternate on each batch; take a smaller batch_size, or more processes"
             )
-        if self.init_from is not None:
-            raise ValueError(f"init_from={self.init_from!r} is for the dVAE and the prior: a GAN starts anew")
-        if self.activation_checkpointing or self.compile:
-            raise ValueError("activation_checkpointing and compile are for the dVAE and the prior: leave them out")
+        self.starts_anew("a GAN")
