@@ -62,7 +62,10 @@ def parse(
     named = [value for flag, value in itertools.pairwise(argv) if flag == "--config"]
     named += [flag.removeprefix("--config=") for flag in argv if flag.startswith("--config=")]
     files = [Path(name) for name in named if not name.startswith("{")]
-    texts = [*argv, *(path.read_text("utf-8", "replace") for path in files if path.is_file())]
+    try:  # as they are read: a key may be written in many ways
+        texts = [*argv, *(json.dumps(load_yaml(file.read_text("utf-8")), default=str) for file in files)]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        parser.error(str(error))
     if any(CLASS_PATH.search(text) for text in texts):
         parser.error("there is no class_path: a setting names no class to be made")
     if "--print_config" in argv:  # which ends the program before the settings are checked against each other

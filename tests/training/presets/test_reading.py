@@ -124,7 +124,7 @@ def test_a_wrong_key_in_a_preset_is_named(text, key, tmp_path, capsys):
     assert holds(said, key) and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("by", ["preset", "flag", "file", "key", "one"])
+@pytest.mark.parametrize("by", ["preset", "flag", "file", "key", "one", "escaped"])
 def test_no_setting_names_a_class_to_be_made(by, tmp_path, monkeypatch):
     """Or a module to be imported, which runs it."""
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nclass Evil: ...\n")
@@ -132,11 +132,13 @@ def test_no_setting_names_a_class_to_be_made(by, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     spec, path = {"a": {"class_path": "evil.Evil"}}, tmp_path / "preset.yaml"
     path.write_text(yaml.safe_dump({"output_dir": "x", "dvae": {"model": spec} if by == "preset" else {}}))
+    (tmp_path / "escaped.yaml").write_text('model: {a: {"class\\u005fpath": evil.Evil}}')
     (tmp_path / "other.yaml").write_text(yaml.safe_dump({"model": spec}))
     flags = {
         "flag": ["--model", str(spec)],
         "file": ["--config", "other.yaml"],
         "key": ["--model.a.class_path=evil.Evil"],
+        "escaped": ["--config", "escaped.yaml"],
         "one": ["--config=other.yaml"],
     }
     with pytest.raises((SystemExit, ValueError)):
