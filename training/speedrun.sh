@@ -8,8 +8,8 @@
 # dVAE, the reranker and the prior, if all have it; --dvae.training.steps 100, --prior.model.hidden_size 64 and the
 # like are for that part alone, as a preset has it. --training.dvae FOLDER_OR_ID, here or in the preset's prior section,
 # takes a first stage that is there, and no dVAE is trained; of a preset whose prior goes on from a pipeline's
-# (init_from) the tokenizer is not, nor a dVAE unless the preset has a section of it. --dry_run says what the dVAE and the prior would take, and
-# ends.
+# (init_from) the tokenizer is not, nor a dVAE unless the preset has a section of it. --dry_run says what the dVAE and
+# the prior would take, and ends.
 # A run that was stopped goes on where its last checkpoint lies, with the tokenizer that is there.
 set -euo pipefail
 preset=training/configs/emoji_cpu.yaml processes=

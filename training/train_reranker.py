@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     reranker = build(args.model or {}, tokenizer, training.seed)
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
-    accelerator.print(f"pictures of {size} px, as --training.dvae or else {output_dir / 'dvae'} has them, or 64")
+    accelerator.print(f"pictures of {size} px")
     pictures, validation = load_pictures(args.data, size, accelerator, KINDS, batch_size=training.batch_size)
     if isinstance(pictures, Pictures) and (cut := cut_captions(pictures.captions(LOOKED_AT), tokenizer)):
         accelerator.print(cut)

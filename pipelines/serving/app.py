@@ -157,9 +157,11 @@ async def _stream(order: Order, attention: Attention) -> AsyncIterator[str]:
 def _keep(service: Service, request: Request, files: list[bytes]) -> Callable[[bytes, str], str]:
     """Keeps one of an answer's files, all of which have to find room, and returns its address."""
 
+    together = sum(map(len, files))
+
     def keep(data: bytes, media_type: str) -> str:
         try:
-            service.store.check(sum(map(len, files)))
+            service.store.check(together)
             return str(request.url_for("show_picture", name=service.store.put(data, media_type)))
         except ValueError as error:  # the address starts with what the client calls this host
             raise APIError(400, "the Host header is no address; send host:port") from error
