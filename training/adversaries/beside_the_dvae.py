@@ -199,7 +199,7 @@ class PosteriorAdversary(Adversary):
         self.baseline = RunningMean(settings.baseline).to(accelerator.device)
 
     def rests(self, batch: DVAEStep) -> bool:
-        """In the decoder's own phase, whose posterior does not learn, and is without noise."""
+        """Where no gradient reaches the posterior: in the decoder's own phase, whose codes are without noise."""
         return not batch.output.logits.requires_grad
 
     def added(self, batch: DVAEStep) -> dict[str, Tensor]:
