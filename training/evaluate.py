@@ -6,8 +6,9 @@
 Without --model it evaluates the embedded one. --features adds rFID of reconstructions and FID of generated pictures in
 the features of a scorer's folder, of a file of Inception's weights, or of a CLIP (`load_extractor`). --clip adds the
 CLIP score and R-precision of any CLIP of transformers; without it a scorer or a CLIP of --features gives R-precision.
---scenes RUN, a folder with scorer/ and tokenizer/ as training.train_scorer leaves it, paints every kind of scene that
-the set lays out, of pairs that training never shows, and says what of each is to be seen (evaluation/scenes.py).
+--scenes RUN paints every kind of scene that the set lays out, of pairs that training never shows, and says what of
+each is to be seen (evaluation/scenes.py). RUN is a folder with scorer/ and tokenizer/ as training.train_scorer leaves
+it, or a pipeline's, or "embedded", whose reranker then judges: of pictures that it did not choose.
 """
 
 from pathlib import Path
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--features", type=str | None, default=None, help="what FID and rFID are measured in")
     parser.add_argument("--clip", type=str | None, default=None, help="a CLIP's folder or Hub id")
     parser.add_argument("--generated", type=int, default=200, help="captions painted for --features and --clip")
-    parser.add_argument("--scenes", type=str | None, default=None, help="whose scorer names the things of scenes")
+    parser.add_argument("--scenes", type=str | None, default=None, help="whose scorer or reranker names their things")
     parser.add_argument("--scenes_a_kind", type=int, default=100, help="how many scenes of each kind --scenes paints")
     parser.add_argument("--json", type=Path | None, default=None, help="where to write the numbers")
     parser.add_argument("--markdown", type=Path | None, default=None, help="where to write a table of them")
@@ -89,12 +90,12 @@ def load_extractors(features: str | None, clip: str | None) -> dict[str, Extract
 
 
 def load_scorer(run: str | None) -> TextExtractor | None:
-    """Raises a ValueError where there is no scorer in the folder."""
+    """Raises a ValueError where there is neither a scorer nor a reranker in the folder."""
     if run is None:
         return None
     scorer = load_extractor(run)
     if not isinstance(scorer, SmallCLIPFeatures):
-        raise ValueError(f"--scenes {run} has no scorer/: python -m training.train_scorer PRESET leaves one")
+        raise ValueError(f"--scenes {run} has neither scorer/ nor reranker/: training.train_scorer PRESET leaves one")
     return scorer
 
 

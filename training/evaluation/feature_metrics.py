@@ -1,7 +1,7 @@
 """What pictures are judged by through another network's features: Fréchet distances, CLIP score, R-precision.
 
 An extractor is named by what `load_extractor` finds: a CLIP of transformers, the Inception that FID is defined by, or
-the scorer of this repository. Numbers of two extractors are of two kinds: compare within one.
+a scorer or a reranker of this repository. Numbers of two extractors are of two kinds: compare within one.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.models import inception_v3
 from torchvision.transforms.v2.functional import to_pil_image
 
+from pipelines.folder.locate import EMBEDDED, RERANKER
 from pipelines.judges.clip import CLIPJudge
 from pipelines.judges.small_clip import SmallCLIP
 from prior_transformer import PriorTokenizer
@@ -34,8 +35,8 @@ class SmallCLIPFeatures(nn.Module):
         self.eval()
 
     @classmethod
-    def from_run(cls, folder: Path) -> Self:
-        scorer = SmallCLIP.from_pretrained(folder / "scorer", dtype=torch.float32)
+    def from_folder(cls, folder: Path, part: str) -> Self:
+        scorer = SmallCLIP.from_pretrained(folder / part, dtype=torch.float32)
         return cls(scorer, PriorTokenizer.from_pretrained(folder / "tokenizer"))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -116,13 +117,16 @@ Extractor = TextExtractor | InceptionFeatures
 
 def load_extractor(name: str) -> Extractor:
     """
-    name: a folder with scorer/ and tokenizer/, as training.train_scorer leaves it; a file of Inception v3's
-        weights, torchvision's or torch-fidelity's; or a CLIP's folder or Hub id.
+    name: a folder with scorer/ and tokenizer/, as training.train_scorer leaves it; a pipeline's folder with a
+        reranker, or "embedded"; a file of Inception v3's weights, torchvision's or torch-fidelity's; or a CLIP's
+        folder or Hub id.
 
     Raises an OSError where it is none of these.
     """
-    if (Path(name) / "scorer" / "config.json").is_file():
-        return SmallCLIPFeatures.from_run(Path(name))
+    folder = EMBEDDED if name == EMBEDDED.name else Path(name)
+    for part in ("scorer", RERANKER):
+        if (folder / part / "config.json").is_file():
+            return SmallCLIPFeatures.from_folder(folder, part)
     if Path(name).is_file():
         return InceptionFeatures(Path(name))
     return CLIPFeatures(name)

@@ -99,7 +99,8 @@ def test_the_frechet_distance_of_known_gaussians():
 
 def test_each_name_finds_its_extractor(scorer, clip, tmp_path):
     pixel_values = torch.rand(3, 3, 16, 16)
-    for name, kind, width in ((scorer, SmallCLIPFeatures, 128), (clip, CLIPFeatures, 12)):
+    own = [(scorer, SmallCLIPFeatures, 128), ("embedded", SmallCLIPFeatures, 64), (clip, CLIPFeatures, 12)]
+    for name, kind, width in own:
         extractor = load_extractor(name)
         assert isinstance(extractor, kind) and extractor.num_features == width
         assert extractor(pixel_values).shape == (3, width)
