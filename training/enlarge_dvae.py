@@ -5,8 +5,8 @@ r"""Makes a dVAE of pictures twice as large out of a trained one, with the same 
         --training.decoder_steps 100%
 
 The encoder sees a picture at half its size, by means of 2×2 pixels. Of a drawing that is reduced otherwise one code in
-twenty is another, so a prior that knows its pictures by heart goes on from those of the small dVAE. The decoder gets one group
-more, which has learned nothing yet: that is what the second line is for.
+twenty is another, so a prior that knows its pictures by heart goes on from those of the small dVAE. The decoder gets
+one group more, which has learned nothing yet: that is what the second line is for.
 """
 
 from pathlib import Path
