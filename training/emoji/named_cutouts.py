@@ -29,6 +29,7 @@ from .scenes import (
     WHOLE,
     Scenes,
     makes_armchair,
+    rows_shown,
 )
 
 COLOURS_A_THING = 4
@@ -60,13 +61,14 @@ class NamedCutouts(Captioned):
 
     @staticmethod
     def shown(parts: Parts) -> str:
-        """Of things what they are, however they are drawn and named; a whole one is that, whatever is said of it."""
-        whole = parts["kind"] in ("single", "large", "ground", "colour")
+        """Of things what they are, however they are drawn and named; one alone has a size, whatever is said of it."""
+        kind = parts["kind"]
+        size = "whole" if kind in ("single", "large", "colour") else "half" if kind in ("small", "ground") else kind
         names = [
             f"{thing['colour']} {plain_name(thing['name'])}" if thing.get("colour") else thing["name"]
             for thing in parts["things"]
         ]
-        return json.dumps(["whole" if whole else parts["kind"], parts.get("ground"), names])
+        return json.dumps([size, parts.get("ground"), names])
 
     def keep(self, image: Image.Image, processor: DVAEImageProcessor) -> np.ndarray:
         premultiplied = image.convert("RGBa").resize((processor.size, processor.size), Image.Resampling.LANCZOS)
@@ -101,15 +103,16 @@ class CutoutScenes(LaidOut):
     @cached_property
     def colours(self) -> list[list[str]]:
         """
-        COLOURS_A_THING of those that each thing may have instead of its own, so that there are not too many pieces:
-        others of the same name have others. Without pictures all colours are taken to be other than its own.
+        COLOURS_A_THING of those that each thing of scenes may have instead of its own, so that there are not too many
+        pieces. Without pictures all colours are taken to be other than its own.
         """
         rules, colours = self.rules or [Rule(None, 0.0, 1.0)] * len(self.things), []
+        shown = set(rows_shown(self.things))
         for row, (thing, rule) in enumerate(zip(self.things, rules, strict=True)):
             words = thing["name"].split()
             found = []
             has_colour = bool(COLOUR_WORDS & set(plain_name(thing["name"]).split()))  # not at its front alone
-            if rule is not None and len(words) <= LONGEST_NAME and not has_colour:
+            if row in shown and rule is not None and len(words) <= LONGEST_NAME and not has_colour:
                 found = [name for name in GROUNDS if name not in words and may_become(rule, GROUNDS[name])]
             colours.append(Random(f"colours {row}").sample(found, min(COLOURS_A_THING, len(found))))
         return colours
@@ -121,12 +124,12 @@ class CutoutScenes(LaidOut):
     @cached_property
     def table(self) -> list[Piece]:
         """All pieces: the rows as they are first, so that a row's number is that of its piece."""
-        rows = range(len(self.cutouts))
-        table = [*(Piece(row) for row in rows), *(Piece(row, half=True) for row in rows)]
-        for row, thing in enumerate(self.things):
+        table = [Piece(row) for row in range(len(self.cutouts))]
+        for row in rows_shown(self.things):
+            table += [Piece(row, half=True)]
             table += [Piece(row, colour) for colour in self.colours[row]]
             table += [Piece(row, colour, half=True) for colour in self.colours[row][:COLOURS_HALF]]
-            table += [Piece(row, kind) for kind in ARMCHAIRS if makes_armchair(thing["name"])]
+            table += [Piece(row, kind) for kind in ARMCHAIRS if makes_armchair(self.things[row]["name"])]
         return table
 
     @cached_property
@@ -173,8 +176,7 @@ class CutoutScenes(LaidOut):
         half, pieces = kind in PLACES, []
         for row, thing in zip(rows, parts["things"][-len(rows) :], strict=True):
             look = kind if kind in ARMCHAIRS else thing.get("colour", "plain")
-            plain = row + half * len(self.cutouts)
-            pieces.append(plain if look == "plain" else self.places[Piece(row, look, half)])
+            pieces.append(self.places[Piece(row, look, half)])
         spots = PLACES[kind] if half else WHOLE
         pieces = pieces if len(pieces) == len(spots) else pieces * len(spots)
         puts = tuple(Put(piece, top, left) for piece, (top, left) in zip(pieces, spots, strict=True))

@@ -6,10 +6,13 @@
     A A B B    . B B .   . A A .  A A A A  A A A A  A A A A       cat                                 of B
     . . . .    . B B .   . . . .  A A A A  . . . .  A A A A
 
-A kind has one place for each of its things, whole or at half their size, on white or on a coloured ground, which is a
-kind of its own too. A thing of these kinds is sometimes recoloured. What kinds combine is held out by pair, of two
-names, of a name and a ground, a colour or a number: training never shows such a pair, and the split `heldout-pairs` of
-an evaluation shows them alone.
+A kind has one place for each of its things, whole or at half their size, on white or on a coloured ground. That is a
+kind of its own too, of a thing as in `small`. A thing of these kinds is sometimes recoloured. What kinds combine is
+held out by pair, of two names, of a name and a ground, a colour or a number: training never shows such a pair, and the
+split `heldout-pairs` of an evaluation shows them alone.
+
+A thing that is drawn in STYLE is shown in it alone. So a prior has a third of the drawings to know at half their size,
+and those whose codes are learned soonest (training/LOG.md).
 """
 
 import hashlib
@@ -24,15 +27,15 @@ from typing import Any
 from .captions import is_countable, plain_name
 from .recolouring import Colour
 
-LAYOUT = 5  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
+LAYOUT = 6  # of what is drawn: another number for another drawing, so that no cached codes are of an older one
 HELDOUT_SHARE = 0.1  # of all pairs
 KINDS = {  # weights
     "beside": 26, "above": 18, "ground": 14, "small": 8, "large": 3, "two": 6, "three": 6, "four": 6, "colour": 14,
     "shape": 8, "colours": 3
 }  # fmt: skip
 PLACES = {  # quarters of the canvas above and to the left of each thing, which is half as large as the canvas
-    "beside": ((1, 0), (1, 2)), "above": ((0, 1), (2, 1)), "small": ((1, 1),), "two": ((1, 0), (1, 2)),
-    "three": ((0, 1), (2, 0), (2, 2)), "four": ((0, 0), (0, 2), (2, 0), (2, 2))
+    "beside": ((1, 0), (1, 2)), "above": ((0, 1), (2, 1)), "small": ((1, 1),), "ground": ((1, 1),),
+    "two": ((1, 0), (1, 2)), "three": ((0, 1), (2, 0), (2, 2)), "four": ((0, 0), (0, 2), (2, 0), (2, 2))
 }  # fmt: skip
 WHOLE = ((0, 0),)  # the place of all other kinds' thing
 PAIRS, COUNTS, ARMCHAIRS = ("beside", "above"), ("two", "three", "four"), ("shape", "colours")
@@ -41,6 +44,7 @@ GROUND_SHARE, COLOUR_SHARE = 0.25, 0.1  # of other kinds: scenes on a coloured g
 COLOURS_HALF = 2  # of a thing's colours, that it has at half its size too
 LONGEST_NAME = 3  # words, of a thing in a pair, in numbers or in another colour
 TRIES, TRIES_FOR_STYLE = 200, 30
+STYLE = "fluent flat"  # of what is drawn in several
 GROUNDS: dict[str, Colour] = {
     "red": (226, 60, 56),
     "orange": (250, 150, 60),
@@ -88,7 +92,8 @@ class Scenes:
 
     def __init__(self, things: Sequence[Thing], colours: Sequence[Sequence[str]]):
         self.things, self.colours, self.names = things, colours, {thing["name"] for thing in things}
-        self.short = [i for i, thing in enumerate(things) if len(thing["name"].split()) <= LONGEST_NAME]
+        self.shown = rows_shown(things)
+        self.short = [i for i in self.shown if len(things[i]["name"].split()) <= LONGEST_NAME]
         self.of_style = defaultdict(list)
         for i in self.short:
             self.of_style[things[i]["style"]].append(i)
@@ -153,8 +158,7 @@ class Scenes:
     def _rows(self, kind: str, held_out: bool) -> list[int]:
         """The rows that a scene of one thing may show."""
         if (kind, held_out) not in self.rows:
-            every = range(len(self.things))
-            self.rows[kind, held_out] = [row for row in every if self._fits(row, kind, held_out)]
+            self.rows[kind, held_out] = [row for row in self.shown if self._fits(row, kind, held_out)]
         return self.rows[kind, held_out]
 
     def _fits(self, row: int, kind: str, held_out: bool) -> bool:
@@ -221,6 +225,12 @@ class Scenes:
             ground = self._ground(rng, parts["things"][-len(parts["rows"]) :], held_out=False)
             if ground:
                 parts["ground"] = ground
+
+
+def rows_shown(things: Sequence[Thing]) -> list[int]:
+    """The rows that scenes show: of a name that is drawn in STYLE that drawing, of another each."""
+    named = {thing["name"] for thing in things if thing["style"] == STYLE}
+    return [i for i, thing in enumerate(things) if thing["style"] == STYLE or thing["name"] not in named]
 
 
 @lru_cache(maxsize=2**14)

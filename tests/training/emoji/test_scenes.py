@@ -19,6 +19,7 @@ from training.emoji.scenes import (
     KINDS,
     PAIRS,
     PLACES,
+    STYLE,
     Scenes,
     is_heldout,
     is_heldout_pair,
@@ -78,10 +79,10 @@ def test_left_is_left_and_above_is_above():
 
 
 @pytest.mark.parametrize("colour", GROUNDS)
-def test_the_ground_has_its_colour_and_the_thing_is_as_large_as_on_white(colour):
+def test_the_ground_has_its_colour_and_the_thing_is_as_a_small_one_on_white(colour):
     picture = draw("ground", ground=colour)
     np.testing.assert_array_equal(picture[0, 0], GROUNDS[colour])
-    np.testing.assert_array_equal(picture[12:52, 24:40], draw("large")[12:52, 24:40])
+    np.testing.assert_array_equal(picture[24:40, 28:36], draw("small")[24:40, 28:36])
 
 
 def test_half_a_thing_is_drawn_the_same_wherever_it_stands():
@@ -99,6 +100,18 @@ def test_small_is_a_quarter_of_large_and_a_number_is_as_many():
     assert areas["small"] == pytest.approx(areas["large"] / 4, rel=0.1)
     for kind, number in zip(COUNTS, (2, 3, 4), strict=True):
         assert areas[kind] == pytest.approx(number * areas["small"], abs=number)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thing_that_is_drawn_in_the_style_of_scenes_is_shown_in_it_alone(kind):
+    styles = ("noto", STYLE, "fluent 3d")
+    things = [thing(f"thing {i // 3}", styles[i % 3]) for i in range(60)] + [thing("yak"), thing("yak", "twemoji")]
+    scenes = CutoutScenes(things, [disc(RED, 16)] * len(things))
+    shown = {row for i in range(400) for row in scenes.lay(Random(i), kind=kind)[1]["rows"]}
+    assert shown <= {*range(1, 60, 3), 60, 61} and len(shown) > 15
+    assert {60, 61} <= shown or kind in PAIRS
+    halves = {piece.row for piece in scenes.table if piece.half}
+    assert halves == {*range(1, 60, 3), 60, 61} and [piece.row for piece in scenes.table[:62]] == list(range(62))
 
 
 def test_a_premultiplied_reduction_lets_no_hidden_colour_bleed():
