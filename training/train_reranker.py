@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
     accelerator.print(f"pictures of {size} px")
+    reranker.config.image_size = size
     pictures, validation = load_pictures(args.data, size, accelerator, KINDS, batch_size=training.batch_size)
     if isinstance(pictures, Pictures) and (cut := cut_captions(pictures.captions(LOOKED_AT), tokenizer)):
         accelerator.print(cut)

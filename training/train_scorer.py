@@ -80,7 +80,10 @@ def main(argv: list[str] | None = None) -> None:
     image_size = picture_size(output_dir / "dvae")
     pictures = Pictures(load_split(args.data, "train", KINDS), args.data, image_size)
     if not training.load:
-        scorer = SmallCLIP(SmallCLIPConfig(text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id))
+        config = SmallCLIPConfig(
+            text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, image_size=image_size
+        )
+        scorer = SmallCLIP(config)
         train(scorer, tokenizer, pictures, training, output_dir)
     state = PartialState()
     state.wait_for_everyone()

@@ -26,6 +26,7 @@ class SmallCLIPConfig(PreTrainedConfig):
     text_vocab_size: text tokens, the pad included. pad_token_id: the one that says nothing.
     projection_dim: D, of the sphere that texts and pictures share.
     width: channels after the first convolution; the four stages have 1, 2, 4 and 4 times as many.
+    image_size: side of the pictures that it learned from; others are resized to it. None: they are taken as they come.
 
     Raises a `StrictDataclassError` for sizes that cannot be.
     """
@@ -36,12 +37,15 @@ class SmallCLIPConfig(PreTrainedConfig):
     pad_token_id: int = 0
     projection_dim: int = 128
     width: int = 48
+    image_size: int | None = None
 
     def validate_sizes(self):
         if self.width < 8 or self.width % 8:
             raise ValueError(f"width={self.width} must be a multiple of 8: the second convolutions have 8 groups")
-        if self.projection_dim < 1:
-            raise ValueError(f"projection_dim={self.projection_dim} must be at least 1")
+        for name in ("projection_dim", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         if not 0 <= self.pad_token_id < self.text_vocab_size:
             raise ValueError(f"pad_token_id={self.pad_token_id} is outside text_vocab_size={self.text_vocab_size}")
 
@@ -109,6 +113,9 @@ class SmallCLIP(PreTrainedModel):
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> (B, D), of any length."""
+        size = self.config.image_size
+        if size is not None and pixel_values.shape[-2:] != (size, size):
+            pixel_values = F.interpolate(pixel_values.float(), (size, size), mode="bilinear", antialias=True)
         return self.image(2 * pixel_values.to(self.dtype) - 1)
 
     def embed_images(self, pixel_values: Tensor) -> Tensor:

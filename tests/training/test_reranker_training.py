@@ -84,6 +84,7 @@ def test_it_learns_and_goes_into_the_pipeline(
     tiny_prior.save_pretrained(run / "prior")
     finish.main([preset[0], "--data.path", str(tmp_path)])
     pipeline = TextToImagePipeline.from_pretrained(run / "pipeline")
+    assert pipeline.reranker.config.image_size == pipeline.dvae.config.image_size
     assert pipeline.recipe["reranker"]["steps"] == 120 and pipeline.metrics["reranker"] == told
     squares = [square(colour) for colour in COLOURS]
     logits = torch.stack([pipeline.rank(f"a {c} square", squares, by="reranker").scores for c in COLOURS])

@@ -58,12 +58,26 @@ def test_a_text_is_the_bag_of_its_tokens_and_a_picture_sees_no_other(tiny_tokeni
     [
         ({"width": 12}, ["width=12", 8]),
         ({"projection_dim": 0}, ["projection_dim=0", 1]),
+        ({"image_size": 0}, ["image_size=0", 1]),
         ({"pad_token_id": 9, "text_vocab_size": 9}, ["pad_token_id=9", "text_vocab_size=9"]),
     ],
 )
 def test_sizes_are_checked(sizes, parts):
     with refused(StrictDataclassError, *parts):
         SmallCLIPConfig(**sizes)
+
+
+def test_pictures_of_another_size_than_it_learned_from_are_resized(tiny_tokenizer):
+    model = small_clip(tiny_tokenizer)
+    small = torch.rand(3, 3, 16, 16)
+    large = small.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    as_they_come = model.embed_images(small), model.embed_images(large)
+    model.config.image_size = 16
+    assert torch.equal(model.embed_images(small), as_they_come[0])
+    to_small = torch.nn.functional.interpolate(large, (16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(model.embed_images(large), model.embed_images(to_small))
+    assert (model.embed_images(large) - as_they_come[0]).norm() < (as_they_come[1] - as_they_come[0]).norm()
+    assert SmallCLIP(SmallCLIPConfig(image_size=16)).config.image_size == 16
 
 
 def test_terms_add_up(reranked):
