@@ -20,7 +20,7 @@ from training.pictures.splits import load_split
 from training.sets import KINDS
 
 GREY = (217, 217, 217)
-ZOOM = 2
+CELL = 128  # pixels of the sheet
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
     rows.append(row + [Image.new("RGB", (size, size), "white")] * (8 - len(row)))
 
     sheet = make_grid([image for row in rows for image in row], columns=8)
-    path = Path(__file__).with_name("control.png")
-    sheet.resize((ZOOM * sheet.width, ZOOM * sheet.height), Image.Resampling.NEAREST).save(path, optimize=True)
+    path, zoom = Path(__file__).with_name("control.png"), max(CELL // size, 1)
+    sheet.resize((zoom * sheet.width, zoom * sheet.height), Image.Resampling.NEAREST).save(path, optimize=True)
     print(path)
 
 
