@@ -57,11 +57,10 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     fit_scenes(args, KINDS, accelerator.print)
     set_seed(training.seed, device_specific=True)
     tokenizer = load_tokenizer(part_of_run("tokenizer", training, output_dir))
-    reranker = build(args.model or {}, tokenizer, training.seed)
-    accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     size = picture_size(find_part(training.dvae, "dvae") if training.dvae else output_dir / "dvae")
+    reranker = build(args.model or {}, tokenizer, size, training.seed)
+    accelerator.print(f"reranker: {reranker.num_parameters() / 1e6:.2f} M parameters")
     accelerator.print(f"pictures of {size} px")
-    reranker.config.image_size = size
     pictures, validation = load_pictures(args.data, size, accelerator, KINDS, batch_size=training.batch_size)
     if isinstance(pictures, Pictures) and (cut := cut_captions(pictures.captions(LOOKED_AT), tokenizer)):
         accelerator.print(cut)
@@ -69,9 +68,11 @@ def main(argv: list[str] | None = None) -> SmallCLIP:
     return reranker
 
 
-def build(model: dict, tokenizer: PriorTokenizer, seed: int) -> SmallCLIP:
+def build(model: dict, tokenizer: PriorTokenizer, image_size: int, seed: int) -> SmallCLIP:
     """One that reads the tokenizer's ids. Raises a ValueError for a key of the preset's `model` that it has not."""
-    config = reranker_config(model, text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    config = reranker_config(
+        model, text_vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, image_size=image_size
+    )
     with same_draws(seed):
         return SmallCLIP(config)
 

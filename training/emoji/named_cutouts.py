@@ -97,8 +97,9 @@ class CutoutScenes(LaidOut):
 
     @cached_property
     def rules(self) -> list[Rule | None]:
-        """What colour rules each cut-out, told by a quarter of its pixels."""
-        return [rule_of(cutout[::2, ::2]) for cutout in self.cutouts]
+        """What colour rules each cut-out that scenes show, told by a quarter of its pixels."""
+        shown = set(rows_shown(self.things))
+        return [rule_of(cutout[::2, ::2]) if row in shown else None for row, cutout in enumerate(self.cutouts)]
 
     @cached_property
     def colours(self) -> list[list[str]]:
@@ -107,12 +108,11 @@ class CutoutScenes(LaidOut):
         pieces. Without pictures all colours are taken to be other than its own.
         """
         rules, colours = self.rules or [Rule(None, 0.0, 1.0)] * len(self.things), []
-        shown = set(rows_shown(self.things))
         for row, (thing, rule) in enumerate(zip(self.things, rules, strict=True)):
             words = thing["name"].split()
             found = []
             has_colour = bool(COLOUR_WORDS & set(plain_name(thing["name"]).split()))  # not at its front alone
-            if row in shown and rule is not None and len(words) <= LONGEST_NAME and not has_colour:
+            if rule is not None and len(words) <= LONGEST_NAME and not has_colour:
                 found = [name for name in GROUNDS if name not in words and may_become(rule, GROUNDS[name])]
             colours.append(Random(f"colours {row}").sample(found, min(COLOURS_A_THING, len(found))))
         return colours

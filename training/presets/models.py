@@ -20,7 +20,7 @@ TAKEN_FROM_PARTS = {"text_vocab_size", "text_length", "pad_token_id", "codebook_
 
 
 def reranker_config(model: dict[str, Any], **sizes: Any) -> SmallCLIPConfig:
-    """sizes: those that are the tokenizer's. Raises a ValueError for a key of `model` that it has not."""
+    """sizes: the tokenizer's and the pictures'. Raises a ValueError for a key of `model` that it has not."""
     if unknown := set(model) - {"projection_dim", "width"}:
         raise ValueError(f"model has no key {min(unknown)!r}: a reranker's holds projection_dim and width")
     return SmallCLIPConfig(**model, **sizes)
