@@ -103,6 +103,9 @@ def build(
         check_stream(prior, tokenizer)
         check_start(training, dvae, tokenizer, accelerator.print)
         read_features(prior, tokenizer, training, accelerator)
+        if training.text_loss_weight is not None:
+            prior.config.text_loss_weight = training.text_loss_weight
+            prior.config.validate()
         if training.lora is not None:
             need_whole_weights(accelerator, "an adapter")
             add_adapter(prior, lora_config(prior, training.lora, base=training.init_from))

@@ -252,6 +252,21 @@ def test_parts_are_found_by_clear_names(hub, tiny_pipeline, tiny_folder, tmp_pat
         find_part("no such folder", "prior")
 
 
+def test_a_prior_goes_on_with_another_weight_of_its_text(tiny_folder, pictures, tmp_path):
+    """With none the loss is the codes' alone; the saved config says so."""
+    flags = ["--training.text_loss_weight", "0", "--training.steps", "2"]
+    prior = fine_tune(tiny_folder, pictures, tmp_path, *flags)
+    lines = [json.loads(line) for line in (tmp_path / "prior-log.jsonl").read_text().splitlines()]
+    losses = [(line["loss"], line["image_loss"], line["text_loss"]) for line in lines if "loss" in line]
+    assert len(losses) == 2 and all(loss == pytest.approx(image, rel=1e-5) for loss, image, _ in losses)
+    assert all(text > 0.1 for _, _, text in losses) and prior.config.text_loss_weight == 0
+    assert TextToImagePipeline.from_pretrained(tmp_path / "pipeline").prior.config.text_loss_weight == 0
+    with refused(ValueError, "text_loss_weight=0.5", "init_from", "--model.text_loss_weight"):
+        PriorTraining(text_loss_weight=0.5)
+    with refused(ValueError, "text_loss_weight=-1"):
+        PriorTraining(text_loss_weight=-1, init_from="embedded")
+
+
 def test_what_would_do_nothing_is_refused(tiny_dvae):
     with refused(ValueError, "freeze", "'encodr*'"):
         freeze(tiny_dvae, ["encodr*"])

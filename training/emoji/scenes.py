@@ -7,9 +7,9 @@
     . . . .    . B B .   . . . .  A A A A  . . . .  A A A A
 
 A kind has one place for each of its things, whole or at half their size, on white or on a coloured ground. That is a
-kind of its own too, of a thing as in `small`. A thing of these kinds is sometimes recoloured. What kinds combine is
-held out by pair, of two names, of a name and a ground, a colour or a number: training never shows such a pair, and the
-split `heldout-pairs` of an evaluation shows them alone.
+kind of its own too, of a thing as in `small`. A thing of these kinds is sometimes recoloured, unless `colour` has no
+weight. What kinds combine is held out by pair, of two names, of a name and a ground, a colour or a number: training
+never shows such a pair, and the split `heldout-pairs` of an evaluation shows them alone.
 
 A thing that is drawn in STYLE is shown in it alone. So a prior has 2,472 of 6,491 drawings to know at half their
 size, those whose codes are learned soonest (training/LOG.md).
@@ -119,7 +119,7 @@ class Scenes:
         elif kind == "colour":
             parts["things"] = [{**things[0], "colour": self._colour(rng, rows[0], held_out)}]
         elif not held_out:
-            self._vary(rng, parts)
+            self._vary(rng, parts, recolour=weights["colour"] > 0)
         return parts
 
     def _kind(self, rng: Random, weights: Mapping[str, float], held_out: bool) -> str:
@@ -212,10 +212,10 @@ class Scenes:
         found = self._colours(row, held_out, half)
         return found[int(rng.random() * len(found))] if found else None
 
-    def _vary(self, rng: Random, parts: dict[str, Any]) -> None:
-        """Things of other colours, and another ground, now and then; neither held out."""
+    def _vary(self, rng: Random, parts: dict[str, Any], recolour: bool) -> None:
+        """Things of other colours, if any are, and another ground, now and then; neither held out."""
         kind = parts["kind"]
-        if kind not in ARMCHAIRS + COUNTS:
+        if recolour and kind not in ARMCHAIRS + COUNTS:
             for i, row in enumerate(parts["rows"]):
                 if rng.random() < COLOUR_SHARE:
                     colour = self._colour(rng, row, held_out=False, half=kind in PLACES)

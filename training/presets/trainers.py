@@ -132,6 +132,8 @@ class PriorTraining(LoopTraining):
     freeze: shell patterns of the names of parameters that learn nothing, such as ["embeddings.text*"].
     lora: None, or the settings of an adapter that learns alone (`--training.lora '{rank: 8}'`).
     optimizer: "adamw", or "muon": of the blocks' matrices, at the same lr, beside AdamW of all else.
+    text_loss_weight: of the prior that init_from names, in place of its config's. Captions cannot be learned by heart:
+        their gradient is noise to a prior that has learned its pictures.
     """
 
     caption_dropout: float = 0.1
@@ -148,6 +150,7 @@ class PriorTraining(LoopTraining):
     freeze: list[str] = field(default_factory=list)
     lora: LoraSettings | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
+    text_loss_weight: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -161,6 +164,13 @@ class PriorTraining(LoopTraining):
             raise ValueError(f"sampling={self.sampling}: {error}; its keys are {known}") from error
         if self.lora is not None and self.init_from is None:
             raise ValueError("lora adapts a trained prior: say which with --training.init_from")
+        if self.text_loss_weight is not None and self.text_loss_weight < 0:
+            raise ValueError(f"text_loss_weight={self.text_loss_weight} must not be negative")
+        if self.text_loss_weight is not None and self.init_from is None:
+            raise ValueError(
+                f"text_loss_weight={self.text_loss_weight} is of a prior that init_from names: a new one takes "
+                "--model.text_loss_weight"
+            )
         if self.lora is not None and self.freeze:
             raise ValueError(f"lora freezes all but its own: leave freeze={self.freeze} out")
 

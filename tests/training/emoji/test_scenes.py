@@ -208,6 +208,14 @@ def test_held_out_pairs_are_drawn_when_asked_for_and_then_alone(held_out):
     assert (varied["ground"] > 400 and varied["colour"] > 100) != held_out
 
 
+def test_nothing_is_recoloured_where_colour_has_no_weight():
+    plain = MANY.weigh({"colour": 0})
+    drawn = [plain.lay(Random(i))[1] for i in range(1000)]
+    assert {parts["kind"] for parts in drawn} == set(KINDS) - {"colour"}
+    assert not any(thing.get("colour") for parts in drawn for thing in parts["things"])
+    assert any(parts.get("ground") for parts in drawn if parts["kind"] != "ground")
+
+
 def test_a_ground_and_a_colour_differ_from_the_colour_a_name_says():
     things = [thing("blue armchair", "icon"), *MANY.things]
     scenes = CutoutScenes(things, [disc(RED, 16)] * len(things))
