@@ -30,7 +30,7 @@ def main() -> None:
     rows = [[part.images[0] for part in pipeline.stream("sailboat", every=8, **quiet)]]
     rows.append(pipeline.interpolate("avocado", "armchair", steps=8, **quiet).images)
 
-    apple = pipeline("red apple", seed=1, progress_bar=False).images[0]
+    apple = pipeline("red apple", seed=0, progress_bar=False).images[0]
     mask = Image.new("L", (size, size))
     ImageDraw.Draw(mask).rectangle((size // 4, size // 4, 3 * size // 4 - 1, 3 * size // 4 - 1), fill=255)
     fillings = pipeline.inpaint("red apple", apple, mask, num_images_per_prompt=3, temperature=1.0, **quiet).images
@@ -57,7 +57,8 @@ def main() -> None:
 
     sheet = make_grid([image for row in rows for image in row], columns=8)
     path, zoom = Path(__file__).with_name("control.png"), max(CELL // size, 1)
-    sheet.resize((zoom * sheet.width, zoom * sheet.height), Image.Resampling.NEAREST).save(path, optimize=True)
+    sheet = sheet.resize((zoom * sheet.width, zoom * sheet.height), Image.Resampling.NEAREST)
+    sheet.quantize(256, kmeans=12, dither=Image.Dither.NONE).save(path, optimize=True)
     print(path)
 
 
