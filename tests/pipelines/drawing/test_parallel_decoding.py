@@ -177,6 +177,11 @@ def dark(level: int) -> int:
     return 255 if level < 128 else 0
 
 
+def painted(pipe):
+    """What it knows: how an unfamiliar picture goes on it foresees less, and takes four fifths of the passes."""
+    return pipe("cat face", seed=0, progress_bar=False).images[0]
+
+
 CALLS = {
     "a name": lambda pipe, **o: pipe("rocket", **o),
     "names": lambda pipe, **o: pipe(["avocado", "red apple", "cat face", "octopus"], **o),
@@ -184,7 +189,7 @@ CALLS = {
     "plain": lambda pipe, **o: pipe("rocket", guidance_scale=1, temperature=1.0, **o),
     "filtered": lambda pipe, **o: pipe("rocket", guidance_scale=3, top_k=50, top_p=0.9, min_p=0.02, **o),
     "a schedule": lambda pipe, **o: pipe("sailboat", temperature=[1.0, 0.3], negative_prompt="water", **o),
-    "complete": lambda pipe, **o: pipe.complete("cat face", pipe.samples, **o),
+    "complete": lambda pipe, **o: pipe.complete("cat face", painted(pipe), **o),
     "inpaint": lambda pipe, **o: pipe.inpaint("cat face", pipe.samples, pipe.samples.convert("L").point(dark), **o),
     "vary": lambda pipe, **o: pipe.vary(pipe.samples, **o),
     "interpolate": lambda pipe, **o: pipe.interpolate("avocado", "armchair", steps=2, **o),
