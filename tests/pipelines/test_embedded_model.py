@@ -81,10 +81,10 @@ def test_it_tells_its_pictures_apart(embedded):
 
 
 def test_it_goes_on_from_a_picture(embedded):
-    """An avocado's upper part becomes one: what its name paints below is nearer to it than what another paints."""
+    """An avocado's upper half becomes one: what its name paints below is nearer to it than what another paints."""
     picture = embedded("avocado", seed=0, progress_bar=False).images[0]
     own, other = (
-        embedded.complete(prompt, picture, rows=6, seed=0, output_type="pt", progress_bar=False).images
+        embedded.complete(prompt, picture, rows=8, seed=0, output_type="pt", progress_bar=False).images
         for prompt in ("avocado", "sailboat")
     )
     target = embedded.reconstruct(picture, output_type="pt")
