@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.windows [--parts times passes equal assisted profile] [--windows 1 16]
 
 "times": passes, seconds against those of one code a pass and against `generate` of a Llama of the embedded model's
-size, and how many pictures are the same, code for code; windows take turns. "passes": those of each of 200 names.
+size, and how many pictures are the same, code for code; windows take turns. "passes": those of each of 200 names, or
+with `--passes_of composed` of as many pairs of them.
 "equal": how many pictures are the same in other precisions, and what was missing where one is not. "assisted": the
 passes of transformers' assisted generation, which guesses what followed the same two codes before (prompt lookup).
 "profile": what a picture's time goes to. On a CPU seconds are those of the process, not of the clock.
@@ -80,12 +81,17 @@ def measure_times(batches: list[int], windows: list[int | None], num_prompts: in
             )
 
 
-def measure_passes(windows: list[int]) -> None:
-    """Of each of 200 names of the emoji set, by default settings, seeds 0 to 199; ten at once, each at its pace."""
+def measure_passes(windows: list[int], prompts: str) -> None:
+    """
+    By default settings, seeds 0 to 199; ten at once, each at its pace. prompts: "names", 200 of the emoji set, or
+    "composed", one of each beside the next.
+    """
     pipeline, at_once = TextToImagePipeline.from_pretrained(), 10
     paths = sorted(DATA.glob("train-*.parquet"))
     names = {name for path in paths for name in pq.read_table(path, columns=["name"])["name"].to_pylist()}
     some, first = random.Random(0).sample(sorted(names), 200), None
+    if prompts == "composed":
+        some = [f"a {a} beside a {b}" for a, b in zip(some, some[1:] + some[:1], strict=True)]
     print("\n| window | passes, mean | median | least, most | the same pictures as in the first row |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for window in windows:
@@ -245,12 +251,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--windows", type=int, nargs="+", default=[1, 8, 16, 32, 64], help="1 first, for times")
     parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--passes_of", default="names", choices=["names", "composed"])
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
     if "times" in arguments.parts:
         measure_times(arguments.batches, [*arguments.windows, None], arguments.prompts)
     if "passes" in arguments.parts:
-        measure_passes(arguments.windows)
+        measure_passes(arguments.windows, arguments.passes_of)
     if "equal" in arguments.parts:
         measure_equal(arguments.windows, arguments.prompts)
     if "assisted" in arguments.parts:
