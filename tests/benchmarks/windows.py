@@ -91,7 +91,7 @@ def measure_passes(windows: list[int], prompts: str) -> None:
     names = {name for path in paths for name in pq.read_table(path, columns=["name"])["name"].to_pylist()}
     some, first = random.Random(0).sample(sorted(names), 200), None
     if prompts == "composed":
-        some = [f"a {a} beside a {b}" for a, b in zip(some, some[1:] + some[:1], strict=True)]
+        some = [f"a {a} beside a {b}" for a, b in itertools.pairwise([*some, some[0]])]
     print("\n| window | passes, mean | median | least, most | the same pictures as in the first row |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for window in windows:
